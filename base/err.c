@@ -1,0 +1,149 @@
+/* See err.h. The one table that gives an error kind its exit status and HTTP status stands here. */
+#include "base/err.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/utf8.h"
+
+static const struct {
+    const char *name;
+    int exit_status;
+    int http_status;
+} kinds[ERR_KINDS] = {
+    [ERR_NONE] = {"none", 0, 200},
+    [ERR_USAGE] = {"usage", 2, 400},
+    [ERR_INPUT] = {"input", 1, 400},
+    [ERR_UNSUPPORTED] = {"unsupported", 1, 400},
+    [ERR_NOT_FOUND] = {"not_found", 1, 404},
+    [ERR_MEMORY] = {"memory", 1, 503},
+    [ERR_IO] = {"io", 1, 500},
+    [ERR_LIMIT] = {"limit", 1, 413},
+    [ERR_BUSY] = {"busy", 1, 429},
+    [ERR_CANCELLED] = {"cancelled", 1, 499},
+    [ERR_INTERNAL] = {"internal", 1, 500},
+};
+
+/* Marks a text that did not fit: drops a split UTF-8 character at the end and puts "…" there. */
+static void mark_cut(char *text, size_t size)
+{
+    size_t end = size - 1 - 3;
+    while (end > 0 && ((unsigned char)text[end] & 0xC0) == 0x80)
+        end--;
+    memcpy(text + end, "\xE2\x80\xA6", 4);
+}
+
+static void format(char *text, size_t size, const char *fmt, va_list args)
+{
+    int n = vsnprintf(text, size, fmt, args);
+    if (n < 0)
+        snprintf(text, size, "(message could not be formatted)");
+    else if ((size_t)n >= size)
+        mark_cut(text, size);
+}
+
+int err_set(struct err *err, enum err_kind kind, const char *fmt, ...)
+{
+    if (!err)
+        return -1;
+    char text[sizeof err->text];
+    va_list args;
+    va_start(args, fmt);
+    format(text, sizeof text, fmt, args);
+    va_end(args);
+    err->kind = kind;
+    memcpy(err->text, text, sizeof text); /* by way of a copy: an argument may be the old text */
+    return -1;
+}
+
+int err_wrap(struct err *err, const char *fmt, ...)
+{
+    if (!err)
+        return -1;
+    char prefix[sizeof err->text], text[sizeof err->text];
+    va_list args;
+    va_start(args, fmt);
+    format(prefix, sizeof prefix, fmt, args);
+    va_end(args);
+    int n = snprintf(text, sizeof text, "%s: %s", prefix, err->text);
+    if (n >= (int)sizeof text)
+        mark_cut(text, sizeof text);
+    memcpy(err->text, text, sizeof text);
+    return -1;
+}
+
+static enum err_kind kind_of_errno(int e)
+{
+    switch (e) {
+    case ENOENT:
+    case ENOTDIR:
+        return ERR_NOT_FOUND;
+    case ENOMEM:
+        return ERR_MEMORY;
+    case EFBIG:
+    case ENAMETOOLONG:
+        return ERR_LIMIT;
+    default:
+        return ERR_IO;
+    }
+}
+
+int err_errno(struct err *err, int errno_value, const char *fmt, ...)
+{
+    if (!err)
+        return -1;
+    char prefix[sizeof err->text];
+    va_list args;
+    va_start(args, fmt);
+    format(prefix, sizeof prefix, fmt, args);
+    va_end(args);
+    return err_set(err, kind_of_errno(errno_value), "%s: %s", prefix, strerror(errno_value));
+}
+
+void err_clear(struct err *err)
+{
+    if (!err)
+        return;
+    err->kind = ERR_NONE;
+    err->text[0] = '\0';
+}
+
+const char *err_kind_name(enum err_kind kind)
+{
+    return (unsigned)kind < ERR_KINDS ? kinds[kind].name : "unknown";
+}
+
+int err_exit_status(enum err_kind kind)
+{
+    return (unsigned)kind < ERR_KINDS ? kinds[kind].exit_status : 1;
+}
+
+int err_http_status(enum err_kind kind)
+{
+    return (unsigned)kind < ERR_KINDS ? kinds[kind].http_status : 500;
+}
+
+const char *err_printable(char *buf, size_t buf_size, const char *text, size_t len)
+{
+    size_t out = 0, i = 0;
+    while (i < len) {
+        const unsigned char *s = (const unsigned char *)text + i;
+        size_t n = utf8_len(text + i, len - i);
+        int control = n == 0 || s[0] < 0x20 || s[0] == 0x7F || (n == 2 && s[0] == 0xC2 && s[1] < 0xA0);
+        size_t width = control ? 1 : n;
+        if (out + width + 4 > buf_size) { /* room for "…" and the end */
+            if (out + 4 <= buf_size)
+                memcpy(buf + out, "\xE2\x80\xA6", 3), out += 3;
+            break;
+        }
+        if (control)
+            buf[out++] = '?';
+        else
+            memcpy(buf + out, s, n), out += n;
+        i += n ? n : 1;
+    }
+    buf[out] = '\0';
+    return buf;
+}
