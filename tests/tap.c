@@ -20,12 +20,12 @@ static void verdict(bool good, const char *file, int line, const char *fmt, va_l
     fflush(stdout);
 }
 
-#define VERDICT(good)                          \
-    do {                                       \
-        va_list args;                          \
-        va_start(args, fmt);                   \
+#define VERDICT(good)                           \
+    do {                                        \
+        va_list args;                           \
+        va_start(args, fmt);                    \
         verdict((good), file, line, fmt, args); \
-        va_end(args);                          \
+        va_end(args);                           \
     } while (0)
 
 bool tap_ok(bool good, const char *file, int line, const char *cond, const char *fmt, ...)

@@ -30,10 +30,12 @@ int main(void)
     is_int(strlen(err.text), 511, "a long text is cut at a character's border");
     is_str(err.text + 508, "\xE2\x80\xA6", "and marked");
     for (int k = 0; k < ERR_KINDS; k++)
-        ok(err_kind_name((enum err_kind)k) && (k == 0) == (err_exit_status((enum err_kind)k) == 0), "kind %d has a name and an exit status", k);
+        ok(err_kind_name((enum err_kind)k) && (k == 0) == (err_exit_status((enum err_kind)k) == 0), "kind %d has a name and an exit status",
+           k);
 
     char buf[16];
-    is_str(err_printable(buf, sizeof buf, "a\x1b[31m\xff\xC3\xA4", 9), "a?[31m?\xC3\xA4", "control characters and bad bytes are shown as ?");
+    is_str(err_printable(buf, sizeof buf, "a\x1b[31m\xff\xC3\xA4", 9), "a?[31m?\xC3\xA4",
+           "control characters and bad bytes are shown as ?");
     is_str(err_printable(buf, sizeof buf, "0123456789abcdefgh", 18), "0123456789ab\xE2\x80\xA6", "cut with dots");
     return tap_done();
 }

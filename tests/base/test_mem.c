@@ -18,7 +18,8 @@ int main(void)
     size_t cap = 0;
     is_int(mem_grow(&items, &cap, 1000, sizeof *items, 1000, "items", &err), 0, "grows up to the limit");
     int *before = items;
-    ok(mem_grow(&items, &cap, 1001, sizeof *items, 1000, "items", &err) == -1 && err.kind == ERR_LIMIT && items == before, "and not past it");
+    ok(mem_grow(&items, &cap, 1001, sizeof *items, 1000, "items", &err) == -1 && err.kind == ERR_LIMIT && items == before,
+       "and not past it");
     has_str(err.text, "items: 1001 needed, at most 1000 allowed", "the limit is named");
     free(items);
 

@@ -17,7 +17,9 @@ int main(void)
             same &= n && utf8_decode(buf, n, &back) == n && back == c && (n == 1 || utf8_len(buf, n - 1) == 0);
     }
     ok(same, "every code point there and back");
-    static const char *const bad[] = {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xC3(", "\xE2\x82"};
+    static const char *const bad[] = {"\x80",         "\xC0\x80",         "\xC1\xBF",         "\xE0\x80\x80",
+                                      "\xED\xA0\x80", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80",
+                                      "\xC3(",        "\xE2\x82"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         is_int(utf8_len(bad[i], strlen(bad[i])), 0, "malformed %zu", i);
     is_int(utf8_complete("a\xE2\x82", 3), 1, "a begun character waits");
