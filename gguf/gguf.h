@@ -19,7 +19,10 @@ enum {
     GGUF_MAX_METADATA = 1 << 16,
     GGUF_MAX_TENSORS = 1 << 18,
     GGUF_MAX_NAME_BYTES = 1 << 10,
-    GGUF_MAX_NESTING = 4, /* arrays of arrays */
+    GGUF_MAX_NESTING = 4,         /* arrays of arrays */
+    GGUF_MAX_STRINGS = 1 << 22,   /* items of all arrays of strings of one file */
+    GGUF_MAX_ARRAYS = 1 << 16,    /* arrays inside arrays, of one file */
+    GGUF_MAX_ALIGNMENT = 1 << 21, /* general.alignment */
 };
 #define GGUF_MAX_HEADER_BYTES ((uint64_t)1 << 30)
 
@@ -39,8 +42,8 @@ struct gguf_str {
 struct gguf_array {
     enum gguf_value_type type; /* of the items */
     uint64_t count;
-    const struct gguf_str *strings; /* GGUF_STRING: count views */
-    const void *data;               /* numbers and bools: count packed little-endian items, unaligned */
+    const struct gguf_str *strings;  /* GGUF_STRING: count views */
+    const void *data;                /* numbers and bools: count packed little-endian items, unaligned */
     const struct gguf_array *arrays; /* GGUF_ARRAY: count arrays */
 };
 
@@ -69,7 +72,8 @@ struct gguf_tensor {
 /* Opens a file or a set of splits. allow_header_only: tensor data may be missing behind the header (the coordinator's
  * case); otherwise a tensor outside its file is an error ("truncated"). NULL and err on failure. */
 struct gguf *gguf_open(const char *path, bool allow_header_only, struct err *err);
-/* The same for one file in memory, which must outlive the gguf (tests, fuzzers, headers that came over the wire). */
+/* The same for one file in memory, which must outlive the gguf (tests, fuzzers, headers that came over the wire). A file
+ * of a set of splits is an error there. */
 struct gguf *gguf_open_memory(const void *data, size_t len, bool allow_header_only, struct err *err);
 void gguf_close(struct gguf *g); /* takes NULL */
 
@@ -80,6 +84,8 @@ const char *gguf_split_path(const struct gguf *g, uint32_t split);
 uint64_t gguf_split_bytes(const struct gguf *g, uint32_t split);       /* the file's size as found */
 uint64_t gguf_split_data_offset(const struct gguf *g, uint32_t split); /* where its header ends, aligned */
 bool gguf_header_only(const struct gguf *g);                           /* data is missing behind a header */
+/* A file's header as it stands there, from its first byte to the end of its tensor table (no padding). */
+const void *gguf_split_header(const struct gguf *g, uint32_t split, size_t *ret_bytes);
 
 /* BLAKE2b-256 over every split's header and its full size (the size that its tensor table implies): the same for a
  * header-only file and the full one, different for any other model or quantization. */
@@ -95,18 +101,21 @@ const struct gguf_tensor *gguf_tensor(const struct gguf *g, size_t i);
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name); /* NULL if absent; O(1) */
 
 /* Typed look-ups. Return 1 and set *ret when the key is there, 0 (ret untouched) when it is absent, -1 and err when its
- * type or value does not fit. Integers of any width and sign are taken where the value fits; a float key takes integers. */
+ * type or value does not fit. Integers of any width and sign are taken where the value fits; a float key takes integers,
+ * and must be finite. */
 int gguf_get_u32(const struct gguf *g, const char *key, uint32_t *ret, struct err *err);
 int gguf_get_f32(const struct gguf *g, const char *key, float *ret, struct err *err);
 int gguf_get_bool(const struct gguf *g, const char *key, bool *ret, struct err *err);
 int gguf_get_str(const struct gguf *g, const char *key, struct gguf_str *ret, struct err *err);
-/* Array of items of a given type (GGUF_STRING, GGUF_F32, …); integers: ask for GGUF_I32 and read with gguf_array_int. */
+/* Array of items of a given type (GGUF_STRING, GGUF_F32, …); integers: ask for GGUF_I32 and read with gguf_array_int;
+ * GGUF_F32 takes floats and integers of any width, for gguf_array_float. */
 int gguf_get_array(const struct gguf *g, const char *key, enum gguf_value_type type, struct gguf_array *ret, struct err *err);
 
-/* Item i of an array of any integer type or bool / of floats or integers. */
+/* Item i (below count) of an array of any integer type or bool / of floats or integers; 0 for other arrays. A U64 above
+ * INT64_MAX comes back as INT64_MAX. */
 int64_t gguf_array_int(const struct gguf_array *a, uint64_t i);
 double gguf_array_float(const struct gguf_array *a, uint64_t i);
 
-const char *gguf_value_type_name(enum gguf_value_type type);
+const char *gguf_value_type_name(enum gguf_value_type type); /* "u32", "string", …; "unknown" */
 
 #endif
