@@ -35,7 +35,7 @@ static void mark_cut(char *text, size_t size)
     memcpy(text + end, "\xE2\x80\xA6", 4);
 }
 
-static void format(char *text, size_t size, const char *fmt, va_list args)
+__attribute__((format(printf, 3, 0))) static void format(char *text, size_t size, const char *fmt, va_list args)
 {
     int n = vsnprintf(text, size, fmt, args);
     if (n < 0)

@@ -8,7 +8,7 @@
 
 static int count, failed;
 
-static void verdict(bool good, const char *file, int line, const char *fmt, va_list args)
+__attribute__((format(printf, 4, 0))) static void verdict(bool good, const char *file, int line, const char *fmt, va_list args)
 {
     printf("%sok %d - ", good ? "" : "not ", ++count);
     vprintf(fmt, args);

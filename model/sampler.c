@@ -1,0 +1,402 @@
+/* See sampler.h. Nothing here sorts a vocabulary: top-k scans once with a heap of k, and top-p and typical pop from a heap
+ * that was built in linear time, only as far as the kept probability reaches. All sums run in a fixed order in double, over
+ * exponentials of our own (kernels/fmath.h): that is what makes a draw the same on every machine.
+ *
+ * The set that remains after the filters is a set of ids; penalties and bias change a copy of the logits, so that the
+ * caller's stay as the model gave them. */
+#include "model/sampler.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "kernels/fmath.h"
+
+enum { MAX_VOCAB = 1 << 24 };
+
+/* One possible token. key: what it is ordered by just now (its logit, or minus its distance from typical). */
+struct cand {
+    float key;
+    int32_t id;
+};
+
+struct sampler {
+    uint32_t n_vocab;
+    float *logits;   /* [n_vocab] with bias and penalties */
+    uint32_t *count; /* [n_vocab] times seen in the penalties' window; all 0 between calls */
+    struct cand *cands;
+};
+
+struct sampler *sampler_create(uint32_t n_vocab, struct err *err)
+{
+    struct sampler *s;
+
+    if (n_vocab == 0 || n_vocab > MAX_VOCAB)
+        return err_set(err, ERR_INPUT, "sampler: a vocabulary of %u tokens; 1 to %d can be sampled", n_vocab, MAX_VOCAB), NULL;
+    s = mem_new(1, sizeof *s, err);
+    if (!s)
+        return NULL;
+    s->n_vocab = n_vocab;
+    s->logits = mem_new(n_vocab, sizeof *s->logits, err);
+    s->count = mem_new(n_vocab, sizeof *s->count, err);
+    s->cands = mem_new(n_vocab, sizeof *s->cands, err);
+    if (!s->logits || !s->count || !s->cands) {
+        sampler_destroy(s);
+        return NULL;
+    }
+    return s;
+}
+
+void sampler_destroy(struct sampler *s)
+{
+    if (!s)
+        return;
+    free(s->logits);
+    free(s->count);
+    free(s->cands);
+    free(s);
+}
+
+/* --- parameters ---------------------------------------------------------- */
+
+static int check_range(const char *name, double value, double min, double max, struct err *err)
+{
+    if (value >= min && value <= max) /* false for NaN */
+        return 0;
+    return err_set(err, ERR_USAGE, "%s is %g; %g to %g is allowed", name, value, min, max);
+}
+
+int sample_params_check(const struct sample_params *p, uint32_t n_vocab, struct err *err)
+{
+    if (check_range("temperature", p->temperature, 0, 100, err) || check_range("top_p", p->top_p, 0, 1, err) ||
+        check_range("min_p", p->min_p, 0, 1, err) || check_range("typical_p", p->typical_p, 0, 1, err) ||
+        check_range("repetition_penalty", p->repetition_penalty, 0.01, 100, err) ||
+        check_range("presence_penalty", p->presence_penalty, -100, 100, err) ||
+        check_range("frequency_penalty", p->frequency_penalty, -100, 100, err))
+        return -1;
+    if (p->penalty_last < -1)
+        return err_set(err, ERR_USAGE, "penalty_last is %d; -1 (all), 0 (none) or a number of tokens is allowed", p->penalty_last);
+    if (p->n_bias > SAMPLE_MAX_BIAS)
+        return err_set(err, ERR_USAGE, "logit_bias names %u tokens; at most %d are allowed", p->n_bias, SAMPLE_MAX_BIAS);
+    if (p->n_bias && !p->bias)
+        return err_set(err, ERR_INTERNAL, "logit_bias: %u tokens, but no list", p->n_bias);
+    for (uint32_t i = 0; i < p->n_bias; i++) {
+        if (p->bias[i].token < 0 || (uint32_t)p->bias[i].token >= n_vocab)
+            return err_set(err, ERR_USAGE, "logit_bias: token %d; the vocabulary has 0 to %u", p->bias[i].token, n_vocab - 1);
+        if (isnan(p->bias[i].bias) || p->bias[i].bias > FLT_MAX)
+            return err_set(err, ERR_USAGE, "logit_bias: %g for token %d; a finite number or -inf is allowed",
+                           (double)p->bias[i].bias, p->bias[i].token);
+    }
+    return 0;
+}
+
+/* --- random numbers ------------------------------------------------------ */
+
+/* Philox-4x32-10: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (SC 2011). */
+uint64_t sampler_random(uint64_t seed, uint32_t choice, uint32_t position, uint32_t draw)
+{
+    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    uint32_t c[4] = {choice, position, draw, 0};
+
+    for (int round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)0xD2511F53 * c[0], b = (uint64_t)0xCD9E8D57 * c[2];
+        uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ key[0], (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ key[1], (uint32_t)a};
+        memcpy(c, next, sizeof c);
+        key[0] += 0x9E3779B9;
+        key[1] += 0xBB67AE85;
+    }
+    return (uint64_t)c[1] << 32 | c[0];
+}
+
+/* --- order and heaps ----------------------------------------------------- */
+
+static inline bool better(struct cand a, struct cand b)
+{
+    return a.key > b.key || (a.key == b.key && a.id < b.id);
+}
+
+/* Restores the heap below i; its top is the best candidate, or the worst. */
+static inline void sift_down(struct cand *heap, size_t n, size_t i, bool worst_on_top)
+{
+    struct cand moving = heap[i];
+
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= n)
+            break;
+        if (child + 1 < n && better(heap[child + 1], heap[child]) != worst_on_top)
+            child++;
+        if (better(heap[child], moving) == worst_on_top)
+            break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = moving;
+}
+
+static void heapify(struct cand *heap, size_t n, bool worst_on_top)
+{
+    for (size_t i = n / 2; i-- > 0;)
+        sift_down(heap, n, i, worst_on_top);
+}
+
+/* Moves the best of the n candidates, by then on the heap's top, behind the other n - 1. */
+static inline struct cand pop_best(struct cand *heap, size_t n)
+{
+    struct cand best = heap[0];
+    heap[0] = heap[n - 1];
+    heap[n - 1] = best;
+    if (n > 1)
+        sift_down(heap, n - 1, 0, false);
+    return best;
+}
+
+/* The popped candidates lie, worst first, at the end of the n: brings them to the front, best first. */
+static void popped_to_front(struct cand *cands, size_t n, size_t popped)
+{
+    for (size_t i = 0, j = n - 1; i < j; i++, j--) {
+        struct cand t = cands[i];
+        cands[i] = cands[j];
+        cands[j] = t;
+        if (i + 1 >= popped)
+            break;
+    }
+}
+
+/* The k best of n logits, in no particular order. Returns how many there are. */
+static size_t select_best(struct cand *out, const float *logits, size_t n, size_t k)
+{
+    if (k > n)
+        k = n;
+    if (k == 0)
+        return 0;
+    for (size_t i = 0; i < k; i++)
+        out[i] = (struct cand){logits[i], (int32_t)i};
+    if (k == n)
+        return n;
+    heapify(out, k, true);
+    for (size_t i = k; i < n; i++)
+        if (logits[i] > out[0].key) { /* an equal one has the higher id: it loses */
+            out[0] = (struct cand){logits[i], (int32_t)i};
+            sift_down(out, k, 0, true);
+        }
+    return k;
+}
+
+/* --- logits -------------------------------------------------------------- */
+
+/* The largest logit and its id; -1 where there is none to choose from. -inf is a logit (a token that cannot come). */
+static int scan(const float *logits, uint32_t n, float *ret_max, uint32_t *ret_id, struct err *err)
+{
+    float max = -INFINITY;
+    uint32_t id = 0, bad = UINT32_MAX;
+
+    for (uint32_t i = n; i-- > 0;) { /* backwards: a tie goes to the lowest id, and so does the blame */
+        if (logits[i] >= max) {
+            max = logits[i];
+            id = i;
+        } else if (isnan(logits[i])) {
+            bad = i;
+        }
+    }
+    if (bad != UINT32_MAX)
+        return err_set(err, ERR_INPUT, "the model is broken: the logit of token %u is not a number", bad);
+    if (max > FLT_MAX)
+        return err_set(err, ERR_INPUT, "the model is broken: the logit of token %u is infinite", id);
+    if (max < -FLT_MAX)
+        return err_set(err, ERR_INPUT, "the model is broken: all %u logits are -inf", n);
+    *ret_max = max;
+    *ret_id = id;
+    return 0;
+}
+
+/* ln sum e^(logit - max) */
+static double log_sum(const float *logits, uint32_t n, float max)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += sc_expf(logits[i] - max);
+    return sc_log(sum);
+}
+
+/* What adding and multiplying may leave: never +inf or NaN. */
+static inline float clamp(float x)
+{
+    return x > FLT_MAX ? FLT_MAX : x;
+}
+
+/* As llama.cpp, whose users' settings shall mean the same here: repetition once a token however often it was seen. */
+static void penalize(struct sampler *s, const struct sample_params *p, const int32_t *history, size_t n)
+{
+    size_t window = p->penalty_last < 0 || (size_t)p->penalty_last > n ? n : (size_t)p->penalty_last;
+    const int32_t *seen = window ? history + (n - window) : NULL;
+
+    for (size_t i = 0; i < window; i++)
+        if (seen[i] >= 0 && (uint32_t)seen[i] < s->n_vocab)
+            s->count[seen[i]]++;
+    for (size_t i = 0; i < window; i++) {
+        if (seen[i] < 0 || (uint32_t)seen[i] >= s->n_vocab || s->count[seen[i]] == 0)
+            continue;
+        float *l = &s->logits[seen[i]];
+        *l = *l > 0 ? *l / p->repetition_penalty : *l * p->repetition_penalty;
+        *l = clamp(*l - ((float)s->count[seen[i]] * p->frequency_penalty + p->presence_penalty));
+        s->count[seen[i]] = 0;
+    }
+}
+
+/* The logits to choose by: the caller's own where nothing changes them, else our copy. */
+static const float *adjusted(struct sampler *s, const struct sample_params *p, const float *logits, const int32_t *history, size_t n)
+{
+    bool penalties = p->penalty_last != 0 && n > 0 &&
+                     (p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0);
+
+    if (!penalties && p->n_bias == 0)
+        return logits;
+    memcpy(s->logits, logits, s->n_vocab * sizeof *logits);
+    for (uint32_t i = 0; i < p->n_bias; i++)
+        if ((uint32_t)p->bias[i].token < s->n_vocab)
+            s->logits[p->bias[i].token] = clamp(s->logits[p->bias[i].token] + p->bias[i].bias);
+    if (penalties)
+        penalize(s, p, history, n);
+    return s->logits;
+}
+
+/* --- filters: each takes n candidates and returns how many stay, at the front --- */
+
+/* Keeps the candidates, best key first, until their probability reaches `keep` of the whole; at least one. */
+static size_t keep_probability(struct cand *cands, size_t n, const float *logits, float max, double keep)
+{
+    double sum = 0, kept = 0;
+    size_t popped = 0;
+
+    for (size_t i = 0; i < n; i++)
+        sum += sc_expf(logits[cands[i].id] - max);
+    heapify(cands, n, false);
+    while (popped < n) {
+        struct cand c = pop_best(cands, n - popped);
+        popped++;
+        kept += sc_expf(logits[c.id] - max);
+        if (kept >= keep * sum)
+            break;
+    }
+    popped_to_front(cands, n, popped);
+    return popped;
+}
+
+/* Locally typical sampling (Meister et al. 2022): the tokens whose surprise is nearest to the expected one. */
+static size_t keep_typical(struct cand *cands, size_t n, const float *logits, float max, double keep)
+{
+    double sum = 0, weighted = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        float d = logits[cands[i].id] - max;
+        double e = sc_expf(d);
+        sum += e;
+        weighted += e > 0 ? e * d : 0;
+    }
+    /* With z = ln sum: surprise of a token z - d, entropy z - weighted / sum; z falls out of their distance. */
+    double mean = weighted / sum;
+    for (size_t i = 0; i < n; i++)
+        cands[i].key = -fabsf((float)(logits[cands[i].id] - max - mean));
+    n = keep_probability(cands, n, logits, max, keep);
+    for (size_t i = 0; i < n; i++)
+        cands[i].key = logits[cands[i].id];
+    return n;
+}
+
+static size_t keep_min_p(struct cand *cands, size_t n, const float *logits, float max, float min_p)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (sc_expf(logits[cands[i].id] - max) >= min_p)
+            cands[kept++] = cands[i];
+    return kept;
+}
+
+static float best_logit(const struct cand *cands, size_t n, const float *logits)
+{
+    float max = -INFINITY;
+    for (size_t i = 0; i < n; i++)
+        max = logits[cands[i].id] > max ? logits[cands[i].id] : max;
+    return max;
+}
+
+/* One of the n candidates, with probability proportional to e^(logit / temperature). */
+static int32_t draw(const struct cand *cands, size_t n, const float *logits, float max, float temperature, uint64_t random)
+{
+    double sum = 0, at = 0, aim;
+    int32_t last = cands[0].id;
+
+    for (size_t i = 0; i < n; i++)
+        sum += sc_expf((logits[cands[i].id] - max) / temperature);
+    aim = (double)(random >> 11) * 0x1p-53 * sum;
+    for (size_t i = 0; i < n; i++) {
+        float weight = sc_expf((logits[cands[i].id] - max) / temperature);
+        if (weight == 0)
+            continue;
+        last = cands[i].id;
+        at += weight;
+        if (at > aim)
+            break;
+    }
+    return last;
+}
+
+/* --- the two entries ----------------------------------------------------- */
+
+int sampler_sample(struct sampler *s, const struct sample_params *p, const float *logits, const int32_t *history, size_t n_history,
+                   uint32_t choice, uint32_t position, int32_t *ret_token, float *ret_logprob, struct err *err)
+{
+    const float *l;
+    float raw_max, max;
+    uint32_t id;
+    size_t n;
+
+    if (scan(logits, s->n_vocab, &raw_max, &id, err) != 0)
+        return -1;
+    max = raw_max;
+    l = adjusted(s, p, logits, history, n_history);
+    if (l != logits && scan(l, s->n_vocab, &max, &id, err) != 0)
+        return err_set(err, ERR_INPUT, "logit_bias leaves no token to choose from");
+    if (p->temperature > 0) {
+        n = select_best(s->cands, l, s->n_vocab, p->top_k ? p->top_k : s->n_vocab);
+        if (p->typical_p < 1) {
+            n = keep_typical(s->cands, n, l, max, p->typical_p);
+            max = best_logit(s->cands, n, l); /* the likeliest token need not be typical */
+        }
+        if (p->top_p < 1)
+            n = keep_probability(s->cands, n, l, max, p->top_p);
+        if (p->min_p > 0)
+            n = keep_min_p(s->cands, n, l, max, p->min_p);
+        id = (uint32_t)draw(s->cands, n, l, max, p->temperature, sampler_random(p->seed, choice, position, 0));
+    }
+    *ret_token = (int32_t)id;
+    if (ret_logprob)
+        *ret_logprob = (float)((double)logits[id] - raw_max - log_sum(logits, s->n_vocab, raw_max));
+    return 0;
+}
+
+int sampler_top(struct sampler *s, const float *logits, uint32_t k, int32_t *ret_ids, float *ret_logprobs, struct err *err)
+{
+    float max;
+    uint32_t id;
+    double log_total;
+    size_t n;
+
+    if (k > SAMPLE_MAX_TOP)
+        return err_set(err, ERR_USAGE, "%u most likely tokens asked for; at most %d are given", k, SAMPLE_MAX_TOP);
+    if (scan(logits, s->n_vocab, &max, &id, err) != 0)
+        return -1;
+    log_total = log_sum(logits, s->n_vocab, max);
+    n = select_best(s->cands, logits, s->n_vocab, k);
+    heapify(s->cands, n, false);
+    for (size_t i = 0; i < n; i++) {
+        struct cand c = pop_best(s->cands, n - i);
+        ret_ids[i] = c.id;
+        ret_logprobs[i] = (float)((double)c.key - max - log_total);
+    }
+    return (int)n;
+}
