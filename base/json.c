@@ -55,8 +55,10 @@ json_t *json_read_file(const char *path, size_t max_bytes, struct err *err)
     failed = ferror(s.file) ? errno : 0;
     if (!standard)
         fclose(s.file);
-    if (root)
+    /* To jansson a failed read is the file's end, and what came before may be whole. */
+    if (root && !failed && !s.too_long)
         return root;
+    json_decref(root);
     if (failed)
         err_errno(err, failed, "%s", name);
     else if (s.too_long)

@@ -236,6 +236,7 @@ static void test_json(void)
     is_int(err.kind, ERR_NOT_FOUND, "is told");
     ok(!json_read_file("/", 10, &err), "a folder");
     ok(!json_read_file("/proc/self/maps", 10, &err), "too long a file");
+    ok(!json_read_file("/proc/sys/vm/max_map_count", 3, &err) && err.kind == ERR_LIMIT, "a number that goes on behind the limit");
 }
 
 int main(void)
