@@ -68,8 +68,8 @@ static int check_tensor_counts(const struct gguf *g, struct err *err)
             continue;
         int rc = gguf_kv_u32(kv, &n, err);
         if (rc == 0 && n != g->n_tensors)
-            rc = err_set(err, ERR_INPUT, "key 'split.tensors.count': %" PRIu32 " tensors, but the %" PRIu32 " splits hold %zu", n,
-                         g->count, g->n_tensors);
+            rc = err_set(err, ERR_INPUT, "key 'split.tensors.count': %" PRIu32 " tensors, but the %" PRIu32 " splits hold %zu", n, g->count,
+                         g->n_tensors);
         if (rc != 0)
             return err_wrap(err, "%s", g->files[i].shown);
     }

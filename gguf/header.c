@@ -92,15 +92,16 @@ static int place_tensor(struct gguf_file *f, struct gguf_tensor *t, bool allow_h
     uint64_t end;
     err_printable(shown, sizeof shown, t->name, strlen(t->name));
     if (t->offset % f->alignment)
-        return err_set(err, ERR_INPUT, "tensor '%s': its offset %" PRIu64 " is no multiple of the alignment %" PRIu32, shown,
-                       t->offset, f->alignment);
+        return err_set(err, ERR_INPUT, "tensor '%s': its offset %" PRIu64 " is no multiple of the alignment %" PRIu32, shown, t->offset,
+                       f->alignment);
     if (__builtin_add_overflow(f->data_offset, t->offset, &t->offset) || __builtin_add_overflow(t->offset, t->bytes, &end) ||
         end > INT64_MAX)
         return err_set(err, ERR_INPUT, "tensor '%s': its end lies beyond 2^63 bytes", shown);
     if (end > f->bytes) {
         if (!allow_header_only)
             return err_set(err, ERR_INPUT,
-                           "tensor '%s' ends at byte %" PRIu64 ", the file at %" PRIu64 ": it is truncated (download it again) or a header only",
+                           "tensor '%s' ends at byte %" PRIu64 ", the file at %" PRIu64
+                           ": it is truncated (download it again) or a header only",
                            shown, end, f->bytes);
         f->header_only = true;
     }

@@ -38,8 +38,7 @@ static struct gguf_index_slot *probe(const struct gguf_index *index, const void 
     }
 }
 
-int gguf_index_build(struct gguf_index *index, const void *items, size_t n, gguf_index_name_fn name, size_t *ret_second,
-                     struct err *err)
+int gguf_index_build(struct gguf_index *index, const void *items, size_t n, gguf_index_name_fn name, size_t *ret_second, struct err *err)
 {
     size_t slots = 8;
     while (slots < 2 * n)

@@ -23,8 +23,7 @@ typedef struct gguf_str (*gguf_index_name_fn)(const void *items, size_t i);
 
 /* Returns 0; 1 when two items have one name, the second of them in *ret_second; -1 and err. The caller ends it with
  * gguf_index_fini in every case. */
-int gguf_index_build(struct gguf_index *index, const void *items, size_t n, gguf_index_name_fn name, size_t *ret_second,
-                     struct err *err);
+int gguf_index_build(struct gguf_index *index, const void *items, size_t n, gguf_index_name_fn name, size_t *ret_second, struct err *err);
 void gguf_index_fini(struct gguf_index *index);
 /* The item's number, or SIZE_MAX. An index never built finds nothing. */
 size_t gguf_index_find(const struct gguf_index *index, const void *items, gguf_index_name_fn name, const char *s, size_t len);

@@ -12,9 +12,9 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF is read as it stands in memory");
 
 enum {
-    MIN_STRING_BYTES = 8,              /* its length */
-    MIN_ARRAY_BYTES = 4 + 8,           /* item type, count */
-    MIN_KV_BYTES = 8 + 1 + 4 + 1,      /* key, type, a byte */
+    MIN_STRING_BYTES = 8,                 /* its length */
+    MIN_ARRAY_BYTES = 4 + 8,              /* item type, count */
+    MIN_KV_BYTES = 8 + 1 + 4 + 1,         /* key, type, a byte */
     MIN_TENSOR_BYTES = 8 + 1 + 4 + 4 + 8, /* name, dimensions, type, offset */
     NEWEST_VERSION = 3,
 };
@@ -36,9 +36,8 @@ static int fail_limit(const struct parser *p, struct err *err, const char *what,
 static int need(struct parser *p, uint64_t n, struct err *err)
 {
     if (n > p->f->bytes - p->pos)
-        return err_set(err, ERR_INPUT,
-                       "%s: the file is truncated or damaged: %" PRIu64 " bytes should follow at %zu, it ends at %" PRIu64, p->what,
-                       n, p->pos, p->f->bytes);
+        return err_set(err, ERR_INPUT, "%s: the file is truncated or damaged: %" PRIu64 " bytes should follow at %zu, it ends at %" PRIu64,
+                       p->what, n, p->pos, p->f->bytes);
     if (n > GGUF_MAX_HEADER_BYTES - p->pos)
         return fail_limit(p, err, "bytes of header", p->pos + n, GGUF_MAX_HEADER_BYTES);
     if (p->pos + n <= p->f->have)
