@@ -10,11 +10,10 @@
 
 #include "base/err.h"
 #include "gguf/gguf.h"
+#include "kernels/backend.h"
 
 struct session;
 struct model_params;
-
-enum kv_type { KV_F16, KV_F32, KV_Q8_0 };
 
 struct session_options {
     unsigned threads;  /* 0: all processors this process may use */
@@ -56,8 +55,9 @@ struct session_row {
 int session_step(struct session *s, const struct session_row *rows, uint32_t n, struct err *err);
 const float *session_logits(const struct session *s, uint32_t wanted_index);
 
-/* Forgets the positions of a sequence from n on (0: all of it). */
-void session_cut(struct session *s, uint32_t seq, uint32_t n);
+/* Forgets the positions of a sequence from n on (0: all of it). Returns how many are kept: n, or 0 where the model's sliding
+ * windows no longer hold what position n would look at; compute from there. */
+uint32_t session_cut(struct session *s, uint32_t seq, uint32_t n);
 uint32_t session_length(const struct session *s, uint32_t seq);
 
 #endif

@@ -1,0 +1,15 @@
+#ifndef BASE_SYSINFO_H
+#define BASE_SYSINFO_H
+
+/* What the machine has to give. */
+
+#include <stdint.h>
+
+/* Bytes of memory this process could still take: what the system calls available, within its control group's limit.
+ * UINT64_MAX when the system does not say. */
+uint64_t sysinfo_memory_available(void);
+
+/* "14.8 GiB": a size for people, in buf. Returns buf. */
+const char *sysinfo_bytes(char buf[32], uint64_t bytes);
+
+#endif

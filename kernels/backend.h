@@ -1,0 +1,169 @@
+#ifndef KERNELS_BACKEND_H
+#define KERNELS_BACKEND_H
+
+/* What a device can do for a stage: some fifteen coarse operations, enough for every architecture we know, few enough that a
+ * device captures them as one graph. model/forward.c walks a stage's layers and calls them in order; they only enqueue, and
+ * `finish` waits. All buffers belong to a `run` made once for a stage; positions, block tables and row lists are copied to
+ * fixed places by `begin`. Descriptions (struct layer and what hangs on it) are made once, when a stage is built, and stay
+ * where they are.
+ *
+ * Numerics: on CPUs every operation gives the same bits for a row whatever other rows it travels with, however many threads
+ * compute, on any instruction set (docs/numerics.md). */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "gguf/quant.h"
+#include "kernels/layout.h"
+
+enum {
+    KV_BLOCK = 32,       /* positions in a block */
+    ATTENTION_TILE = 256, /* positions whose softmax is taken together, by absolute position */
+    MAX_EXPERTS_USED = 64,
+    MAX_ROPES = 2,
+};
+
+enum kv_type { KV_F16, KV_F32, KV_Q8_0, KV_TYPES };
+enum kv_group { KV_FULL, KV_SLIDING, KV_GROUPS };
+
+/* A vector of floats that the loader owns (norms, biases); NULL data: there is none. */
+struct vec {
+    const float *data;
+    uint32_t n;
+};
+
+struct norm {
+    struct vec weight; /* NULL data: no norm at this place */
+    float eps;
+};
+
+enum rope_kind {
+    ROPE_NONE,
+    ROPE_PAIRS,  /* dimensions 2i and 2i + 1 turn together */
+    ROPE_HALVES, /* i and i + n/2 */
+};
+
+/* Angle of pair i at position p: p * freq[i]; cos and sin are multiplied by scale. */
+struct rope {
+    enum rope_kind kind;
+    uint32_t n_dims; /* turned dimensions of a head, the first ones */
+    const double *freq; /* n_dims / 2 */
+    float scale;
+};
+
+enum activation { ACT_SILU, ACT_GELU };
+
+struct attention {
+    uint32_t n_heads, n_kv_heads, head_dim_k, head_dim_v;
+    float scale;    /* of q.k */
+    float softcap;  /* 0: none */
+    uint32_t window; /* positions seen, the own one included; 0: all */
+    enum kv_group group;
+    uint32_t rope; /* index into run_shape.ropes */
+};
+
+struct experts {
+    uint32_t n, n_used;
+    struct weight router; /* n rows */
+    bool sigmoid;         /* else softmax over all */
+    bool normalize;       /* the chosen ones' weights to sum 1 */
+    float scale;          /* 0: none */
+};
+
+/* One layer: what each operation below needs of it. gate, up, down hold experts.n matrices where experts.n > 0. */
+struct layer {
+    struct norm attn_norm, q_norm, k_norm, attn_post_norm, ffn_norm, ffn_post_norm;
+    struct weight q, k, v, out, gate, up, down;
+    struct vec q_bias, k_bias, v_bias, out_bias;
+    struct attention attn;
+    enum activation act;
+    struct experts experts;
+};
+
+struct head {
+    struct norm norm;
+    struct weight out;
+    float softcap;
+};
+
+/* The KV cache of one layer: block b is at base + b * block_bytes; its inside is the backend's business. */
+struct kv_view {
+    enum kv_type type;
+    void *base;
+    size_t block_bytes;
+    uint32_t n_blocks;
+};
+
+/* One step's rows. table[g] + seq * table_stride: block of position p is entry p / KV_BLOCK. */
+struct batch {
+    uint32_t n_rows;
+    const uint32_t *seq, *pos;
+    const int32_t *token;
+    uint32_t n_wanted;
+    const uint32_t *wanted; /* row indices, ascending */
+    const uint32_t *table[KV_GROUPS];
+    uint32_t table_stride;
+};
+
+/* The largest of everything that a stage's layers need: what a run allocates for. */
+struct run_shape {
+    uint32_t max_rows, max_wanted, max_seqs, max_blocks; /* a sequence's table entries */
+    uint32_t embd, q_dim, k_dim, v_dim, ff_dim, n_experts, n_experts_used, n_vocab; /* n_vocab 0: no head here */
+    struct rope ropes[MAX_ROPES];
+    uint32_t n_ropes;
+};
+
+struct backend;
+struct run;
+
+struct backend_ops {
+    const char *name;
+    void (*destroy)(struct backend *);
+
+    /* Zeroed device memory. */
+    void *(*alloc)(struct backend *, size_t bytes, struct err *);
+    void (*free)(struct backend *, void *, size_t bytes);
+    size_t (*kv_block_bytes)(const struct attention *, enum kv_type);
+
+    struct run *(*run_create)(struct backend *, const struct run_shape *, struct err *);
+    void (*run_destroy)(struct run *);
+    /* Bytes a run takes, for plans. */
+    size_t (*run_bytes)(struct backend *, const struct run_shape *);
+
+    void (*begin)(struct run *, const struct batch *);
+    void (*embed)(struct run *, const struct weight *, float scale);          /* x = row of the token, times scale */
+    void (*set_hidden)(struct run *, const float *rows);                      /* x = what came over the wire */
+    void (*qkv)(struct run *, const struct layer *);                          /* n = norm(x); q, k, v = W n + b */
+    void (*rope_store)(struct run *, const struct layer *, const struct kv_view *); /* head norms, rope, k and v into the cache */
+    void (*attend)(struct run *, const struct layer *, const struct kv_view *);
+    void (*attn_out)(struct run *, const struct layer *);                     /* x += postnorm(W a + b) */
+    void (*ffn_in)(struct run *, const struct layer *);                       /* h = act(gate n) * up n, n = norm(x) */
+    void (*ffn_out)(struct run *, const struct layer *);                      /* x += postnorm(down h) */
+    void (*route)(struct run *, const struct layer *);                        /* n = norm(x); which experts, with what weight */
+    void (*experts)(struct run *, const struct layer *);                      /* x += postnorm(sum of the chosen ones) */
+    void (*head)(struct run *, const struct head *);                          /* logits of the wanted rows */
+    int (*finish)(struct run *, struct err *);
+    /* Valid after finish, until the next begin. */
+    const float *(*hidden)(struct run *);                 /* n_rows × embd */
+    const float *(*logits)(struct run *, uint32_t wanted_index); /* n_vocab */
+};
+
+/* First member of every backend and every run. */
+struct backend {
+    const struct backend_ops *ops;
+};
+struct run {
+    const struct backend_ops *ops;
+    struct backend *backend;
+};
+
+/* The CPU. n_threads 0: all this process may use; isa: cap ("scalar", …), NULL: the best there is. An unknown isa is named
+ * with the known ones. */
+struct backend *backend_cpu_create(unsigned n_threads, const char *isa, struct err *err);
+unsigned backend_cpu_threads(const struct backend *);
+const char *backend_cpu_isa(const struct backend *);
+void backend_destroy(struct backend *); /* takes NULL */
+
+#endif

@@ -1,0 +1,720 @@
+/* The CPU as a backend: buffers, and the cutting of each operation into tasks for the team. "Enqueue" is "do it now" here;
+ * finish has nothing to wait for.
+ *
+ * Memory: one block of pages for a run, laid out in run_create from the stage's largest dimensions. Activations of up to
+ * max_rows rows; the 8-bit copies are packed for exactly the rows of the operation at hand, so that rows that meet lie side
+ * by side. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/threadpool.h"
+#include "kernels/fmath.h"
+#include "kernels/kernels.h"
+
+enum { LINE = 64, MAT_TASK_BYTES = 64 << 10, MAT_TASK_ROWS = 16 };
+
+struct cpu {
+    struct backend backend;
+    struct kernels kernels;
+    struct threadpool *pool;
+};
+
+/* Which experts a row goes to, in rank order. */
+struct choice {
+    uint32_t expert;
+    float weight;
+    uint32_t at; /* its row in the grouped activations */
+};
+
+struct cpu_run {
+    struct run run;
+    struct cpu *cpu;
+    const struct kernels *k;
+    struct run_shape shape;
+    struct batch batch;
+    void *pages;
+    size_t pages_bytes;
+
+    uint32_t *seq, *pos, *wanted; /* copies of the step's lists */
+    int32_t *token;
+    float *x, *n;         /* rows × embd: the residual stream; its norm */
+    float *q, *kk, *v;    /* rows × q_dim, k_dim, v_dim */
+    float *att;           /* rows × widest attention output */
+    float *gate, *up;     /* rows (× experts used) × ff_dim */
+    float *t;             /* rows (× experts used) × embd: a product before it joins x */
+    float *logits;        /* wanted × vocab */
+    float *router;        /* rows × experts */
+    struct choice *choices; /* rows × experts used */
+    uint32_t *expert_first; /* experts + 1: where each one's rows begin in the grouped order */
+    uint32_t *grouped;    /* grouped order → row */
+    float *cos[MAX_ROPES], *sin[MAX_ROPES]; /* rows × n_dims / 2 */
+    struct acts acts;     /* 8-bit copies */
+    float *scratch;       /* a part for each thread */
+    size_t scratch_floats;
+};
+
+/* --- buffers ------------------------------------------------------------------------------------------------------------ */
+
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Hands out pieces of the run's pages; with base NULL only counts. */
+struct carver {
+    char *base;
+    size_t used;
+};
+
+static void *carve(struct carver *c, size_t count, size_t size)
+{
+    void *p = c->base ? c->base + c->used : NULL;
+    c->used += (count * size + LINE - 1) / LINE * LINE;
+    return p;
+}
+
+static void lay_out(struct cpu_run *r, struct carver *c)
+{
+    const struct run_shape *s = &r->shape;
+    size_t rows = s->max_rows, used = max_u32(s->n_experts_used, 1), spread = rows * used;
+    size_t widest = max_u32(max_u32(s->embd, s->q_dim), max_u32(s->ff_dim, s->v_dim));
+    size_t groups = (widest + ACT_GROUP - 1) / ACT_GROUP * spread;
+
+    r->seq = carve(c, rows, sizeof *r->seq);
+    r->pos = carve(c, rows, sizeof *r->pos);
+    r->wanted = carve(c, rows, sizeof *r->wanted);
+    r->token = carve(c, rows, sizeof *r->token);
+    r->x = carve(c, rows * s->embd, sizeof *r->x);
+    r->n = carve(c, spread * s->embd, sizeof *r->n);
+    r->q = carve(c, rows * s->q_dim, sizeof *r->q);
+    r->kk = carve(c, rows * s->k_dim, sizeof *r->kk);
+    r->v = carve(c, rows * s->v_dim, sizeof *r->v);
+    r->att = carve(c, rows * s->q_dim, sizeof *r->att);
+    r->gate = carve(c, spread * s->ff_dim, sizeof *r->gate);
+    r->up = carve(c, spread * s->ff_dim, sizeof *r->up);
+    r->t = carve(c, spread * s->embd, sizeof *r->t);
+    r->logits = carve(c, (size_t)s->max_wanted * s->n_vocab, sizeof *r->logits);
+    if (s->n_experts) {
+        r->router = carve(c, rows * s->n_experts, sizeof *r->router);
+        r->choices = carve(c, spread, sizeof *r->choices);
+        r->expert_first = carve(c, s->n_experts + 1, sizeof *r->expert_first);
+        r->grouped = carve(c, spread, sizeof *r->grouped);
+    }
+    for (uint32_t i = 0; i < s->n_ropes; i++) {
+        r->cos[i] = carve(c, rows * (s->ropes[i].n_dims / 2), sizeof(float));
+        r->sin[i] = carve(c, rows * (s->ropes[i].n_dims / 2), sizeof(float));
+    }
+    r->acts.q = carve(c, groups * ACT_GROUP, 1);
+    r->acts.scale = carve(c, groups, sizeof(float));
+    r->acts.sum = carve(c, groups, sizeof(float));
+    r->acts.sum16 = carve(c, groups * 2, sizeof(float));
+    r->scratch_floats = (ATTENTION_TILE + widest + LINE) / 16 * 16;
+    r->scratch = carve(c, r->scratch_floats * threadpool_size(r->cpu->pool), sizeof(float));
+}
+
+static size_t cpu_run_bytes(struct backend *b, const struct run_shape *shape)
+{
+    struct cpu_run r = {.cpu = (struct cpu *)b, .shape = *shape};
+    struct carver counter = {0};
+    lay_out(&r, &counter);
+    return counter.used;
+}
+
+static void cpu_run_destroy(struct run *run)
+{
+    struct cpu_run *r = (struct cpu_run *)run;
+    if (!r)
+        return;
+    mem_pages_free(r->pages, r->pages_bytes);
+    free(r);
+}
+
+static struct run *cpu_run_create(struct backend *b, const struct run_shape *shape, struct err *err)
+{
+    struct cpu_run *r = mem_new(1, sizeof *r, err);
+    if (!r)
+        return NULL;
+    r->run = (struct run){.ops = b->ops, .backend = b};
+    r->cpu = (struct cpu *)b;
+    r->k = &r->cpu->kernels;
+    r->shape = *shape;
+    r->pages_bytes = cpu_run_bytes(b, shape);
+    if (!(r->pages = mem_pages_alloc(r->pages_bytes, err))) {
+        err_wrap(err, "scratch for %u rows", shape->max_rows);
+        free(r);
+        return NULL;
+    }
+    struct carver c = {.base = r->pages};
+    lay_out(r, &c);
+    return &r->run;
+}
+
+/* --- tasks -------------------------------------------------------------------------------------------------------------- */
+
+static struct cpu_run *self(struct run *run)
+{
+    return (struct cpu_run *)run;
+}
+
+static void team(struct cpu_run *r, threadpool_fn fn, void *arg, uint32_t n_tasks)
+{
+    threadpool_run(r->cpu->pool, fn, arg, n_tasks);
+}
+
+struct quantize_job {
+    const struct kernels *k;
+    struct acts *x;
+};
+
+static void quantize_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct quantize_job *job = arg;
+    (void)thread;
+    job->k->quantize(job->x, task);
+}
+
+static bool wants_quantized(const struct weight *w)
+{
+    return quant_decoders[w->type].group != 0;
+}
+
+/* Makes `rows` rows of `k` floats the operand of the products that follow. */
+static void set_acts(struct cpu_run *r, const float *f, uint32_t rows, uint32_t k, bool quantized)
+{
+    r->acts.f = f;
+    r->acts.f_stride = k;
+    r->acts.rows = rows;
+    r->acts.q_rows = rows;
+    r->acts.k = k;
+    if (quantized) {
+        struct quantize_job job = {r->k, &r->acts};
+        team(r, quantize_task, &job, rows);
+    }
+}
+
+/* Several products with the same activations: one barrier for all. */
+struct mat_job {
+    const struct kernels *k;
+    const struct acts *x;
+    uint32_t n;
+    struct {
+        const struct weight *w;
+        uint32_t mat;
+        float *out;
+        size_t stride;
+        uint32_t task_rows, first_task;
+    } part[4];
+};
+
+static void mat_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct mat_job *job = arg;
+    uint32_t i = 0;
+    (void)thread;
+    while (i + 1 < job->n && task >= job->part[i + 1].first_task)
+        i++;
+    const struct weight *w = job->part[i].w;
+    uint32_t row0 = (task - job->part[i].first_task) * job->part[i].task_rows, row1 = row0 + job->part[i].task_rows;
+    job->k->mat[w->type](w, job->part[i].mat, row0, row1 < w->rows ? row1 : w->rows, job->x, job->part[i].out, job->part[i].stride);
+}
+
+static void mat_add(struct mat_job *job, const struct weight *w, uint32_t mat, float *out, size_t stride)
+{
+    uint32_t i = job->n++;
+    uint32_t rows = (uint32_t)(MAT_TASK_BYTES / (w->row_bytes ? w->row_bytes : 1)) / MAT_TASK_ROWS * MAT_TASK_ROWS;
+    job->part[i].w = w;
+    job->part[i].mat = mat;
+    job->part[i].out = out;
+    job->part[i].stride = stride;
+    job->part[i].task_rows = max_u32(rows, MAT_TASK_ROWS);
+    job->part[i].first_task = 0;
+    if (i > 0) {
+        uint32_t before = job->part[i - 1].task_rows;
+        job->part[i].first_task = job->part[i - 1].first_task + (job->part[i - 1].w->rows + before - 1) / before;
+    }
+}
+
+static void mat_run(struct cpu_run *r, struct mat_job *job)
+{
+    uint32_t last = job->n - 1, rows = job->part[last].task_rows;
+    team(r, mat_task, job, job->part[last].first_task + (job->part[last].w->rows + rows - 1) / rows);
+}
+
+/* Work on one row a task. */
+struct row_job {
+    struct cpu_run *r;
+    const struct layer *layer;
+    const struct kv_view *kv;
+    const struct weight *weight;
+    const struct norm *norm;
+    const struct head *head;
+    const struct vec *bias;
+    const float *in;
+    float scale;
+};
+
+/* --- operations --------------------------------------------------------------------------------------------------------- */
+
+static void cpu_begin(struct run *run, const struct batch *batch)
+{
+    struct cpu_run *r = self(run);
+    r->batch = *batch;
+    memcpy(r->seq, batch->seq, batch->n_rows * sizeof *r->seq);
+    memcpy(r->pos, batch->pos, batch->n_rows * sizeof *r->pos);
+    memcpy(r->token, batch->token, batch->n_rows * sizeof *r->token);
+    if (batch->n_wanted)
+        memcpy(r->wanted, batch->wanted, batch->n_wanted * sizeof *r->wanted);
+    for (uint32_t i = 0; i < r->shape.n_ropes; i++) {
+        const struct rope *rope = &r->shape.ropes[i];
+        uint32_t half = rope->n_dims / 2;
+        for (uint32_t row = 0; row < batch->n_rows; row++)
+            for (uint32_t d = 0; d < half; d++) {
+                double s, c;
+                sc_sincos((double)r->pos[row] * rope->freq[d], &s, &c);
+                r->cos[i][row * half + d] = (float)c * rope->scale;
+                r->sin[i][row * half + d] = (float)s * rope->scale;
+            }
+    }
+}
+
+static void embed_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct row_job *job = arg;
+    struct cpu_run *r = job->r;
+    float *x = r->x + (size_t)task * r->shape.embd;
+    (void)thread;
+    r->k->row(job->weight, (uint32_t)r->token[task], x);
+    if (job->scale != 1.0f)
+        for (uint32_t i = 0; i < r->shape.embd; i++)
+            x[i] *= job->scale;
+}
+
+static void cpu_embed(struct run *run, const struct weight *w, float scale)
+{
+    struct row_job job = {.r = self(run), .weight = w, .scale = scale};
+    team(job.r, embed_task, &job, job.r->batch.n_rows);
+}
+
+static void cpu_set_hidden(struct run *run, const float *rows)
+{
+    struct cpu_run *r = self(run);
+    memcpy(r->x, rows, (size_t)r->batch.n_rows * r->shape.embd * sizeof *rows);
+}
+
+static void norm_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct row_job *job = arg;
+    struct cpu_run *r = job->r;
+    uint32_t embd = r->shape.embd;
+    uint32_t row = job->head ? r->wanted[task] : task;
+    const float *x = r->x + (size_t)row * embd;
+    float *n = r->n + (size_t)task * embd;
+    (void)thread;
+    if (job->norm->weight.data)
+        r->k->rms_norm(x, job->norm->weight.data, embd, job->norm->eps, n);
+    else
+        memcpy(n, x, embd * sizeof *n);
+}
+
+/* n = norm(x) for all rows, or for the wanted ones. */
+static void norm_rows(struct cpu_run *r, const struct norm *norm, const struct head *head, uint32_t rows)
+{
+    struct row_job job = {.r = r, .norm = norm, .head = head};
+    team(r, norm_task, &job, rows);
+}
+
+static void add_bias(float *out, uint32_t rows, const struct vec *bias)
+{
+    if (bias->data)
+        for (uint32_t r = 0; r < rows; r++)
+            for (uint32_t i = 0; i < bias->n; i++)
+                out[(size_t)r * bias->n + i] += bias->data[i];
+}
+
+static void cpu_qkv(struct run *run, const struct layer *l)
+{
+    struct cpu_run *r = self(run);
+    uint32_t rows = r->batch.n_rows;
+    norm_rows(r, &l->attn_norm, NULL, rows);
+    set_acts(r, r->n, rows, r->shape.embd, wants_quantized(&l->q) || wants_quantized(&l->k) || wants_quantized(&l->v));
+    struct mat_job job = {.k = r->k, .x = &r->acts};
+    mat_add(&job, &l->q, 0, r->q, l->q.rows);
+    mat_add(&job, &l->k, 0, r->kk, l->k.rows);
+    mat_add(&job, &l->v, 0, r->v, l->v.rows);
+    mat_run(r, &job);
+    add_bias(r->q, rows, &l->q_bias);
+    add_bias(r->kk, rows, &l->k_bias);
+    add_bias(r->v, rows, &l->v_bias);
+}
+
+static uint32_t block_of(const struct cpu_run *r, const struct attention *a, uint32_t row)
+{
+    return r->batch.table[a->group][(size_t)r->seq[row] * r->batch.table_stride + r->pos[row] / KV_BLOCK];
+}
+
+static void heads_in_place(struct cpu_run *r, float *x, uint32_t n_heads, uint32_t dim, const struct norm *norm, uint32_t rope, uint32_t row)
+{
+    const struct rope *ro = &r->shape.ropes[rope];
+    uint32_t half = ro->n_dims / 2;
+    for (uint32_t h = 0; h < n_heads; h++, x += dim) {
+        if (norm->weight.data)
+            r->k->rms_norm(x, norm->weight.data, dim, norm->eps, x);
+        if (ro->kind != ROPE_NONE)
+            r->k->rope(x, ro, r->cos[rope] + (size_t)row * half, r->sin[rope] + (size_t)row * half);
+    }
+}
+
+static void rope_store_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct row_job *job = arg;
+    struct cpu_run *r = job->r;
+    const struct layer *l = job->layer;
+    const struct attention *a = &l->attn;
+    float *q = r->q + (size_t)task * l->q.rows, *k = r->kk + (size_t)task * l->k.rows, *v = r->v + (size_t)task * l->v.rows;
+    (void)thread;
+    heads_in_place(r, q, a->n_heads, a->head_dim_k, &l->q_norm, a->rope, task);
+    heads_in_place(r, k, a->n_kv_heads, a->head_dim_k, &l->k_norm, a->rope, task);
+    r->k->kv_store(a, job->kv, block_of(r, a, task), r->pos[task] % KV_BLOCK, k, v);
+}
+
+static void cpu_rope_store(struct run *run, const struct layer *l, const struct kv_view *kv)
+{
+    struct row_job job = {.r = self(run), .layer = l, .kv = kv};
+    team(job.r, rope_store_task, &job, job.r->batch.n_rows);
+}
+
+static void attend_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct row_job *job = arg;
+    struct cpu_run *r = job->r;
+    const struct attention *a = &job->layer->attn;
+    uint32_t row = task / a->n_kv_heads, kv_head = task % a->n_kv_heads, group = a->n_heads / a->n_kv_heads;
+    uint32_t pos = r->pos[row];
+    struct attend_job one = {
+        .attn = a,
+        .kv = job->kv,
+        .table = r->batch.table[a->group] + (size_t)r->seq[row] * r->batch.table_stride,
+        .kv_head = kv_head,
+        .first = a->window && pos >= a->window ? pos - a->window + 1 : 0,
+        .last = pos,
+        .q = r->q + ((size_t)row * a->n_heads + (size_t)kv_head * group) * a->head_dim_k,
+        .out = r->att + ((size_t)row * a->n_heads + (size_t)kv_head * group) * a->head_dim_v,
+        .scratch = r->scratch + thread * r->scratch_floats,
+    };
+    r->k->attend(&one);
+}
+
+static void cpu_attend(struct run *run, const struct layer *l, const struct kv_view *kv)
+{
+    struct row_job job = {.r = self(run), .layer = l, .kv = kv};
+    team(job.r, attend_task, &job, job.r->batch.n_rows * l->attn.n_kv_heads);
+}
+
+static void join_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct row_job *job = arg;
+    struct cpu_run *r = job->r;
+    uint32_t embd = r->shape.embd;
+    float *x = r->x + (size_t)task * embd, *t = r->t + (size_t)task * embd;
+    (void)thread;
+    if (job->bias && job->bias->data)
+        for (uint32_t i = 0; i < embd; i++)
+            t[i] += job->bias->data[i];
+    if (job->norm->weight.data)
+        r->k->rms_norm(t, job->norm->weight.data, embd, job->norm->eps, t);
+    for (uint32_t i = 0; i < embd; i++)
+        x[i] += t[i];
+}
+
+/* x += norm(t + bias) */
+static void join(struct cpu_run *r, const struct vec *bias, const struct norm *norm)
+{
+    struct row_job job = {.r = r, .bias = bias, .norm = norm};
+    team(r, join_task, &job, r->batch.n_rows);
+}
+
+static void cpu_attn_out(struct run *run, const struct layer *l)
+{
+    struct cpu_run *r = self(run);
+    set_acts(r, r->att, r->batch.n_rows, l->out.cols, wants_quantized(&l->out));
+    struct mat_job job = {.k = r->k, .x = &r->acts};
+    mat_add(&job, &l->out, 0, r->t, r->shape.embd);
+    mat_run(r, &job);
+    join(r, &l->out_bias, &l->attn_post_norm);
+}
+
+static void act_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct row_job *job = arg;
+    struct cpu_run *r = job->r;
+    size_t n = job->layer->gate.rows;
+    (void)thread;
+    r->k->act_mul(job->layer->act, r->gate + task * n, r->up + task * n, (uint32_t)n);
+}
+
+static void cpu_ffn_in(struct run *run, const struct layer *l)
+{
+    struct cpu_run *r = self(run);
+    uint32_t rows = r->batch.n_rows;
+    norm_rows(r, &l->ffn_norm, NULL, rows);
+    set_acts(r, r->n, rows, r->shape.embd, wants_quantized(&l->gate) || wants_quantized(&l->up));
+    struct mat_job job = {.k = r->k, .x = &r->acts};
+    mat_add(&job, &l->gate, 0, r->gate, l->gate.rows);
+    mat_add(&job, &l->up, 0, r->up, l->up.rows);
+    mat_run(r, &job);
+    struct row_job act = {.r = r, .layer = l};
+    team(r, act_task, &act, rows);
+}
+
+static void cpu_ffn_out(struct run *run, const struct layer *l)
+{
+    struct cpu_run *r = self(run);
+    set_acts(r, r->gate, r->batch.n_rows, l->down.cols, wants_quantized(&l->down));
+    struct mat_job job = {.k = r->k, .x = &r->acts};
+    mat_add(&job, &l->down, 0, r->t, r->shape.embd);
+    mat_run(r, &job);
+    join(r, NULL, &l->ffn_post_norm);
+}
+
+/* The n_used best of the router's scores, best first, ties by index. */
+static void choose(const struct experts *e, float *score, struct choice *ret)
+{
+    float sum = 0;
+    for (uint32_t rank = 0; rank < e->n_used; rank++) {
+        uint32_t best = 0;
+        for (uint32_t i = 1; i < e->n; i++)
+            if (score[i] > score[best])
+                best = i;
+        ret[rank] = (struct choice){.expert = best, .weight = score[best]};
+        sum += score[best];
+        score[best] = -INFINITY; /* scores are 0 or more */
+    }
+    for (uint32_t rank = 0; rank < e->n_used; rank++) {
+        if (e->normalize)
+            ret[rank].weight /= sum;
+        if (e->scale != 0)
+            ret[rank].weight *= e->scale;
+    }
+}
+
+static void route_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct row_job *job = arg;
+    struct cpu_run *r = job->r;
+    const struct experts *e = &job->layer->experts;
+    float *score = r->router + (size_t)task * e->n;
+    (void)thread;
+    if (e->sigmoid)
+        for (uint32_t i = 0; i < e->n; i++)
+            score[i] = 1.0f / (1.0f + sc_expf(-score[i]));
+    else
+        r->k->softmax(score, e->n);
+    choose(e, score, r->choices + (size_t)task * e->n_used);
+}
+
+static void cpu_route(struct run *run, const struct layer *l)
+{
+    struct cpu_run *r = self(run);
+    uint32_t rows = r->batch.n_rows;
+    norm_rows(r, &l->ffn_norm, NULL, rows);
+    set_acts(r, r->n, rows, r->shape.embd, wants_quantized(&l->experts.router));
+    struct mat_job mat = {.k = r->k, .x = &r->acts};
+    mat_add(&mat, &l->experts.router, 0, r->router, l->experts.n);
+    mat_run(r, &mat);
+    struct row_job job = {.r = r, .layer = l};
+    team(r, route_task, &job, rows);
+}
+
+/* Brings the rows of each expert together: expert e's are [expert_first[e], expert_first[e + 1]) of the grouped order. */
+static void group_rows(struct cpu_run *r, const struct experts *e, uint32_t rows)
+{
+    uint32_t *first = r->expert_first, total = rows * e->n_used;
+    memset(first, 0, (e->n + 1) * sizeof *first);
+    for (uint32_t i = 0; i < total; i++)
+        first[r->choices[i].expert + 1]++;
+    for (uint32_t i = 0; i < e->n; i++)
+        first[i + 1] += first[i];
+    for (uint32_t i = 0; i < total; i++) {
+        uint32_t at = first[r->choices[i].expert]++;
+        r->choices[i].at = at;
+        r->grouped[at] = i / e->n_used;
+    }
+    memmove(first + 1, first, e->n * sizeof *first); /* each start had moved to its end */
+    first[0] = 0;
+}
+
+/* Products of one expert's rows; x and out are in grouped order. */
+static void expert_products(struct cpu_run *r, const struct experts *e, const float *in, uint32_t k, const struct weight *w0, float *out0,
+                            const struct weight *w1, float *out1)
+{
+    bool quantized = wants_quantized(w0) || (w1 && wants_quantized(w1));
+    for (uint32_t x = 0; x < e->n; x++) {
+        uint32_t first = r->expert_first[x], n = r->expert_first[x + 1] - first;
+        if (n == 0)
+            continue;
+        set_acts(r, in + (size_t)first * k, n, k, quantized);
+        struct mat_job job = {.k = r->k, .x = &r->acts};
+        mat_add(&job, w0, x, out0 + (size_t)first * w0->rows, w0->rows);
+        if (w1)
+            mat_add(&job, w1, x, out1 + (size_t)first * w1->rows, w1->rows);
+        mat_run(r, &job);
+    }
+}
+
+/* t of a row = sum of weight * its experts' outputs, in rank order. Reads up (grouped), as t itself is the target. */
+static void sum_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct row_job *job = arg;
+    struct cpu_run *r = job->r;
+    uint32_t embd = r->shape.embd, used = job->layer->experts.n_used;
+    float *t = r->t + (size_t)task * embd;
+    (void)thread;
+    memset(t, 0, embd * sizeof *t);
+    for (uint32_t rank = 0; rank < used; rank++) {
+        const struct choice *c = &r->choices[(size_t)task * used + rank];
+        const float *y = job->in + (size_t)c->at * embd;
+        for (uint32_t i = 0; i < embd; i++)
+            t[i] = fmaf(c->weight, y[i], t[i]);
+    }
+}
+
+static void cpu_experts(struct run *run, const struct layer *l)
+{
+    struct cpu_run *r = self(run);
+    uint32_t rows = r->batch.n_rows, embd = r->shape.embd;
+    group_rows(r, &l->experts, rows);
+    float *grouped = r->t; /* free until the products of `down`, which go to n: n is copied to grouped order first */
+    for (uint32_t i = 0; i < rows * l->experts.n_used; i++)
+        memcpy(grouped + (size_t)i * embd, r->n + (size_t)r->grouped[i] * embd, embd * sizeof *grouped);
+    expert_products(r, &l->experts, grouped, embd, &l->gate, r->gate, &l->up, r->up);
+    struct row_job job = {.r = r, .layer = l};
+    team(r, act_task, &job, rows * l->experts.n_used);
+    expert_products(r, &l->experts, r->gate, l->down.cols, &l->down, r->n, NULL, NULL);
+    job.in = r->n;
+    team(r, sum_task, &job, rows);
+    join(r, NULL, &l->ffn_post_norm);
+}
+
+static void softcap_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct row_job *job = arg;
+    float *logits = job->r->logits + (size_t)task * job->r->shape.n_vocab, cap = job->head->softcap;
+    (void)thread;
+    for (uint32_t i = 0; i < job->r->shape.n_vocab; i++)
+        logits[i] = cap * sc_tanhf(logits[i] / cap);
+}
+
+static void cpu_head(struct run *run, const struct head *head)
+{
+    struct cpu_run *r = self(run);
+    uint32_t rows = r->batch.n_wanted;
+    if (rows == 0)
+        return;
+    norm_rows(r, &head->norm, head, rows);
+    set_acts(r, r->n, rows, r->shape.embd, wants_quantized(&head->out));
+    struct mat_job job = {.k = r->k, .x = &r->acts};
+    mat_add(&job, &head->out, 0, r->logits, r->shape.n_vocab);
+    mat_run(r, &job);
+    struct row_job cap = {.r = r, .head = head};
+    if (head->softcap != 0)
+        team(r, softcap_task, &cap, rows);
+}
+
+static int cpu_finish(struct run *run, struct err *err)
+{
+    (void)run;
+    (void)err;
+    return 0;
+}
+
+static const float *cpu_hidden(struct run *run)
+{
+    return self(run)->x;
+}
+
+static const float *cpu_logits(struct run *run, uint32_t wanted_index)
+{
+    return self(run)->logits + (size_t)wanted_index * self(run)->shape.n_vocab;
+}
+
+/* --- the backend -------------------------------------------------------------------------------------------------------- */
+
+static void *cpu_alloc(struct backend *b, size_t bytes, struct err *err)
+{
+    (void)b;
+    return mem_pages_alloc(bytes, err);
+}
+
+static void cpu_free(struct backend *b, void *p, size_t bytes)
+{
+    (void)b;
+    mem_pages_free(p, bytes);
+}
+
+static size_t cpu_kv_block_bytes(const struct attention *attn, enum kv_type type)
+{
+    return kv_layout_of(attn, type).head_bytes * attn->n_kv_heads;
+}
+
+static void cpu_destroy(struct backend *b)
+{
+    struct cpu *cpu = (struct cpu *)b;
+    threadpool_destroy(cpu->pool);
+    free(cpu);
+}
+
+static const struct backend_ops cpu_ops = {
+    .name = "cpu",
+    .destroy = cpu_destroy,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .kv_block_bytes = cpu_kv_block_bytes,
+    .run_create = cpu_run_create,
+    .run_destroy = cpu_run_destroy,
+    .run_bytes = cpu_run_bytes,
+    .begin = cpu_begin,
+    .embed = cpu_embed,
+    .set_hidden = cpu_set_hidden,
+    .qkv = cpu_qkv,
+    .rope_store = cpu_rope_store,
+    .attend = cpu_attend,
+    .attn_out = cpu_attn_out,
+    .ffn_in = cpu_ffn_in,
+    .ffn_out = cpu_ffn_out,
+    .route = cpu_route,
+    .experts = cpu_experts,
+    .head = cpu_head,
+    .finish = cpu_finish,
+    .hidden = cpu_hidden,
+    .logits = cpu_logits,
+};
+
+struct backend *backend_cpu_create(unsigned n_threads, const char *isa, struct err *err)
+{
+    struct cpu *cpu = mem_new(1, sizeof *cpu, err);
+    if (!cpu)
+        return NULL;
+    cpu->backend.ops = &cpu_ops;
+    if (kernels_select(isa, &cpu->kernels, err) != 0 || !(cpu->pool = threadpool_create(n_threads, err))) {
+        free(cpu);
+        return NULL;
+    }
+    return &cpu->backend;
+}
+
+unsigned backend_cpu_threads(const struct backend *b)
+{
+    return threadpool_size(((const struct cpu *)b)->pool);
+}
+
+const char *backend_cpu_isa(const struct backend *b)
+{
+    return ((const struct cpu *)b)->kernels.isa;
+}
+
+void backend_destroy(struct backend *b)
+{
+    if (b)
+        b->ops->destroy(b);
+}

@@ -1,0 +1,100 @@
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+
+/* The table of CPU kernels: one-thread functions on plain memory, each written first in scalar/ and then, bit for bit the
+ * same, for each instruction set. kernels_select fills a table with the scalar ones and lets every level that the processor
+ * has, up to a cap, overwrite rows in ascending order. Const afterwards. Called by the CPU backend and the checker only.
+ *
+ * Arithmetic that every version keeps (docs/numerics.md):
+ * - quantized products: the integer sum over a scale group is exact; acc = fma((float)sum, w_scale * a_scale, acc), then for
+ *   types with a minimum acc = fma(w_min, a_scale * (float)a_sum, acc); groups in ascending order, one accumulator;
+ * - float products and sums over a row: element i goes to lane i mod 16 by fma, lanes are joined (i, i+8), (i, i+4), (i, i+2),
+ *   (i, i+1);
+ * - attention: see attend. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/backend.h"
+
+enum { ACT_GROUP = 32, LANES = 16 };
+
+/* Activations of one operation: rows of k floats, and the same in 8 bits with a scale for each 32, packed block-major so
+ * that the rows a weight meets lie side by side. */
+struct acts {
+    uint32_t rows, k;
+    const float *f; /* row r at f + r * f_stride */
+    size_t f_stride;
+    /* Group g of row r has index g * q_rows + r. NULL where no quantized weight needs them. */
+    uint32_t q_rows;
+    int8_t *q;     /* 32 each */
+    float *scale;  /* 0 for a group of zeros */
+    float *sum;    /* scale * sum of the 32 */
+    float *sum16;  /* scale * sum of the first and of the second 16: two each */
+};
+
+/* One row's heads of one KV head, over positions [first, last] of its sequence. */
+struct attend_job {
+    const struct attention *attn;
+    const struct kv_view *kv;
+    const uint32_t *table;
+    uint32_t kv_head, first, last;
+    const float *q; /* n_heads / n_kv_heads heads of head_dim_k */
+    float *out;     /* as many of head_dim_v */
+    float *scratch; /* attend_scratch() floats, 64-byte aligned */
+};
+
+typedef void (*mat_fn)(const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
+                       size_t out_stride);
+
+struct kernels {
+    const char *isa;
+
+    /* Row r of x->f into x->q, scale, sum, sum16. k is a multiple of 32. */
+    void (*quantize)(struct acts *x, uint32_t r);
+    /* out[r * out_stride + j] = W[j] . x[r] for weight rows j in [row0, row1) of one matrix and all rows of x. By type. */
+    mat_fn mat[QUANT_TYPES];
+    /* Row j as floats. By type. */
+    void (*row)(const struct weight *w, uint32_t j, float *out);
+
+    /* out = x / rms(x) * w; x may be out. */
+    void (*rms_norm)(const float *x, const float *w, uint32_t n, float eps, float *out);
+    /* gate = act(gate) * up */
+    void (*act_mul)(enum activation act, float *gate, const float *up, uint32_t n);
+    /* Turns one head in place; cos and sin have n_dims / 2 entries. */
+    void (*rope)(float *x, const struct rope *rope, const float *cos, const float *sin);
+    /* Position `pos % KV_BLOCK` of a block: k of head_dim_k, v of head_dim_v floats, for each KV head. */
+    void (*kv_store)(const struct attention *attn, const struct kv_view *kv, uint32_t block, uint32_t slot, const float *k, const float *v);
+    /* Softmax attention by tiles of ATTENTION_TILE absolute positions: scores are serial fma over the head's dimensions, times
+     * scale, capped; a tile's maximum m, weights exp(s - m), their sum by 16 lanes, and the weighted v by serial fma over
+     * positions; tiles are joined in ascending order: M = max(m, m'), l = l exp(m - M) + l' exp(m' - M), o likewise. */
+    void (*attend)(const struct attend_job *job);
+    /* Softmax of n in place; its sum by 16 lanes. */
+    void (*softmax)(float *x, uint32_t n);
+    float (*dot)(const float *a, const float *b, uint32_t n);
+};
+
+/* 0, or -1 and err naming the known levels. isa_cap NULL: the best there is. */
+int kernels_select(const char *isa_cap, struct kernels *ret, struct err *err);
+void kernels_init_scalar(struct kernels *k);
+
+/* Where things lie in a KV block: for each KV head K, then V, then (q8_0) their scales. K is transposed, [dim][position], so
+ * that one dimension of 32 positions is one load; V is [position][dim]. */
+struct kv_layout {
+    size_t k, v, k_scale, v_scale; /* offsets in a head's part */
+    size_t head_bytes;
+    uint32_t k_groups, v_groups; /* q8_0 scale groups of up to 32 dimensions */
+};
+struct kv_layout kv_layout_of(const struct attention *attn, enum kv_type type);
+size_t attend_scratch_floats(const struct attention *attn);
+
+/* scalar/quant.c: how each quantized type unfolds: up to 256 elements as integers, with a scale and (has_min) a minimum for
+ * each group: value = scale * q + min. */
+struct quant_decoder {
+    uint32_t group; /* 16 or 32; 0: the type has no such form (floats, or unknown) */
+    bool has_min;
+    void (*decode)(const uint8_t *blocks, uint32_t n_blocks, int8_t *q, float *scale, float *min);
+};
+extern const struct quant_decoder quant_decoders[QUANT_TYPES];
+
+#endif

@@ -1,0 +1,50 @@
+#ifndef MODEL_STAGE_H
+#define MODEL_STAGE_H
+
+/* A stage: a contiguous range of layers on one device, with their weights and their part of the KV cache. Rows come in as
+ * tokens (the first stage) or hidden states, and go out as hidden states or logits (the last). A stage knows nothing of
+ * texts, schedules or sockets; whoever drives it hands out block ids and keeps the tables. One thread at a time.
+ *
+ * A row's result depends on its sequence alone: not on its companions, nor on how the sequence was cut into steps, nor on
+ * where the layers are cut. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "kernels/backend.h"
+#include "model/arch.h"
+#include "model/weights.h"
+
+struct stage;
+
+struct stage_config {
+    uint32_t first, last; /* layers [first, last) */
+    bool embed, head;     /* takes tokens; gives logits */
+    enum kv_type kv;
+    uint32_t ctx;                 /* positions a sequence may reach: chooses between a model's rotary factors */
+    uint32_t n_blocks[KV_GROUPS]; /* of KV_BLOCK positions */
+    uint32_t max_rows, max_wanted, max_seqs, table_stride;
+};
+
+struct stage_bytes {
+    uint64_t weights, kv, scratch;
+};
+
+/* What the stage will take. -1 and err when the model is wrong. */
+int stage_bytes(const struct gguf *g, const struct model_params *p, const struct stage_config *c, struct backend *be, struct stage_bytes *ret,
+                struct err *err);
+
+/* Loads (blocking). The backend must outlive the stage; p is copied. */
+struct stage *stage_create(const struct gguf *g, const struct model_params *p, const struct stage_config *c, struct backend *be,
+                           struct threadpool *readers, weights_progress_fn progress, void *progress_arg, struct err *err);
+void stage_destroy(struct stage *s); /* takes NULL */
+
+/* One step. hidden: n_rows × embd floats for a stage without embedding, else NULL. The batch must be right: positions below
+ * ctx, blocks below n_blocks, tokens in the vocabulary; it is the driver's to check. Blocks until done. */
+int stage_run(struct stage *s, const struct batch *batch, const float *hidden, struct err *err);
+/* Of the last step, until the next. */
+const float *stage_hidden(struct stage *s);
+const float *stage_logits(struct stage *s, uint32_t wanted_index);
+
+#endif
