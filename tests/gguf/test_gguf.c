@@ -10,7 +10,7 @@
 #include "tests/gguf/gguf_build.h"
 #include "tests/tap.h"
 
-static char dir[64];
+static char dir[96];
 
 static struct gguf *open_built(const struct gguf_build *b, bool with_data, bool header_only, unsigned char **ret_bytes, struct err *err)
 {
@@ -468,7 +468,8 @@ static void test_vocab(const char *name, const char *pre, uint64_t n_tokens)
 
 int main(void)
 {
-    snprintf(dir, sizeof dir, "/tmp/sc-test-gguf-XXXXXX");
+    const char *tmp = getenv("TMPDIR");
+    snprintf(dir, sizeof dir, "%s/sc-test-gguf-XXXXXX", tmp && strlen(tmp) < 64 ? tmp : "/tmp");
     if (!mkdtemp(dir))
         tap_skip_all("no temporary folder");
     test_types(2);
@@ -484,8 +485,8 @@ int main(void)
     test_vocab("qwen2", "qwen2", 151936);
     test_vocab("gpt-2", "gpt-2", 50257);
 
-    char command[96];
-    snprintf(command, sizeof command, "rm -rf %s", dir);
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
     ok(system(command) == 0, "cleaned up");
     return tap_done();
 }
