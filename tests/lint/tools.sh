@@ -29,7 +29,7 @@ check() {
     fi
 }
 all_formatted() { formatted_files | xargs clang-format-14 --dry-run --Werror; }
-shell_scripts() { shellcheck dev .ci/run && find tests -name '*.sh' -exec shellcheck -s sh -e SC2086,SC2317,SC2038 {} +; }
+shell_scripts() { shellcheck dev .ci/run && find tests examples -name '*.sh' -exec shellcheck -s sh -e SC2086,SC2317,SC2038 {} +; }
 # What it cannot know (that allocation may fail, which pointers alias) makes its other checks too noisy to enforce.
 c_sources() {
     find base gguf text kernels model cli -name '*.c' 2>/dev/null |
