@@ -30,16 +30,16 @@ check() {
 }
 all_formatted() { formatted_files | xargs clang-format-14 --dry-run --Werror; }
 shell_scripts() { shellcheck dev .ci/run && find tests examples -name '*.sh' -exec shellcheck -s sh -e SC2086,SC2317,SC2038 {} +; }
-# What it cannot know (that allocation may fail, which pointers alias) makes its other checks too noisy to enforce.
+# Views of float rows in a file's bytes are what the loader and the KV cache are made of.
 c_sources() {
     find base gguf text kernels model cli -name '*.c' 2>/dev/null |
         xargs cppcheck -q -j2 --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=1 \
-            --suppress=missingIncludeSystem --suppress=missingInclude --suppress=normalCheckLevelMaxBranches \
+            --suppress=missingIncludeSystem --suppress=missingInclude --suppress=invalidPointerCast \
             -D__x86_64__ -D_GNU_SOURCE -I .
 }
 check "formatted as .clang-format says (./dev format mends it)" clang-format-14 all_formatted
 check "shellcheck" shellcheck shell_scripts
-if [ -n "${SC_LINT:-}${SC_LONG:-}" ]; then
+if [ -n "${SC_LINT:-}" ]; then
     check "cppcheck" cppcheck c_sources
 fi
 echo "1..$n"
