@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 2048 };
+enum { LINE_MAX_BYTES = 2048, NAME_MAX_BYTES = 64 };
 
 static enum log_level max_level = LOG_INFO;
 static const char *program;
@@ -22,7 +22,7 @@ void log_line(enum log_level level, const char *fmt, ...)
     if (level > max_level)
         return;
     char line[LINE_MAX_BYTES];
-    int n = snprintf(line, sizeof line, "%s%s%s", program ? program : "", program ? ": " : "", words[level]);
+    int n = snprintf(line, sizeof line, "%.*s%s%s", NAME_MAX_BYTES, program ? program : "", program ? ": " : "", words[level]);
     va_list args;
     va_start(args, fmt);
     int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, args);
