@@ -110,7 +110,7 @@ struct batch {
 /* The largest of everything that a stage's layers need: what a run allocates for. */
 struct run_shape {
     uint32_t max_rows, max_wanted, max_seqs, max_blocks; /* a sequence's table entries */
-    uint32_t embd, q_dim, k_dim, v_dim, ff_dim, n_experts, n_experts_used, n_vocab; /* n_vocab 0: no head here */
+    uint32_t embd, q_dim, k_dim, v_dim, head_dim_v, ff_dim, n_experts, n_experts_used, n_vocab; /* n_vocab 0: no head here */
     struct rope ropes[MAX_ROPES];
     uint32_t n_ropes;
 };
@@ -125,6 +125,13 @@ struct backend_ops {
     /* Zeroed device memory. */
     void *(*alloc)(struct backend *, size_t bytes, struct err *);
     void (*free)(struct backend *, void *, size_t bytes);
+
+    /* How the device keeps matrices of a type: the layout, the bytes of one matrix, and the way into it: rows [row0, row0 + n)
+     * of it from as many rows of the file at src; row0 is a multiple of 16, n too but for the last rows. Any thread. */
+    enum weight_layout (*weight_layout)(struct backend *, enum quant_type);
+    size_t (*weight_bytes)(struct backend *, enum quant_type, uint32_t rows, uint32_t cols);
+    void (*weight_put)(struct backend *, enum quant_type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
+
     size_t (*kv_block_bytes)(const struct attention *, enum kv_type);
 
     struct run *(*run_create)(struct backend *, const struct run_shape *, struct err *);

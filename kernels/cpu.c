@@ -79,7 +79,7 @@ static void lay_out(struct cpu_run *r, struct carver *c)
     const struct run_shape *s = &r->shape;
     size_t rows = s->max_rows, used = max_u32(s->n_experts_used, 1), spread = rows * used;
     size_t widest = max_u32(max_u32(s->embd, s->q_dim), max_u32(s->ff_dim, s->v_dim));
-    size_t groups = (widest + ACT_GROUP - 1) / ACT_GROUP * spread;
+    size_t groups = (widest + ACT_GROUP - 1) / ACT_GROUP * (spread + r->k->act_tile); /* the last tile is whole */
 
     r->seq = carve(c, rows, sizeof *r->seq);
     r->pos = carve(c, rows, sizeof *r->pos);
@@ -109,13 +109,14 @@ static void lay_out(struct cpu_run *r, struct carver *c)
     r->acts.scale = carve(c, groups, sizeof(float));
     r->acts.sum = carve(c, groups, sizeof(float));
     r->acts.sum16 = carve(c, groups * 2, sizeof(float));
-    r->scratch_floats = (ATTENTION_TILE + widest + LINE) / 16 * 16;
+    r->acts.isum = carve(c, groups * 2, sizeof(int32_t));
+    r->scratch_floats = (attend_scratch_floats(s->head_dim_v) + LINE) / 16 * 16;
     r->scratch = carve(c, r->scratch_floats * threadpool_size(r->cpu->pool), sizeof(float));
 }
 
 static size_t cpu_run_bytes(struct backend *b, const struct run_shape *shape)
 {
-    struct cpu_run r = {.cpu = (struct cpu *)b, .shape = *shape};
+    struct cpu_run r = {.cpu = (struct cpu *)b, .k = &((struct cpu *)b)->kernels, .shape = *shape};
     struct carver counter = {0};
     lay_out(&r, &counter);
     return counter.used;
@@ -185,7 +186,7 @@ static void set_acts(struct cpu_run *r, const float *f, uint32_t rows, uint32_t 
     r->acts.f = f;
     r->acts.f_stride = k;
     r->acts.rows = rows;
-    r->acts.q_rows = rows;
+    r->acts.tile = rows < r->k->act_tile ? rows : r->k->act_tile;
     r->acts.k = k;
     if (quantized) {
         struct quantize_job job = {r->k, &r->acts};
@@ -216,7 +217,7 @@ static void mat_task(void *arg, uint32_t task, uint32_t thread)
         i++;
     const struct weight *w = job->part[i].w;
     uint32_t row0 = (task - job->part[i].first_task) * job->part[i].task_rows, row1 = row0 + job->part[i].task_rows;
-    job->k->mat[w->type](w, job->part[i].mat, row0, row1 < w->rows ? row1 : w->rows, job->x, job->part[i].out, job->part[i].stride);
+    job->k->mat[w->layout][w->type](w, job->part[i].mat, row0, row1 < w->rows ? row1 : w->rows, job->x, job->part[i].out, job->part[i].stride);
 }
 
 static void mat_add(struct mat_job *job, const struct weight *w, uint32_t mat, float *out, size_t stride)
@@ -284,7 +285,7 @@ static void embed_task(void *arg, uint32_t task, uint32_t thread)
     struct cpu_run *r = job->r;
     float *x = r->x + (size_t)task * r->shape.embd;
     (void)thread;
-    r->k->row(job->weight, (uint32_t)r->token[task], x);
+    r->k->row[job->weight->layout][job->weight->type](job->weight, (uint32_t)r->token[task], x);
     if (job->scale != 1.0f)
         for (uint32_t i = 0; i < r->shape.embd; i++)
             x[i] *= job->scale;
@@ -652,6 +653,27 @@ static void cpu_free(struct backend *b, void *p, size_t bytes)
     mem_pages_free(p, bytes);
 }
 
+static enum weight_layout cpu_weight_layout(struct backend *b, enum quant_type type)
+{
+    return ((struct cpu *)b)->kernels.layout[type];
+}
+
+static size_t cpu_weight_bytes(struct backend *b, enum quant_type type, uint32_t rows, uint32_t cols)
+{
+    const struct kernels *k = &((struct cpu *)b)->kernels;
+    return k->layout[type] == LAYOUT_FILE ? (size_t)quant_bytes(type, cols) * rows : k->packed_bytes(type, rows, cols);
+}
+
+static void cpu_weight_put(struct backend *b, enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst)
+{
+    const struct kernels *k = &((struct cpu *)b)->kernels;
+    size_t row_bytes = (size_t)quant_bytes(type, cols);
+    if (k->layout[type] == LAYOUT_FILE)
+        memcpy((char *)dst + row0 * row_bytes, src, n * row_bytes);
+    else
+        k->pack(type, src, row0, n, cols, dst);
+}
+
 static size_t cpu_kv_block_bytes(const struct attention *attn, enum kv_type type)
 {
     return kv_layout_of(attn, type).head_bytes * attn->n_kv_heads;
@@ -669,6 +691,9 @@ static const struct backend_ops cpu_ops = {
     .destroy = cpu_destroy,
     .alloc = cpu_alloc,
     .free = cpu_free,
+    .weight_layout = cpu_weight_layout,
+    .weight_bytes = cpu_weight_bytes,
+    .weight_put = cpu_weight_put,
     .kv_block_bytes = cpu_kv_block_bytes,
     .run_create = cpu_run_create,
     .run_destroy = cpu_run_destroy,

@@ -4,6 +4,9 @@
 #include "base/strbuf.h"
 #include "kernels/kernels.h"
 #include "kernels/scalar/scalar.h"
+#if defined(__x86_64__)
+#include "kernels/x86/x86.h"
+#endif
 
 static bool always(void)
 {
@@ -16,6 +19,9 @@ static const struct {
     void (*init)(struct kernels *k);
 } levels[] = {
     {"scalar", always, kernels_init_scalar},
+#if defined(__x86_64__)
+    {"avx512vnni", x86_has_avx512vnni, x86_init_avx512vnni},
+#endif
 };
 
 enum { N_LEVELS = sizeof levels / sizeof *levels };
@@ -74,11 +80,13 @@ struct kv_layout kv_layout_of(const struct attention *a, enum kv_type type)
         l.v_scale = at;
         at += 2 * (size_t)l.v_groups * KV_BLOCK;
     }
+    if (a->head_dim_v % LANES != 0)
+        at += 64; /* the last position's vectors may be read whole */
     l.head_bytes = (at + 63) / 64 * 64;
     return l;
 }
 
-size_t attend_scratch_floats(const struct attention *a)
+size_t attend_scratch_floats(uint32_t head_dim_v)
 {
-    return ATTENTION_TILE + a->head_dim_v;
+    return (size_t)ATTEND_HEADS * (ATTENTION_TILE + head_dim_v);
 }

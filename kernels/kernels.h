@@ -17,7 +17,7 @@
 
 #include "kernels/backend.h"
 
-enum { ACT_GROUP = 32, LANES = 16 };
+enum { ACT_GROUP = 32, LANES = 16, PACK_ROWS = 16 };
 
 /* Activations of one operation: rows of k floats, and the same in 8 bits with a scale for each 32, packed block-major so
  * that the rows a weight meets lie side by side. */
@@ -25,13 +25,20 @@ struct acts {
     uint32_t rows, k;
     const float *f; /* row r at f + r * f_stride */
     size_t f_stride;
-    /* Group g of row r has index g * q_rows + r. NULL where no quantized weight needs them. */
-    uint32_t q_rows;
-    int8_t *q;     /* 32 each */
-    float *scale;  /* 0 for a group of zeros */
-    float *sum;    /* scale * sum of the 32 */
-    float *sum16;  /* scale * sum of the first and of the second 16: two each */
+    /* Rows stand in tiles of `tile`, a tile's groups one after another, its rows within each: act_at. */
+    uint32_t tile;
+    int8_t *q;      /* 32 each */
+    float *scale;   /* 0 for a group of zeros */
+    float *sum;     /* scale * sum of the 32 */
+    float *sum16;   /* scale * sum of the first and of the second 16: two each */
+    int32_t *isum;  /* sum of the first and of the second 16: two each */
 };
+
+/* Index of group g of row r. */
+static inline size_t act_at(const struct acts *x, uint32_t r, uint32_t g)
+{
+    return ((size_t)(r / x->tile) * (x->k / ACT_GROUP) + g) * x->tile + r % x->tile;
+}
 
 /* One row's heads of one KV head, over positions [first, last] of its sequence. */
 struct attend_job {
@@ -49,13 +56,22 @@ typedef void (*mat_fn)(const struct weight *w, uint32_t mat, uint32_t row0, uint
 
 struct kernels {
     const char *isa;
+    uint32_t act_tile; /* most rows in a tile of activations */
+
+    /* The layout that the matrix kernels of a type want, and how to bring rows of a file to it. packed_bytes: of a matrix of
+     * so many rows; NULL and LAYOUT_FILE: as they are. pack: rows [row0, row0 + n) of it, row0 a multiple of PACK_ROWS, from n
+     * rows of the file at src. */
+    enum weight_layout layout[QUANT_TYPES];
+    size_t (*packed_bytes)(enum quant_type type, uint32_t rows, uint32_t cols);
+    void (*pack)(enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
 
     /* Row r of x->f into x->q, scale, sum, sum16. k is a multiple of 32. */
     void (*quantize)(struct acts *x, uint32_t r);
-    /* out[r * out_stride + j] = W[j] . x[r] for weight rows j in [row0, row1) of one matrix and all rows of x. By type. */
-    mat_fn mat[QUANT_TYPES];
-    /* Row j as floats. By type. */
-    void (*row)(const struct weight *w, uint32_t j, float *out);
+    /* out[r * out_stride + j] = W[j] . x[r] for weight rows j in [row0, row1) of one matrix and all rows of x. row0 is a multiple of
+     * PACK_ROWS. By layout and type. */
+    mat_fn mat[LAYOUT_COUNT][QUANT_TYPES];
+    /* Row j as floats. By layout and type. */
+    void (*row[LAYOUT_COUNT][QUANT_TYPES])(const struct weight *w, uint32_t j, float *out);
 
     /* out = x / rms(x) * w; x may be out. */
     void (*rms_norm)(const float *x, const float *w, uint32_t n, float eps, float *out);
@@ -86,7 +102,8 @@ struct kv_layout {
     uint32_t k_groups, v_groups; /* q8_0 scale groups of up to 32 dimensions */
 };
 struct kv_layout kv_layout_of(const struct attention *attn, enum kv_type type);
-size_t attend_scratch_floats(const struct attention *attn);
+enum { ATTEND_HEADS = 4 }; /* heads of a group that a version takes together, at most */
+size_t attend_scratch_floats(uint32_t head_dim_v);
 
 /* scalar/quant.c: how each quantized type unfolds: up to 256 elements as integers, with a scale and (has_min) a minimum for
  * each group: value = scale * q + min. */

@@ -10,6 +10,7 @@
 
 enum weight_layout {
     LAYOUT_FILE, /* row after row, as in the GGUF */
+    LAYOUT_R16,  /* panels of 16 rows interleaved for 512-bit vectors: kernels/x86/r16.h */
     LAYOUT_COUNT,
 };
 
@@ -18,18 +19,8 @@ struct weight {
     enum quant_type type;
     enum weight_layout layout;
     uint32_t rows, cols, mats;
-    size_t row_bytes, mat_bytes;
+    size_t row_bytes, mat_bytes; /* row_bytes: in the file, whatever the layout */
     const void *data;
 };
-
-/* Rows [first, first + n) of a one-matrix weight in LAYOUT_FILE, as a weight of its own: parts of a fused tensor. */
-static inline struct weight weight_rows(const struct weight *w, uint32_t first, uint32_t n)
-{
-    struct weight part = *w;
-    part.rows = n;
-    part.mat_bytes = n * w->row_bytes;
-    part.data = (const char *)w->data + first * w->row_bytes;
-    return part;
-}
 
 #endif

@@ -40,6 +40,7 @@ static struct run_shape shape_of(const struct model_params *p, const struct stag
         .q_dim = max_u32(model_dim(p, DIM_Q), model_dim(p, DIM_ATT)),
         .k_dim = (uint32_t)model_dim(p, DIM_K),
         .v_dim = (uint32_t)model_dim(p, DIM_V),
+        .head_dim_v = p->head_dim_v,
         .ff_dim = p->n_experts ? p->expert_ff : p->ff,
         .n_experts = p->n_experts,
         .n_experts_used = p->n_experts_used,
@@ -60,7 +61,7 @@ int stage_bytes(const struct gguf *g, const struct model_params *p, const struct
                 struct err *err)
 {
     struct run_shape shape = shape_of(p, c);
-    if (weights_bytes(g, p, c->first, c->last, c->embed, c->head, &ret->weights, err) != 0)
+    if (weights_bytes(g, p, c->first, c->last, c->embed, c->head, be, &ret->weights, err) != 0)
         return -1;
     ret->kv = 0;
     for (uint32_t i = c->first; i < c->last; i++)
@@ -110,7 +111,7 @@ struct stage *stage_create(const struct gguf *g, const struct model_params *p, c
     s->params = *p;
     s->config = *c;
     s->backend = be;
-    if (!(s->weights = weights_load(g, p, c->first, c->last, c->embed, c->head, readers, progress, progress_arg, err)) ||
+    if (!(s->weights = weights_load(g, p, c->first, c->last, c->embed, c->head, be, readers, progress, progress_arg, err)) ||
         make_kv(s, err) != 0 || make_ropes(s, &shape, err) != 0 || !(s->run = be->ops->run_create(be, &shape, err))) {
         stage_destroy(s);
         return NULL;

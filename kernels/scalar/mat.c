@@ -58,7 +58,7 @@ static void mat_quantized(const struct weight *w, uint32_t mat, uint32_t row0, u
                     uint32_t at_scale = dec->group == 32 ? g : 2 * g;
                     const float *m = dec->has_min ? min + at_scale : NULL;
                     for (uint32_t r = 0; r < rows; r++) {
-                        size_t at = (size_t)(k / 32 + g) * x->q_rows + r0 + r;
+                        size_t at = act_at(x, r0 + r, k / 32 + g);
                         acc[r] = dec->group == 32 ? step32(q + 32 * g, scale + at_scale, m, x, at, acc[r])
                                                   : step16(q + 32 * g, scale + at_scale, m, x, at, acc[r]);
                     }
@@ -156,7 +156,7 @@ static void quantize(struct acts *x, uint32_t r)
 {
     const float *f = x->f + r * x->f_stride;
     for (uint32_t g = 0; g < x->k / ACT_GROUP; g++, f += ACT_GROUP) {
-        size_t at = (size_t)g * x->q_rows + r;
+        size_t at = act_at(x, r, g);
         int8_t *q = x->q + ACT_GROUP * at;
         float amax = 0;
         int32_t sum[2] = {0, 0};
@@ -174,16 +174,22 @@ static void quantize(struct acts *x, uint32_t r)
         x->sum[at] = scale * (float)(sum[0] + sum[1]);
         x->sum16[2 * at] = scale * (float)sum[0];
         x->sum16[2 * at + 1] = scale * (float)sum[1];
+        x->isum[2 * at] = sum[0];
+        x->isum[2 * at + 1] = sum[1];
     }
 }
 
 void scalar_init_mat(struct kernels *k)
 {
+    k->act_tile = TILE;
     k->quantize = quantize;
-    k->row = row_of_matrix;
     k->dot = dot_floats;
+    mat_fn *mat = k->mat[LAYOUT_FILE];
     for (int t = 0; t < QUANT_TYPES; t++)
         if (quant_decoders[t].group)
-            k->mat[t] = mat_quantized;
-    k->mat[QUANT_F32] = k->mat[QUANT_F16] = k->mat[QUANT_BF16] = mat_floats;
+            mat[t] = mat_quantized;
+    mat[QUANT_F32] = mat[QUANT_F16] = mat[QUANT_BF16] = mat_floats;
+    for (int t = 0; t < QUANT_TYPES; t++)
+        if (mat[t])
+            k->row[LAYOUT_FILE][t] = row_of_matrix;
 }

@@ -1,0 +1,351 @@
+/* Quantized products for AVX-512 with VNNI, on LAYOUT_R16.
+ *
+ * One family for 1 to N rows: a panel of 16 weight rows meets a tile of up to TILE rows of activations; lane = weight row.
+ * Per unit of 32 along K the weights are unfolded once into 8 registers, then each activation row takes 8 vpdpbusd (its
+ * bytes broadcast from memory), a conversion, a product of scales and an fma; minimums one fma more. The accumulators of a
+ * tile stay in registers over all of K. With one row this is the mat-vec: it reads memory linearly.
+ *
+ * Unsigned integers are q + offset: the sum starts at -offset * (sum of the activations), so that it ends exact. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/x86/r16.h"
+#include "kernels/x86/x86.h"
+
+enum { TILE = 12, AHEAD = 4096 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+struct unfolded {
+    __m512i kg[8];
+    __m512 scale[2], min[2]; /* [1]: of the second 16 where the group is 16; min is negated for K-quants: see min_sign */
+};
+
+INLINE __m512 halves(const uint8_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+
+INLINE __m512 signed_bytes(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+INLINE __m512 floats_of(__m128i bytes)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+}
+
+INLINE void unfold_nibbles(const uint8_t *p, __m512i kg[8])
+{
+    const __m512i low = _mm512_set1_epi8(15);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512i v = _mm512_loadu_si512(p + 64 * i);
+        kg[i] = _mm512_and_si512(v, low);
+        kg[i + 4] = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+    }
+}
+
+/* kg |= the one-bit line's bits at `to`. */
+INLINE void add_one_bits(const uint8_t *p, __m512i kg[8], int to)
+{
+    __m512i v = _mm512_loadu_si512(p), bit = _mm512_set1_epi8((char)(1 << to));
+#pragma GCC unroll 8
+    for (int g = 0; g < 8; g++) {
+        __m512i at = g <= to ? _mm512_slli_epi16(v, (unsigned)(to - g)) : _mm512_srli_epi16(v, (unsigned)(g - to));
+        kg[g] = _mm512_ternarylogic_epi32(kg[g], at, bit, 0xF8); /* a | (b & c) */
+    }
+}
+
+/* kg |= the two-bit lines' bits at `to`. */
+INLINE void add_two_bits(const uint8_t *p, __m512i kg[8], int to)
+{
+    __m512i bits = _mm512_set1_epi8((char)(3 << to));
+#pragma GCC unroll 8
+    for (int g = 0; g < 8; g++) {
+        __m512i v = _mm512_loadu_si512(p + 64 * (g / 4));
+        int from = 2 * (g % 4);
+        __m512i at = from <= to ? _mm512_slli_epi16(v, (unsigned)(to - from)) : _mm512_srli_epi16(v, (unsigned)(from - to));
+        kg[g] = _mm512_ternarylogic_epi32(kg[g], at, bits, 0xF8);
+    }
+}
+
+INLINE void look_up(__m512i kg[8], __m128i table)
+{
+    __m512i t = _mm512_broadcast_i32x4(table);
+#pragma GCC unroll 8
+    for (int g = 0; g < 8; g++)
+        kg[g] = _mm512_shuffle_epi8(t, kg[g]);
+}
+
+INLINE __m128i iq4_table(void) /* values + 128 */
+{
+    return _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char)129, (char)141, (char)153, (char)166, (char)181, (char)197, (char)217, (char)241);
+}
+
+INLINE __m128i mxfp4_table(void) /* values + 12 */
+{
+    return _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+}
+
+/* 2^(e - 128), as the scalar version builds it. */
+INLINE __m512 mxfp4_scale(const uint8_t *p)
+{
+    __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+    __m512i bits = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    __mmask16 small = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+    return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(bits, small, _mm512_set1_epi32(0x200000), e));
+}
+
+INLINE void unfold_scales(enum quant_type type, const uint8_t *head, const uint8_t *s, struct unfolded *u)
+{
+    switch (type) {
+    case QUANT_Q4_1:
+    case QUANT_Q5_1:
+        u->scale[0] = halves(s);
+        u->min[0] = halves(s + 32);
+        break;
+    case QUANT_Q4_K:
+    case QUANT_Q5_K:
+        u->scale[0] = _mm512_mul_ps(halves(head), floats_of(_mm_loadu_si128((const __m128i *)s)));
+        u->min[0] = _mm512_mul_ps(halves(head + 32), floats_of(_mm_loadu_si128((const __m128i *)(s + 16))));
+        break;
+    case QUANT_Q2_K:
+        for (int h = 0; h < 2; h++) {
+            __m128i both = _mm_loadu_si128((const __m128i *)(s + 16 * h)), low = _mm_set1_epi8(15);
+            u->scale[h] = _mm512_mul_ps(halves(head), floats_of(_mm_and_si128(both, low)));
+            u->min[h] = _mm512_mul_ps(halves(head + 32), floats_of(_mm_and_si128(_mm_srli_epi16(both, 4), low)));
+        }
+        break;
+    case QUANT_Q3_K:
+    case QUANT_Q6_K:
+        for (int h = 0; h < 2; h++)
+            u->scale[h] = _mm512_mul_ps(halves(head), signed_bytes(s + 16 * h));
+        break;
+    case QUANT_IQ4_XS: u->scale[0] = _mm512_mul_ps(halves(head), signed_bytes(s)); break;
+    case QUANT_MXFP4: u->scale[0] = mxfp4_scale(s); break;
+    default: u->scale[0] = halves(s); break;
+    }
+}
+
+INLINE void unfold_ints(enum quant_type type, const uint8_t *p, __m512i kg[8])
+{
+    switch (type) {
+    case QUANT_Q8_0:
+#pragma GCC unroll 8
+        for (int g = 0; g < 8; g++)
+            kg[g] = _mm512_loadu_si512(p + 64 * g);
+        return;
+    case QUANT_Q2_K:
+    case QUANT_Q3_K:
+#pragma GCC unroll 8
+        for (int g = 0; g < 8; g++)
+            kg[g] = _mm512_setzero_si512();
+        add_two_bits(p, kg, 0);
+        if (type == QUANT_Q3_K)
+            add_one_bits(p + 128, kg, 2);
+        return;
+    default: unfold_nibbles(p, kg);
+    }
+    if (type == QUANT_Q5_0 || type == QUANT_Q5_1 || type == QUANT_Q5_K)
+        add_one_bits(p + 256, kg, 4);
+    if (type == QUANT_Q6_K)
+        add_two_bits(p + 256, kg, 4);
+    if (type == QUANT_IQ4_NL || type == QUANT_IQ4_XS)
+        look_up(kg, iq4_table());
+    if (type == QUANT_MXFP4)
+        look_up(kg, mxfp4_table());
+}
+
+/* Four bytes of activations in every lane. */
+INLINE __m512i four(const int8_t *a)
+{
+    int32_t v;
+    memcpy(&v, a, sizeof v);
+    return _mm512_set1_epi32(v);
+}
+
+INLINE __m512i start_sum(int offset, int32_t isum)
+{
+    return offset ? _mm512_set1_epi32(-offset * isum) : _mm512_setzero_si512();
+}
+
+/* acc + min * sum; K-quants subtract theirs. */
+INLINE __m512 add_min(enum quant_type type, __m512 min, float sum, __m512 acc)
+{
+    return type == QUANT_Q4_1 || type == QUANT_Q5_1 ? _mm512_fmadd_ps(min, _mm512_set1_ps(sum), acc) : _mm512_fnmadd_ps(min, _mm512_set1_ps(sum), acc);
+}
+
+INLINE __m512 add_group(__m512i isum, __m512 scale, float a_scale, __m512 acc)
+{
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), _mm512_mul_ps(scale, _mm512_set1_ps(a_scale)), acc);
+}
+
+/* One unit of weights against one group of one row's activations. */
+INLINE __m512 meet(enum quant_type type, const struct unfolded *u, const struct acts *x, size_t at, __m512 acc)
+{
+    const struct r16_form f = r16_forms[type];
+    const int8_t *a = x->q + 32 * at;
+    if (f.group == 16) {
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++) {
+            __m512i sum = start_sum(f.offset, x->isum[2 * at + (size_t)h]);
+#pragma GCC unroll 4
+            for (int g = 0; g < 4; g++)
+                sum = _mm512_dpbusd_epi32(sum, u->kg[4 * h + g], four(a + 16 * h + 4 * g));
+            acc = add_group(sum, u->scale[h], x->scale[at], acc);
+            if (f.has_min)
+                acc = add_min(type, u->min[h], x->sum16[2 * at + (size_t)h], acc);
+        }
+        return acc;
+    }
+    __m512i sum = start_sum(f.offset, f.offset ? x->isum[2 * at] + x->isum[2 * at + 1] : 0);
+#pragma GCC unroll 8
+    for (int g = 0; g < 8; g++)
+        sum = _mm512_dpbusd_epi32(sum, u->kg[g], four(a + 4 * g));
+    acc = add_group(sum, u->scale[0], x->scale[at], acc);
+    return f.has_min ? add_min(type, u->min[0], x->sum[at], acc) : acc;
+}
+
+/* One panel against `rows` rows of activations that begin at group index `at0` and lie side by side. */
+INLINE void panel_tile(enum quant_type type, const int rows, const uint8_t *panel, const struct acts *x, size_t at0, uint32_t units,
+                       float *out, size_t out_stride, __mmask16 mask)
+{
+    const struct r16_form f = r16_forms[type];
+    __m512 acc[TILE];
+    struct unfolded u;
+    const uint8_t *head = panel;
+    const size_t super = f.head + 8 * (size_t)(f.scales + f.ints);
+
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+        acc[r] = _mm512_setzero_ps();
+    for (uint32_t k = 0; k < units; k++) {
+        const uint8_t *scales, *ints;
+        if (f.head) {
+            head = panel + k / 8 * super;
+            scales = head + f.head + k % 8 * f.scales;
+            ints = head + f.head + 8 * f.scales + k % 8 * f.ints;
+        } else {
+            scales = panel + (size_t)k * (f.scales + f.ints);
+            ints = scales + f.scales;
+        }
+        for (int line = 0; line < f.ints; line += 64)
+            _mm_prefetch((const char *)ints + AHEAD + line, _MM_HINT_T0);
+        unfold_scales(type, head, scales, &u);
+        unfold_ints(type, ints, u.kg);
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++)
+            acc[r] = meet(type, &u, x, at0 + (size_t)k * x->tile + (size_t)r, acc[r]);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+        _mm512_mask_storeu_ps(out + (size_t)r * out_stride, mask, acc[r]);
+}
+
+/* Rows of one tile: all heights have code of their own, so that no height is slower than the one below it. */
+INLINE void panel_rows(enum quant_type type, uint32_t rows, const uint8_t *panel, const struct acts *x, size_t at0, uint32_t units, float *out,
+                       size_t out_stride, __mmask16 mask)
+{
+    switch (rows) {
+#define HEIGHT(n) \
+    case n: panel_tile(type, n, panel, x, at0, units, out, out_stride, mask); break;
+        HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8) HEIGHT(9) HEIGHT(10) HEIGHT(11) HEIGHT(12)
+#undef HEIGHT
+    }
+}
+
+INLINE void mat_type(enum quant_type type, const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
+                     size_t out_stride)
+{
+    size_t panel_bytes = r16_panel_bytes(type, w->cols);
+    uint32_t units = w->cols / 32;
+    const uint8_t *base = (const uint8_t *)w->data + mat * w->mat_bytes;
+    for (uint32_t j = row0; j < row1; j += 16) {
+        __mmask16 mask = (__mmask16)(row1 - j < 16 ? (1u << (row1 - j)) - 1 : 0xFFFF);
+        for (uint32_t r = 0; r < x->rows; r += x->tile) {
+            uint32_t rows = x->rows - r < x->tile ? x->rows - r : x->tile;
+            panel_rows(type, rows, base + j / 16 * panel_bytes, x, act_at(x, r, 0), units, out + r * out_stride + j, out_stride, mask);
+        }
+    }
+}
+
+#define MAT(name, type)                                                                                                             \
+    static void name(const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out, size_t stride) \
+    {                                                                                                                               \
+        mat_type(type, w, mat, row0, row1, x, out, stride);                                                                         \
+    }
+MAT(mat_q4_0, QUANT_Q4_0)
+MAT(mat_q4_1, QUANT_Q4_1)
+MAT(mat_q5_0, QUANT_Q5_0)
+MAT(mat_q5_1, QUANT_Q5_1)
+MAT(mat_q8_0, QUANT_Q8_0)
+MAT(mat_q2_k, QUANT_Q2_K)
+MAT(mat_q3_k, QUANT_Q3_K)
+MAT(mat_q4_k, QUANT_Q4_K)
+MAT(mat_q5_k, QUANT_Q5_K)
+MAT(mat_q6_k, QUANT_Q6_K)
+MAT(mat_iq4_nl, QUANT_IQ4_NL)
+MAT(mat_iq4_xs, QUANT_IQ4_XS)
+MAT(mat_mxfp4, QUANT_MXFP4)
+#undef MAT
+
+/* --- one row back to floats: the embedding of a token, where it shares its matrix with the head ---------------------------- */
+
+static void row_r16(const struct weight *w, uint32_t j, float *out)
+{
+    enum quant_type type = w->type;
+    const struct r16_form *f = &r16_forms[type];
+    const uint8_t *panel = (const uint8_t *)w->data + j / 16 * r16_panel_bytes(type, w->cols);
+    struct unfolded u;
+    float scale[2][16], min[2][16];
+    uint8_t q[8][64];
+
+    for (uint32_t k = 0; k < w->cols / 32; k++) {
+        switch (type) { /* the unfolding functions want a constant */
+#define CASE(t)                                                                                                  \
+    case t:                                                                                                      \
+        unfold_scales(t, panel + (f->head ? r16_head_at(f, k) : 0), panel + r16_scales_at(f, k), &u);            \
+        unfold_ints(t, panel + r16_ints_at(f, k), u.kg);                                                         \
+        break;
+            CASE(QUANT_Q4_0) CASE(QUANT_Q4_1) CASE(QUANT_Q5_0) CASE(QUANT_Q5_1) CASE(QUANT_Q8_0) CASE(QUANT_Q2_K) CASE(QUANT_Q3_K)
+            CASE(QUANT_Q4_K) CASE(QUANT_Q5_K) CASE(QUANT_Q6_K) CASE(QUANT_IQ4_NL) CASE(QUANT_IQ4_XS) CASE(QUANT_MXFP4)
+#undef CASE
+        default: return;
+        }
+        for (int g = 0; g < 8; g++)
+            _mm512_storeu_si512(q[g], u.kg[g]);
+        for (int h = 0; h < (f->group == 16 ? 2 : 1); h++) {
+            _mm512_storeu_ps(scale[h], u.scale[h]);
+            if (f->has_min)
+                _mm512_storeu_ps(min[h], u.min[h]);
+        }
+        for (uint32_t i = 0; i < 32; i++) {
+            uint32_t h = f->group == 16 ? i / 16 : 0, lane = j % 16;
+            float v = scale[h][lane] * (float)((int)q[i / 4][4 * lane + i % 4] - f->offset);
+            if (f->has_min)
+                v = type == QUANT_Q4_1 || type == QUANT_Q5_1 ? v + min[h][lane] : v - min[h][lane];
+            out[32 * k + i] = v;
+        }
+    }
+}
+
+void avx512_init_mat(struct kernels *k)
+{
+    static const mat_fn fns[QUANT_TYPES] = {
+        [QUANT_Q4_0] = mat_q4_0, [QUANT_Q4_1] = mat_q4_1, [QUANT_Q5_0] = mat_q5_0,   [QUANT_Q5_1] = mat_q5_1,   [QUANT_Q8_0] = mat_q8_0,
+        [QUANT_Q2_K] = mat_q2_k, [QUANT_Q3_K] = mat_q3_k, [QUANT_Q4_K] = mat_q4_k,   [QUANT_Q5_K] = mat_q5_k,   [QUANT_Q6_K] = mat_q6_k,
+        [QUANT_MXFP4] = mat_mxfp4, [QUANT_IQ4_NL] = mat_iq4_nl, [QUANT_IQ4_XS] = mat_iq4_xs,
+    };
+    for (int t = 0; t < QUANT_TYPES; t++) {
+        if (!fns[t])
+            continue;
+        k->mat[LAYOUT_R16][t] = fns[t];
+        k->row[LAYOUT_R16][t] = row_r16;
+        k->layout[t] = LAYOUT_R16;
+    }
+    k->act_tile = TILE;
+    k->packed_bytes = r16_packed_bytes;
+    k->pack = r16_pack;
+}

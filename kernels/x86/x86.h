@@ -1,0 +1,24 @@
+#ifndef KERNELS_X86_X86_H
+#define KERNELS_X86_X86_H
+
+/* Between the x86 kernels' files. */
+
+#include <stdbool.h>
+
+#include "kernels/kernels.h"
+
+/* What the processor and the system offer (cpuid.c, compiled without any of it). */
+bool x86_has_avx512vnni(void);
+
+/* Each level overwrites what it does better. */
+void x86_init_avx512vnni(struct kernels *k);
+
+/* Parts of a level. */
+void avx512_init_mat(struct kernels *k);
+void avx512_init_attention(struct kernels *k);
+
+/* r16_pack.c */
+void r16_pack(enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
+size_t r16_packed_bytes(enum quant_type type, uint32_t rows, uint32_t cols);
+
+#endif
