@@ -7,6 +7,8 @@
 
 #include "kernels/kernels.h"
 
+#ifdef __AVX512F__ /* only files of that level see it */
+
 /* sc_expf in every lane, operation by operation. */
 static inline __m512 exp16(__m512 x)
 {
@@ -51,5 +53,7 @@ static inline __mmask16 first_lanes(uint32_t n)
 {
     return (__mmask16)(n >= 16 ? 0xFFFF : (1u << n) - 1);
 }
+
+#endif /* __AVX512F__ */
 
 #endif
