@@ -33,6 +33,11 @@ void kernels_init_scalar(struct kernels *k)
     scalar_init_attention(k);
 }
 
+const char *kernels_level(unsigned i)
+{
+    return i < N_LEVELS ? levels[i].name : NULL;
+}
+
 static int unknown_level(const char *isa_cap, struct err *err)
 {
     struct strbuf known;

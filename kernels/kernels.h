@@ -93,6 +93,8 @@ struct kernels {
 /* 0, or -1 and err naming the known levels. isa_cap NULL: the best there is. */
 int kernels_select(const char *isa_cap, struct kernels *ret, struct err *err);
 void kernels_init_scalar(struct kernels *k);
+/* Names of all levels that were built, ascending; NULL past the last. The processor may lack some. */
+const char *kernels_level(unsigned i);
 
 /* Where things lie in a KV block: for each KV head K, then V, then (q8_0) their scales. K is transposed, [dim][position], so
  * that one dimension of 32 positions is one load; V is [position][dim]. */
