@@ -151,17 +151,30 @@ static void row_of_matrix(const struct weight *w, uint32_t j, float *out)
     }
 }
 
-/* Scale amax / 127, integers to nearest even. Groups so small that 127 / amax would overflow count as zeros. */
+/* The largest magnitude; NaN where one is no number: as integers magnitudes order like floats, with inf and NaN on top. */
+static float largest_of_group(const float *f)
+{
+    uint32_t most = 0, bits;
+    float ret;
+    for (int i = 0; i < ACT_GROUP; i++) {
+        memcpy(&bits, &f[i], sizeof bits);
+        bits &= 0x7FFFFFFF;
+        most = bits > most ? bits : most;
+    }
+    memcpy(&ret, &most, sizeof ret);
+    return ret;
+}
+
+/* Scale amax / 127, integers to nearest even. Groups so small that 127 / amax would overflow count as zeros. What is no
+ * number makes the scale none, so that a broken model's logits show it. */
 static void quantize(struct acts *x, uint32_t r)
 {
     const float *f = x->f + r * x->f_stride;
     for (uint32_t g = 0; g < x->k / ACT_GROUP; g++, f += ACT_GROUP) {
         size_t at = act_at(x, r, g);
         int8_t *q = x->q + ACT_GROUP * at;
-        float amax = 0;
+        float amax = largest_of_group(f);
         int32_t sum[2] = {0, 0};
-        for (int i = 0; i < ACT_GROUP; i++)
-            amax = fabsf(f[i]) > amax ? fabsf(f[i]) : amax;
         float scale = amax < 0x1p-100f ? 0.0f : amax / 127.0f, inverse = amax < 0x1p-100f ? 0.0f : 127.0f / amax;
         for (int i = 0; i < ACT_GROUP; i++) {
             float t = f[i] * inverse + 12582912.0f; /* the sum's low bits hold the integer nearest to the product */
