@@ -14,8 +14,11 @@ static void quantize(struct acts *x, uint32_t r)
     for (uint32_t g = 0; g < x->k / ACT_GROUP; g++, f += ACT_GROUP) {
         size_t at = act_at(x, r, g);
         __m512 v[2] = {_mm512_loadu_ps(f), _mm512_loadu_ps(f + 16)};
-        __m512 m = _mm512_max_ps(_mm512_abs_ps(v[0]), _mm512_setzero_ps());
-        float amax = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(v[1]), m));
+        /* as integers magnitudes order like floats, with inf and NaN on top */
+        __m512i m = _mm512_max_epu32(_mm512_castps_si512(_mm512_abs_ps(v[0])), _mm512_castps_si512(_mm512_abs_ps(v[1])));
+        uint32_t bits = _mm512_reduce_max_epu32(m);
+        float amax;
+        memcpy(&amax, &bits, sizeof amax);
         float scale = amax < 0x1p-100f ? 0.0f : amax / 127.0f, inverse = amax < 0x1p-100f ? 0.0f : 127.0f / amax;
         int32_t sum[2];
         for (int h = 0; h < 2; h++) {

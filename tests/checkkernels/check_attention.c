@@ -93,7 +93,7 @@ static bool same_stores(struct check *c, struct scene *s)
 static bool same_attention(struct check *c, struct scene *s)
 {
     uint32_t group = s->attn.n_heads / s->attn.n_kv_heads, nq = group * s->attn.head_dim_k, no = group * s->attn.head_dim_v;
-    size_t scratch_bytes = (attend_scratch_floats(&s->attn) * sizeof(float) + 63) / 64 * 64, first;
+    size_t scratch_bytes = (attend_scratch_floats(s->attn.head_dim_v) * sizeof(float) + 63) / 64 * 64, first;
     float *q = random_heads(&c->rng, nq, 1), *got = guarded_alloc(no * sizeof *got), *want = guarded_alloc(no * sizeof *want);
     float *scratch = guarded_alloc(scratch_bytes);
     bool same = true;

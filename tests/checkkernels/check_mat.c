@@ -27,31 +27,40 @@ static uint32_t random_cols(struct rng *r, enum quant_type type, int shape)
     return block * (shape == 0 ? 1 : rng_between(r, 1, block == 32 ? 34 : 5));
 }
 
-static bool same_quantized(struct check *c, struct acts *x, struct acts *y)
+/* One group of one row in both. */
+static bool same_group(const struct acts *x, size_t i, const struct acts *y, size_t j)
 {
-    size_t groups = (size_t)(x->k / ACT_GROUP) * x->rows;
+    return memcmp(x->q + ACT_GROUP * i, y->q + ACT_GROUP * j, ACT_GROUP) == 0 && memcmp(&x->scale[i], &y->scale[j], sizeof *x->scale) == 0 &&
+           memcmp(&x->sum[i], &y->sum[j], sizeof *x->sum) == 0 && memcmp(&x->sum16[2 * i], &y->sum16[2 * j], 2 * sizeof *x->sum16) == 0;
+}
+
+/* Quantizes x by the kernels under test, y by the others; how many groups differ. */
+static int quantize_both(struct check *c, struct acts *x, struct acts *y)
+{
+    int wrong = 0;
     if (!x->q)
-        return true;
+        return 0;
     for (uint32_t r = 0; r < x->rows; r++) {
         c->k->quantize(x, r);
         c->want->quantize(y, r);
+        for (uint32_t g = 0; g < x->k / ACT_GROUP; g++)
+            wrong += !same_group(x, act_at(x, r, g), y, act_at(y, r, g));
     }
-    return memcmp(x->q, y->q, groups * ACT_GROUP) == 0 && memcmp(x->scale, y->scale, groups * sizeof *x->scale) == 0 &&
-           memcmp(x->sum, y->sum, groups * sizeof *x->sum) == 0 && memcmp(x->sum16, y->sum16, 2 * groups * sizeof *x->sum16) == 0;
+    return wrong;
 }
 
 /* The matrix in pieces of random height; out is rows × stride, its gaps must stay as they were. */
-static bool same_product(struct check *c, const struct weight *w, const struct acts *x)
+static bool same_product(struct check *c, const struct weight *w, const struct weight *packed, const struct acts *x, const struct acts *y)
 {
     size_t stride = w->rows + rng_below(&c->rng, 3), n = (x->rows - 1) * stride + w->rows, first = 0;
     float *got = guarded_alloc(n * sizeof *got), *want = guarded_alloc(n * sizeof *want);
     uint32_t mat = rng_below(&c->rng, w->mats);
-    for (uint32_t row = 0; row < w->rows;) {
-        uint32_t next = row + rng_between(&c->rng, 1, w->rows - row);
-        c->k->mat[w->type](w, mat, row, next, x, got, stride);
-        row = next;
+    for (uint32_t row = 0, next; row < w->rows; row = next) {
+        next = row + rng_between(&c->rng, 1, 3) * PACK_ROWS;
+        next = next < w->rows ? next : w->rows;
+        c->k->mat[packed->layout][w->type](packed, mat, row, next, x, got, stride);
     }
-    c->want->mat[w->type](w, mat, 0, w->rows, x, want, stride);
+    c->want->mat[LAYOUT_FILE][w->type](w, mat, 0, w->rows, y, want, stride);
     bool same = same_floats(got, want, n, &first);
     if (!same)
         tap_note("row %zu, element %zu: got %a, expected %a", first / stride, first % stride, (double)got[first], (double)want[first]);
@@ -60,13 +69,13 @@ static bool same_product(struct check *c, const struct weight *w, const struct a
     return same;
 }
 
-static bool same_rows(struct check *c, const struct weight *w)
+static bool same_rows(struct check *c, const struct weight *w, const struct weight *packed)
 {
     float *got = guarded_alloc(w->cols * sizeof *got), *want = guarded_alloc(w->cols * sizeof *want);
     bool same = true;
     for (uint32_t j = 0; j < w->rows && same; j++) {
-        c->k->row(w, j, got);
-        c->want->row(w, j, want);
+        c->k->row[packed->layout][w->type](packed, j, got);
+        c->want->row[LAYOUT_FILE][w->type](w, j, want);
         same = memcmp(got, want, w->cols * sizeof *got) == 0;
     }
     guarded_free(got, w->cols * sizeof *got);
@@ -79,24 +88,21 @@ static bool check_shape(struct check *c, enum quant_type type, int shape)
     struct rng *r = &c->rng;
     uint32_t cols = random_cols(r, type, shape), rows = rng_between(r, 1, 70), mats = rng_between(r, 1, 3);
     uint32_t act_rows = shape == 0 ? 1 : shape == 1 ? MAX_ACT_ROWS : shape < 9 ? (uint32_t)shape : rng_between(r, 1, MAX_ACT_ROWS);
-    struct weight w = data_weight(r, type, rows, cols, mats, 0.1f);
-    struct acts x = data_acts(r, act_rows, cols, 1), y = x;
-    struct acts other = data_acts(r, act_rows, cols, 1); /* places for the second's 8-bit copies */
+    struct weight w = data_weight(r, type, rows, cols, mats, 0.1f), packed = data_weight_packed(r, c->k, &w);
+    struct acts x = data_acts(r, act_rows, cols, 1, c->k->act_tile), y = data_acts(r, act_rows, cols, 1, c->want->act_tile);
     float *f = (float *)(uintptr_t)x.f;
     if (rng_below(r, 3) == 0)
         memset(f + rng_below(r, act_rows) * (size_t)cols, 0, cols * sizeof *f);
     if (rng_below(r, 3) == 0)
         f[rng_below(r, act_rows * cols)] *= 1000;
-    y.q = other.q;
-    y.scale = other.scale;
-    y.sum = other.sum;
-    y.sum16 = other.sum16;
-    bool quantized = same_quantized(c, &x, &y), product = same_product(c, &w, &x), row = same_rows(c, &w);
+    memcpy((float *)(uintptr_t)y.f, f, (size_t)act_rows * cols * sizeof *f);
+    bool quantized = quantize_both(c, &x, &y) == 0, product = same_product(c, &w, &packed, &x, &y), row = same_rows(c, &w, &packed);
     if (!quantized || !product || !row)
         tap_note("%s%s%s differ: %u matrices of %u x %u, %u rows", quantized ? "" : "activations ", product ? "" : "products ", row ? "" : "rows ",
                  mats, rows, cols, act_rows);
     data_acts_free(&x);
-    data_acts_free(&other);
+    data_acts_free(&y);
+    data_weight_free(&packed);
     data_weight_free(&w);
     return quantized && product && row;
 }
@@ -107,26 +113,23 @@ static void check_quantize_edges(struct check *c)
     static const float edges[] = {0, -0.0f, 1e-38f, -1e-38f, 1e-45f, 0x1p-100f, 0x1.fffffep-101f, 1e-30f, 1, -1, 0.5f, 63.5f, 127, -127, 126.5f, -0.5f, 1e30f,
                                   -3e38f, 3.4028234e38f};
     enum { EDGES = sizeof edges / sizeof *edges, ROWS = 400 };
-    struct acts x = data_acts(&c->rng, ROWS, 64, 1), other = data_acts(&c->rng, ROWS, 64, 1), y = x;
+    struct acts x = data_acts(&c->rng, ROWS, 64, 1, c->k->act_tile), y = data_acts(&c->rng, ROWS, 64, 1, c->want->act_tile);
     float *f = (float *)(uintptr_t)x.f;
     for (uint32_t i = 0; i < ROWS * 64; i++) {
         uint32_t kind = i / 32 % 5; /* groups of few values, of all, of halves up to 127 */
         f[i] = kind == 4 ? (float)rng_below(&c->rng, 509) * 0.5f - 127 : edges[rng_below(&c->rng, kind == 0 ? 2 : kind == 1 ? 7 : EDGES)];
     }
-    y.q = other.q;
-    y.scale = other.scale;
-    y.sum = other.sum;
-    y.sum16 = other.sum16;
-    ok(same_quantized(c, &x, &y), "%s: quantize: zeros, denormals, halves, the largest", c->name);
+    memcpy((float *)(uintptr_t)y.f, f, ROWS * 64 * sizeof *f);
+    is_int(quantize_both(c, &x, &y), 0, "%s: quantize: zeros, denormals, halves, the largest", c->name);
     data_acts_free(&x);
-    data_acts_free(&other);
+    data_acts_free(&y);
 }
 
 void check_mat(struct check *c)
 {
     for (uint32_t t = 0; data_next_type(&t); t++) {
         int good = 0;
-        if (!ok(c->k->mat[t] != NULL, "%s: there is a product for %s", c->name, quant_traits(t)->name))
+        if (!ok(c->k->mat[c->k->layout[t]][t] != NULL && c->k->row[c->k->layout[t]][t] != NULL, "%s: there is a product for %s", c->name, quant_traits(t)->name))
             continue;
         for (int shape = 0; shape < SHAPES; shape++)
             good += check_shape(c, (enum quant_type)t, shape);
@@ -136,7 +139,7 @@ void check_mat(struct check *c)
 
     int good = 0;
     for (uint32_t n = 0; n < 600; n = n < 40 ? n + 1 : n + 37) {
-        struct acts x = data_acts(&c->rng, 2, n, 1);
+        struct acts x = data_acts(&c->rng, 2, n, 1, 1);
         float got = c->k->dot(x.f, x.f + n, n), want = c->want->dot(x.f, x.f + n, n);
         good += memcmp(&got, &want, sizeof got) != 0;
         data_acts_free(&x);

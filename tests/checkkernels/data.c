@@ -155,30 +155,58 @@ void data_weight_free(struct weight *w)
     guarded_free((void *)(uintptr_t)w->data, w->mat_bytes * w->mats);
 }
 
-struct acts data_acts(struct rng *r, uint32_t rows, uint32_t k, float sd)
+struct weight data_weight_packed(struct rng *r, const struct kernels *k, const struct weight *w)
 {
-    size_t groups = (size_t)(k / ACT_GROUP) * rows;
+    struct weight packed = *w;
+    packed.layout = k->layout[w->type];
+    if (packed.layout != LAYOUT_FILE)
+        packed.mat_bytes = k->packed_bytes(w->type, w->rows, w->cols);
+    uint8_t *data = guarded_alloc(packed.mat_bytes * w->mats);
+    packed.data = data;
+    if (packed.layout == LAYOUT_FILE)
+        memcpy(data, w->data, w->mat_bytes * w->mats);
+    for (uint32_t m = 0; m < w->mats && packed.layout != LAYOUT_FILE; m++)
+        for (uint32_t row = 0, n; row < w->rows; row += n) {
+            n = rng_between(r, 1, 3) * PACK_ROWS;
+            n = n < w->rows - row ? n : w->rows - row;
+            const uint8_t *src = (const uint8_t *)w->data + m * w->mat_bytes + row * w->row_bytes;
+            k->pack(w->type, src, row, n, w->cols, data + m * packed.mat_bytes);
+        }
+    return packed;
+}
+
+/* Places for 8-bit groups: the last tile is whole. */
+static size_t places_of(const struct acts *x)
+{
+    return (size_t)(x->rows + x->tile - 1) / x->tile * x->tile * (x->k / ACT_GROUP);
+}
+
+struct acts data_acts(struct rng *r, uint32_t rows, uint32_t k, float sd, uint32_t tile)
+{
     float *f = guarded_alloc((size_t)rows * k * sizeof *f);
-    struct acts x = {.rows = rows, .k = k, .f = f, .f_stride = k, .q_rows = rows};
+    struct acts x = {.rows = rows, .k = k, .f = f, .f_stride = k, .tile = rows < tile ? rows : tile};
     for (size_t i = 0; i < (size_t)rows * k; i++)
         f[i] = rng_normal(r) * sd;
     if (k % ACT_GROUP == 0) {
-        x.q = guarded_alloc(groups * ACT_GROUP);
-        x.scale = guarded_alloc(groups * sizeof *x.scale);
-        x.sum = guarded_alloc(groups * sizeof *x.sum);
-        x.sum16 = guarded_alloc(groups * 2 * sizeof *x.sum16);
+        size_t n = places_of(&x);
+        x.q = guarded_alloc(n * ACT_GROUP);
+        x.scale = guarded_alloc(n * sizeof *x.scale);
+        x.sum = guarded_alloc(n * sizeof *x.sum);
+        x.sum16 = guarded_alloc(n * 2 * sizeof *x.sum16);
+        x.isum = guarded_alloc(n * 2 * sizeof *x.isum);
     }
     return x;
 }
 
 void data_acts_free(struct acts *x)
 {
-    size_t groups = (size_t)(x->k / ACT_GROUP) * x->rows;
+    size_t n = places_of(x);
     guarded_free((void *)(uintptr_t)x->f, (size_t)x->rows * x->k * sizeof *x->f);
-    guarded_free(x->q, groups * ACT_GROUP);
-    guarded_free(x->scale, groups * sizeof *x->scale);
-    guarded_free(x->sum, groups * sizeof *x->sum);
-    guarded_free(x->sum16, groups * 2 * sizeof *x->sum16);
+    guarded_free(x->q, n * ACT_GROUP);
+    guarded_free(x->scale, n * sizeof *x->scale);
+    guarded_free(x->sum, n * sizeof *x->sum);
+    guarded_free(x->sum16, n * 2 * sizeof *x->sum16);
+    guarded_free(x->isum, n * 2 * sizeof *x->isum);
 }
 
 int data_next_type(uint32_t *type)

@@ -33,8 +33,12 @@ void data_blocks(struct rng *r, enum quant_type type, size_t n, float sd, void *
 struct weight data_weight(struct rng *r, enum quant_type type, uint32_t rows, uint32_t cols, uint32_t mats, float sd);
 void data_weight_free(struct weight *w);
 
-/* rows × k activations in guarded memory, with places for their 8-bit copies (k a multiple of 32: else none). */
-struct acts data_acts(struct rng *r, uint32_t rows, uint32_t k, float sd);
+/* w as the kernels want it, in guarded memory; a copy where that is the file's layout. Packed in several pieces. */
+struct weight data_weight_packed(struct rng *r, const struct kernels *k, const struct weight *w);
+
+/* rows × k activations in guarded memory, with places for their 8-bit copies in tiles of `tile` rows at most (k a multiple of
+ * 32: else none). */
+struct acts data_acts(struct rng *r, uint32_t rows, uint32_t k, float sd, uint32_t tile);
 void data_acts_free(struct acts *x);
 
 /* The next type that is computed, from *type on; false when there is none. for (t = 0; data_next_type(&t); t++) */

@@ -35,7 +35,7 @@ static void ref_quantize(struct acts *x, uint32_t r)
 {
     for (uint32_t g = 0; g < x->k / 32; g++) {
         const float *f = x->f + r * x->f_stride + 32 * g;
-        size_t at = (size_t)g * x->q_rows + r;
+        size_t at = act_at(x, r, g);
         float largest = 0;
         int half[2] = {0, 0};
         for (int i = 0; i < 32; i++)
@@ -51,6 +51,8 @@ static void ref_quantize(struct acts *x, uint32_t r)
         x->sum[at] = a * (float)(half[0] + half[1]);
         x->sum16[2 * at] = a * (float)half[0];
         x->sum16[2 * at + 1] = a * (float)half[1];
+        x->isum[2 * at] = half[0];
+        x->isum[2 * at + 1] = half[1];
     }
 }
 
@@ -92,7 +94,7 @@ static float one_product(const struct weight *w, const uint8_t *row, const struc
         dec->decode(row + (size_t)b * t->bytes, 1, q, scale, min);
         for (uint32_t g = 0; g < t->block / dec->group; g++) {
             uint32_t k = b * t->block + g * dec->group; /* the group's first column */
-            size_t at = (size_t)(k / 32) * x->q_rows + r;
+            size_t at = act_at(x, r, k / 32);
             int sum = 0;
             for (uint32_t i = 0; i < dec->group; i++)
                 sum += q[g * dec->group + i] * x->q[32 * at + k % 32 + i];
@@ -281,7 +283,6 @@ void reference_init(struct kernels *k)
     memset(k, 0, sizeof *k);
     k->isa = "reference";
     k->quantize = ref_quantize;
-    k->row = ref_row;
     k->rms_norm = ref_rms_norm;
     k->act_mul = ref_act_mul;
     k->rope = ref_rope;
@@ -289,6 +290,9 @@ void reference_init(struct kernels *k)
     k->attend = ref_attend;
     k->softmax = ref_softmax;
     k->dot = ref_dot;
-    for (uint32_t t = 0; data_next_type(&t); t++)
-        k->mat[t] = ref_mat;
+    k->act_tile = 7; /* any will do */
+    for (uint32_t t = 0; data_next_type(&t); t++) {
+        k->row[LAYOUT_FILE][t] = ref_row;
+        k->mat[LAYOUT_FILE][t] = ref_mat;
+    }
 }

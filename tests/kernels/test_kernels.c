@@ -34,15 +34,15 @@ static void test_products(void)
     for (uint32_t t = 0; data_next_type(&t); t++) {
         bool quantized = quant_traits(t)->block > 1;
         uint32_t rows = 40, cols = quantized ? 1024 : 1023, n = 9;
-        struct weight w = data_weight(&r, (enum quant_type)t, rows, cols, 1, 0.05f);
-        struct acts x = data_acts(&r, n, cols, 1);
+        struct weight w = data_weight(&r, (enum quant_type)t, rows, cols, 1, 0.05f), packed = data_weight_packed(&r, &k, &w);
+        struct acts x = data_acts(&r, n, cols, 1, k.act_tile);
         float *wide = malloc(cols * sizeof *wide), *out = malloc((size_t)n * rows * sizeof *out);
         double worst = 0, off = 0, size = 0, mean = 0, square = 0;
         for (uint32_t i = 0; i < n && quantized; i++)
             k.quantize(&x, i);
-        k.mat[t](&w, 0, 0, rows, &x, out, rows);
+        k.mat[packed.layout][t](&packed, 0, 0, rows, &x, out, rows);
         for (uint32_t j = 0; j < rows; j++) {
-            k.row(&w, j, wide);
+            k.row[packed.layout][t](&packed, j, wide);
             for (uint32_t i = 0; i < cols; i++) {
                 mean += (double)wide[i] / (rows * cols);
                 square += (double)wide[i] * (double)wide[i] / (rows * cols);
@@ -65,6 +65,7 @@ static void test_products(void)
         free(wide);
         free(out);
         data_acts_free(&x);
+        data_weight_free(&packed);
         data_weight_free(&w);
     }
 }
@@ -72,7 +73,7 @@ static void test_products(void)
 static void test_quantize(void)
 {
     struct rng r = {6};
-    struct acts x = data_acts(&r, 4, 64, 1);
+    struct acts x = data_acts(&r, 4, 64, 1, k.act_tile);
     float *f = (float *)(uintptr_t)x.f;
     for (uint32_t i = 0; i < 64; i++) {
         f[i] = i < 32 ? 0 : 1e-38f;
@@ -82,19 +83,21 @@ static void test_quantize(void)
     }
     for (uint32_t i = 0; i < 4; i++)
         k.quantize(&x, i);
-    ok(x.scale[0] == 0 && x.sum[0] == 0 && x.q[0] == 0, "a group of zeros has scale 0");
-    ok(x.scale[4] == 0 && x.q[32 * 4] == 0, "numbers near 1e-38 count as zeros");
-    ok(x.scale[1] == 0, "in every row");
-    ok(isfinite(x.scale[5]) && x.q[32 * 5] == -127 && x.q[32 * 5 + 31] == -127, "3e38 is -127 steps");
-    struct weight w = data_weight(&r, QUANT_Q8_0, 3, 64, 1, 1);
+    size_t zeros = act_at(&x, 0, 0), tiny = act_at(&x, 0, 1), huge = act_at(&x, 1, 1);
+    ok(x.scale[zeros] == 0 && x.sum[zeros] == 0 && x.q[32 * zeros] == 0, "a group of zeros has scale 0");
+    ok(x.scale[tiny] == 0 && x.q[32 * tiny] == 0, "numbers near 1e-38 count as zeros");
+    ok(x.scale[act_at(&x, 1, 0)] == 0, "in every row");
+    ok(isfinite(x.scale[huge]) && x.q[32 * huge] == -127 && x.q[32 * huge + 31] == -127, "3e38 is -127 steps");
+    struct weight file = data_weight(&r, QUANT_Q8_0, 3, 64, 1, 1), w = data_weight_packed(&r, &k, &file);
     float out[4 * 3];
-    k.mat[QUANT_Q8_0](&w, 0, 0, 3, &x, out, 3);
+    k.mat[w.layout][QUANT_Q8_0](&w, 0, 0, 3, &x, out, 3);
     int hidden = 0;
     for (int i = 6; i < 12; i++)
         hidden += isfinite(out[i]) != 0;
     is_int(hidden, 0, "products with NaN or inf are no finite numbers: a broken model shows");
     ok(out[0] == 0, "a row of zeros beside them gives 0");
     data_weight_free(&w);
+    data_weight_free(&file);
     data_acts_free(&x);
 }
 
@@ -228,7 +231,7 @@ static double worst_of_spans(struct rng *r, const struct text *t)
     const struct attention *a = &t->attn;
     uint32_t group = a->n_heads / a->n_kv_heads;
     float *q = malloc(group * a->head_dim_k * sizeof *q), *out = malloc(group * a->head_dim_v * sizeof *out);
-    float *scratch = aligned_alloc(64, (attend_scratch_floats(a) * sizeof *scratch + 63) / 64 * 64);
+    float *scratch = aligned_alloc(64, (attend_scratch_floats(a->head_dim_v) * sizeof *scratch + 63) / 64 * 64);
     double truth[256], worst = 0;
     for (size_t i = 0; i < sizeof spans / sizeof *spans; i++)
         for (uint32_t h = 0; h < a->n_kv_heads; h++) {

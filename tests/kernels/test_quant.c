@@ -68,7 +68,7 @@ static void test_type(const struct kernels *kernels, int t)
     struct weight w = {.type = places[t].type, .rows = 1, .cols = (uint32_t)n, .mats = 1, .row_bytes = bytes, .mat_bytes = bytes, .data = b};
     int wrong = 0;
     fill(t, b);
-    kernels->row(&w, 0, v);
+    kernels->row[LAYOUT_FILE][w.type](&w, 0, v);
     for (int i = 0; i < BLOCKS; i++) {
         const float *f = v + (size_t)i * traits->block;
         if (hash_of(f, traits->block) == expected[t].block[i].hash)
@@ -91,7 +91,7 @@ static void test_type(const struct kernels *kernels, int t)
     float one[WIDEST];
     wrong = 0;
     for (uint32_t i = 0; i < BLOCKS; i++) {
-        kernels->row(&rows, i, one);
+        kernels->row[LAYOUT_FILE][w.type](&rows, i, one);
         wrong += memcmp(one, v + (size_t)i * traits->block, traits->block * sizeof *one) != 0;
     }
     is_int(wrong, 0, "%s: row by row", traits->name);
@@ -106,7 +106,7 @@ static void test_any_bytes(const struct kernels *kernels, int t)
     struct rng r = {77};
     uint32_t cols = 2 * WIDEST, rows = 8;
     struct weight w = data_weight(&r, places[t].type, rows, cols, 1, 1);
-    struct acts x = data_acts(&r, 2, cols, 1);
+    struct acts x = data_acts(&r, 2, cols, 1, kernels->act_tile);
     uint8_t *b = (uint8_t *)(uintptr_t)w.data;
     float *v = guarded_alloc(cols * sizeof *v), out[2 * 8];
     int numbers = 0;
@@ -119,11 +119,13 @@ static void test_any_bytes(const struct kernels *kernels, int t)
             for (int k = 0; k < 2 && places[t].halves[k] >= 0; k++) /* inf or NaN in every other */
                 b[i + (size_t)places[t].halves[k] + 1] |= rng_below(&r, 2) ? 0x7C : 0;
         for (uint32_t j = 0; j < rows; j++) {
-            kernels->row(&w, j, v);
+            kernels->row[LAYOUT_FILE][w.type](&w, j, v);
             for (uint32_t i = 0; i < cols; i++)
                 numbers += isfinite(v[i]) != 0;
         }
-        kernels->mat[w.type](&w, 0, 0, rows, &x, out, rows);
+        struct weight packed = data_weight_packed(&r, kernels, &w);
+        kernels->mat[packed.layout][w.type](&packed, 0, 0, rows, &x, out, rows);
+        data_weight_free(&packed);
     }
     ok(numbers > 0, "%s: any bytes unfold, scales that are inf or NaN among them", traits->name);
     guarded_free(v, cols * sizeof *v);
