@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "kernels/x86/r16.h"
+#include "kernels/r16.h"
 #include "kernels/x86/x86.h"
 
 enum { TILE = 12, AHEAD = 4096 };

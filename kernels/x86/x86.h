@@ -17,8 +17,4 @@ void x86_init_avx512vnni(struct kernels *k);
 void avx512_init_mat(struct kernels *k);
 void avx512_init_attention(struct kernels *k);
 
-/* r16_pack.c */
-void r16_pack(enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
-size_t r16_packed_bytes(enum quant_type type, uint32_t rows, uint32_t cols);
-
 #endif

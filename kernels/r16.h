@@ -1,8 +1,9 @@
-#ifndef KERNELS_X86_R16_H
-#define KERNELS_X86_R16_H
+#ifndef KERNELS_R16_H
+#define KERNELS_R16_H
 
-/* LAYOUT_R16: a quantized matrix in panels of 16 rows, each panel a stream along K that one core reads linearly. A unit of
- * the stream is 32 weights of 16 rows; for K-quants eight units share a head (the 16 rows' d, dmin), and all their scales
+/* LAYOUT_R16: a quantized matrix in panels of 16 rows, each panel a stream along K that one core reads linearly. One layout
+ * for all instruction sets: a line is one 512-bit register, two of 256, four of 128. A unit of the stream is 32 weights of
+ * 16 rows; for K-quants eight units share a head (the 16 rows' d, dmin), and all their scales
  * come before all their integers.
  *
  * Integers of a unit, as unsigned numbers q + offset: k-group i is k = 4i … 4i + 3 of the 16 rows, 64 bytes, the operand of
@@ -27,6 +28,7 @@
  * Rows beyond the matrix's last are zeros. */
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "gguf/quant.h"
@@ -73,5 +75,10 @@ static inline size_t r16_head_at(const struct r16_form *f, size_t u)
 {
     return u / 8 * (f->head + 8 * (f->scales + f->ints));
 }
+
+/* Rows [row0, row0 + n) of a matrix at dst, from as many rows of a GGUF at src; row0 is a multiple of 16, n too but for the
+ * matrix's last rows. */
+void r16_pack(enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
+size_t r16_packed_bytes(enum quant_type type, uint32_t rows, uint32_t cols);
 
 #endif
