@@ -20,6 +20,8 @@ static const struct {
 } levels[] = {
     {"scalar", always, kernels_init_scalar},
 #if defined(__x86_64__)
+    {"avx2", x86_has_avx2, x86_init_avx2},
+    {"avxvnni", x86_has_avxvnni, x86_init_avxvnni},
     {"avx512vnni", x86_has_avx512vnni, x86_init_avx512vnni},
 #endif
 };

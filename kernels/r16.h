@@ -31,7 +31,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "gguf/quant.h"
+#include "kernels/kernels.h"
 
 struct r16_form {
     uint16_t head, scales, ints; /* bytes; head 0: units stand alone */
@@ -80,5 +80,9 @@ static inline size_t r16_head_at(const struct r16_form *f, size_t u)
  * matrix's last rows. */
 void r16_pack(enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
 size_t r16_packed_bytes(enum quant_type type, uint32_t rows, uint32_t cols);
+/* Row j of a packed matrix as floats: the embedding of a token, where it shares its matrix with the head. */
+void r16_row(const struct weight *w, uint32_t j, float *out);
+/* Lets a table keep a type in this layout, computed by fn. */
+void r16_use(struct kernels *k, enum quant_type type, mat_fn fn);
 
 #endif

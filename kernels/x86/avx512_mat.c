@@ -291,46 +291,6 @@ MAT(mat_iq4_xs, QUANT_IQ4_XS)
 MAT(mat_mxfp4, QUANT_MXFP4)
 #undef MAT
 
-/* --- one row back to floats: the embedding of a token, where it shares its matrix with the head ---------------------------- */
-
-static void row_r16(const struct weight *w, uint32_t j, float *out)
-{
-    enum quant_type type = w->type;
-    const struct r16_form *f = &r16_forms[type];
-    const uint8_t *panel = (const uint8_t *)w->data + j / 16 * r16_panel_bytes(type, w->cols);
-    struct unfolded u;
-    float scale[2][16], min[2][16];
-    uint8_t q[8][64];
-
-    for (uint32_t k = 0; k < w->cols / 32; k++) {
-        switch (type) { /* the unfolding functions want a constant */
-#define CASE(t)                                                                                                  \
-    case t:                                                                                                      \
-        unfold_scales(t, panel + (f->head ? r16_head_at(f, k) : 0), panel + r16_scales_at(f, k), &u);            \
-        unfold_ints(t, panel + r16_ints_at(f, k), u.kg);                                                         \
-        break;
-            CASE(QUANT_Q4_0) CASE(QUANT_Q4_1) CASE(QUANT_Q5_0) CASE(QUANT_Q5_1) CASE(QUANT_Q8_0) CASE(QUANT_Q2_K) CASE(QUANT_Q3_K)
-            CASE(QUANT_Q4_K) CASE(QUANT_Q5_K) CASE(QUANT_Q6_K) CASE(QUANT_IQ4_NL) CASE(QUANT_IQ4_XS) CASE(QUANT_MXFP4)
-#undef CASE
-        default: return;
-        }
-        for (int g = 0; g < 8; g++)
-            _mm512_storeu_si512(q[g], u.kg[g]);
-        for (int h = 0; h < (f->group == 16 ? 2 : 1); h++) {
-            _mm512_storeu_ps(scale[h], u.scale[h]);
-            if (f->has_min)
-                _mm512_storeu_ps(min[h], u.min[h]);
-        }
-        for (uint32_t i = 0; i < 32; i++) {
-            uint32_t h = f->group == 16 ? i / 16 : 0, lane = j % 16;
-            float v = scale[h][lane] * (float)((int)q[i / 4][4 * lane + i % 4] - f->offset);
-            if (f->has_min)
-                v = type == QUANT_Q4_1 || type == QUANT_Q5_1 ? v + min[h][lane] : v - min[h][lane];
-            out[32 * k + i] = v;
-        }
-    }
-}
-
 void avx512_init_mat(struct kernels *k)
 {
     static const mat_fn fns[QUANT_TYPES] = {
@@ -338,14 +298,8 @@ void avx512_init_mat(struct kernels *k)
         [QUANT_Q2_K] = mat_q2_k, [QUANT_Q3_K] = mat_q3_k, [QUANT_Q4_K] = mat_q4_k,   [QUANT_Q5_K] = mat_q5_k,   [QUANT_Q6_K] = mat_q6_k,
         [QUANT_MXFP4] = mat_mxfp4, [QUANT_IQ4_NL] = mat_iq4_nl, [QUANT_IQ4_XS] = mat_iq4_xs,
     };
-    for (int t = 0; t < QUANT_TYPES; t++) {
-        if (!fns[t])
-            continue;
-        k->mat[LAYOUT_R16][t] = fns[t];
-        k->row[LAYOUT_R16][t] = row_r16;
-        k->layout[t] = LAYOUT_R16;
-    }
+    for (int t = 0; t < QUANT_TYPES; t++)
+        if (fns[t])
+            r16_use(k, (enum quant_type)t, fns[t]);
     k->act_tile = TILE;
-    k->packed_bytes = r16_packed_bytes;
-    k->pack = r16_pack;
 }

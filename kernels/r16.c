@@ -1,9 +1,11 @@
-/* Rows of a GGUF into LAYOUT_R16 (r16.h). A row is taken 32 weights at a time as eight words of four bytes, in plain integer
+/* Rows of a GGUF into LAYOUT_R16 (r16.h), and single ones back. A row is taken 32 weights at a time as eight words of four bytes, in plain integer
  * arithmetic on words; word i of a unit then goes to its row's place in line i. Done once, while a model loads, on rows that
  * were just read: it has to keep up with reading, no more. Little-endian, as GGUF and every machine we run on. */
 #include "kernels/r16.h"
 
 #include <string.h>
+
+#include "kernels/fmath.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words of packed integers are little-endian");
 
@@ -11,7 +13,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words of packed integ
 #define INLINE static inline __attribute__((always_inline))
 #define BYTES(x) ((uint32_t)(x) * 0x01010101u)
 
-INLINE uint32_t word(const uint8_t *p)
+static inline uint32_t word(const uint8_t *p)
 {
     uint32_t v;
     memcpy(&v, p, sizeof v);
@@ -251,4 +253,93 @@ void r16_pack(enum quant_type type, const void *src, uint32_t row0, uint32_t n, 
 size_t r16_packed_bytes(enum quant_type type, uint32_t rows, uint32_t cols)
 {
     return (size_t)((rows + 15) / 16) * r16_panel_bytes(type, cols);
+}
+
+/* --- back ----------------------------------------------------------------------------------------------------------------- */
+
+static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+static const int8_t mxfp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+static uint32_t word_of(const uint8_t *line, uint32_t lane)
+{
+    return word(line + 4 * lane);
+}
+
+/* One row's 32 numbers of a unit as they are stored, in eight words. */
+static void stored_words(enum quant_type type, const uint8_t *ints, uint32_t lane, uint32_t v[8])
+{
+    bool two_bits = type == QUANT_Q2_K || type == QUANT_Q3_K, fifth = type == QUANT_Q5_0 || type == QUANT_Q5_1 || type == QUANT_Q5_K;
+    for (int g = 0; g < 8; g++) {
+        if (type == QUANT_Q8_0)
+            v[g] = word_of(ints + 64 * g, lane);
+        else if (two_bits)
+            v[g] = word_of(ints + 64 * (g / 4), lane) >> (2 * (g % 4)) & BYTES(3);
+        else
+            v[g] = word_of(ints + 64 * (g % 4), lane) >> (4 * (g / 4)) & BYTES(15);
+        if (type == QUANT_Q6_K)
+            v[g] |= (word_of(ints + 256 + 64 * (g / 4), lane) >> (2 * (g % 4)) & BYTES(3)) << 4;
+        if (fifth)
+            v[g] |= (word_of(ints + 256, lane) >> g & BYTES(1)) << 4;
+        if (type == QUANT_Q3_K)
+            v[g] |= (word_of(ints + 128, lane) >> g & BYTES(1)) << 2;
+    }
+}
+
+static float half_of(const uint8_t *halves, uint32_t lane)
+{
+    return sc_f16_to_f32((uint16_t)(halves[2 * lane] | halves[2 * lane + 1] << 8));
+}
+
+/* Scale and minimum of one row in a unit's half h. */
+static void scale_and_min(enum quant_type type, const uint8_t *head, const uint8_t *s, uint32_t lane, uint32_t h, float *scale, float *min)
+{
+    uint32_t bits;
+    switch (type) {
+    case QUANT_Q4_1:
+    case QUANT_Q5_1: *min = half_of(s + 32, lane); *scale = half_of(s, lane); break;
+    case QUANT_Q4_K:
+    case QUANT_Q5_K: *min = -(half_of(head + 32, lane) * (float)s[16 + lane]); *scale = half_of(head, lane) * (float)s[lane]; break;
+    case QUANT_Q2_K:
+        *min = -(half_of(head + 32, lane) * (float)(s[16 * h + lane] >> 4));
+        *scale = half_of(head, lane) * (float)(s[16 * h + lane] & 15);
+        break;
+    case QUANT_Q3_K:
+    case QUANT_Q6_K: *scale = half_of(head, lane) * (float)(int8_t)s[16 * h + lane]; break;
+    case QUANT_IQ4_XS: *scale = half_of(head, lane) * (float)(int8_t)s[lane]; break;
+    case QUANT_MXFP4:
+        bits = s[lane] < 2 ? 0x200000u << s[lane] : (uint32_t)(s[lane] - 1) << 23;
+        memcpy(scale, &bits, sizeof *scale);
+        break;
+    default: *scale = half_of(s, lane); break;
+    }
+}
+
+void r16_row(const struct weight *w, uint32_t j, float *out)
+{
+    const struct r16_form *f = &r16_forms[w->type];
+    const uint8_t *panel = (const uint8_t *)w->data + j / 16 * r16_panel_bytes(w->type, w->cols);
+    const int8_t *table = w->type == QUANT_MXFP4 ? mxfp4_values : w->type == QUANT_IQ4_NL || w->type == QUANT_IQ4_XS ? iq4_values : NULL;
+    uint32_t v[8];
+    for (size_t u = 0; u < w->cols / 32; u++, out += 32) {
+        const uint8_t *head = panel + (f->head ? r16_head_at(f, u) : 0);
+        stored_words(w->type, panel + r16_ints_at(f, u), j % 16, v);
+        float scale = 0, min = 0;
+        for (uint32_t i = 0; i < 32; i++) {
+            if (i % f->group == 0)
+                scale_and_min(w->type, head, panel + r16_scales_at(f, u), j % 16, i / 16, &scale, &min);
+            uint32_t stored = v[i / 4] >> (i % 4 * 8) & 0xFF;
+            int q = table ? table[stored] : (int)stored - f->offset;
+            float x = scale * (float)q;
+            out[i] = f->has_min ? x + min : x;
+        }
+    }
+}
+
+void r16_use(struct kernels *k, enum quant_type type, mat_fn fn)
+{
+    k->mat[LAYOUT_R16][type] = fn;
+    k->row[LAYOUT_R16][type] = r16_row;
+    k->layout[type] = LAYOUT_R16;
+    k->packed_bytes = r16_packed_bytes;
+    k->pack = r16_pack;
 }

@@ -1,0 +1,275 @@
+/* Quantizing, norms, activations, softmax, rotary positions and float matrices for AVX2: the scalar versions' arithmetic, the
+ * contract's sixteen lanes in two registers. */
+#include "kernels/x86/avx2_vec.h"
+
+#include <string.h>
+
+#include "kernels/fmath.h"
+#include "kernels/x86/x86.h"
+
+/* Sixteen floats, or the first n of them with zeros behind. */
+struct two {
+    __m256 a, b;
+};
+
+static inline struct two load16(const float *p, uint32_t n)
+{
+    if (n >= 16)
+        return (struct two){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+    return (struct two){_mm256_maskload_ps(p, first8(n)), _mm256_maskload_ps(n > 8 ? p + 8 : p, first8(n > 8 ? n - 8 : 0))};
+}
+
+static inline void store16(float *p, uint32_t n, struct two v)
+{
+    if (n >= 16) {
+        _mm256_storeu_ps(p, v.a);
+        _mm256_storeu_ps(p + 8, v.b);
+        return;
+    }
+    _mm256_maskstore_ps(p, first8(n), v.a);
+    if (n > 8)
+        _mm256_maskstore_ps(p + 8, first8(n - 8), v.b);
+}
+
+/* Lanes below n of v, the others of old. */
+static inline struct two keep(uint32_t n, struct two v, struct two old)
+{
+    if (n >= 16)
+        return v;
+    return (struct two){_mm256_blendv_ps(old.a, v.a, _mm256_castsi256_ps(first8(n))),
+                        _mm256_blendv_ps(old.b, v.b, _mm256_castsi256_ps(first8(n > 8 ? n - 8 : 0)))};
+}
+
+static inline struct two fmadd(struct two x, struct two y, struct two z)
+{
+    return (struct two){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+
+static float largest_of_group(const float *f)
+{
+    /* as integers magnitudes order like floats, with inf and NaN on top */
+    const __m256i magnitude = _mm256_set1_epi32(0x7FFFFFFF);
+    __m256i m = _mm256_setzero_si256();
+    for (int i = 0; i < ACT_GROUP; i += 8)
+        m = _mm256_max_epu32(m, _mm256_and_si256(magnitude, _mm256_loadu_si256((const __m256i *)(f + i))));
+    __m128i t = _mm_max_epu32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+    t = _mm_max_epu32(t, _mm_shuffle_epi32(t, 0x4E));
+    t = _mm_max_epu32(t, _mm_shuffle_epi32(t, 0xB1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(t));
+}
+
+static int32_t sum_of_lanes(__m256i v)
+{
+    __m128i t = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xB1)));
+}
+
+/* The low byte of eight lanes. */
+static inline void store_bytes(int8_t *to, __m256i v)
+{
+    const __m256i pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1,
+                                          -1, -1, -1, -1);
+    __m256i p = _mm256_shuffle_epi8(v, pick);
+    _mm_storel_epi64((__m128i *)to, _mm_unpacklo_epi32(_mm256_castsi256_si128(p), _mm256_extracti128_si256(p, 1)));
+}
+
+static void quantize(struct acts *x, uint32_t r)
+{
+    const float *f = x->f + r * x->f_stride;
+    for (uint32_t g = 0; g < x->k / ACT_GROUP; g++, f += ACT_GROUP) {
+        size_t at = act_at(x, r, g);
+        float amax = largest_of_group(f);
+        float scale = amax < 0x1p-100f ? 0.0f : amax / 127.0f, inverse = amax < 0x1p-100f ? 0.0f : 127.0f / amax;
+        int32_t sum[2];
+        for (int h = 0; h < 2; h++) {
+            __m256i total = _mm256_setzero_si256();
+            for (int i = 16 * h; i < 16 * h + 16; i += 8) {
+                __m256 t = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(f + i), _mm256_set1_ps(inverse)), _mm256_set1_ps(12582912.0f));
+                __m256i q = _mm256_srai_epi32(_mm256_slli_epi32(_mm256_castps_si256(t), 24), 24);
+                store_bytes(x->q + ACT_GROUP * at + i, q);
+                total = _mm256_add_epi32(total, q);
+            }
+            sum[h] = sum_of_lanes(total);
+        }
+        x->scale[at] = scale;
+        x->sum[at] = scale * (float)(sum[0] + sum[1]);
+        x->sum16[2 * at] = scale * (float)sum[0];
+        x->sum16[2 * at + 1] = scale * (float)sum[1];
+        x->isum[2 * at] = sum[0];
+        x->isum[2 * at + 1] = sum[1];
+    }
+}
+
+static void rms_norm(const float *x, const float *w, uint32_t n, float eps, float *out)
+{
+    struct two sum = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (uint32_t i = 0; i < n; i += 16) {
+        struct two v = load16(x + i, n - i);
+        sum = keep(n - i, fmadd(v, v, sum), sum);
+    }
+    __m256 scale = _mm256_set1_ps(1.0f / sqrtf(join8x2(sum.a, sum.b) / (float)n + eps));
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256i m = first8(n - i);
+        __m256 v = _mm256_mul_ps(_mm256_maskload_ps(x + i, m), scale);
+        _mm256_maskstore_ps(out + i, m, _mm256_mul_ps(v, _mm256_maskload_ps(w + i, m)));
+    }
+}
+
+/* x / (1 + e^-y) */
+static inline __m256 gated(__m256 x, __m256 minus_y)
+{
+    return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), exp8(minus_y)));
+}
+
+static void act_mul(enum activation act, float *gate, const float *up, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256i m = first8(n - i);
+        __m256 x = _mm256_maskload_ps(gate + i, m), y;
+        if (act == ACT_SILU) {
+            y = gated(x, negated8(x));
+        } else {
+            __m256 u = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_set1_ps(0.044715f), x), x, _mm256_set1_ps(1.0f));
+            u = _mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(0.797884561f), x), u);
+            y = gated(x, _mm256_mul_ps(_mm256_set1_ps(-2.0f), u));
+        }
+        _mm256_maskstore_ps(gate + i, m, _mm256_mul_ps(y, _mm256_maskload_ps(up + i, m)));
+    }
+}
+
+static void softmax(float *x, uint32_t n)
+{
+    float max = x[0];
+    for (uint32_t i = 1; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    struct two sum = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (uint32_t i = 0; i < n; i += 16) {
+        struct two v = load16(x + i, n - i);
+        v.a = exp8(_mm256_sub_ps(v.a, _mm256_set1_ps(max)));
+        v.b = exp8(_mm256_sub_ps(v.b, _mm256_set1_ps(max)));
+        struct two more = {_mm256_add_ps(sum.a, v.a), _mm256_add_ps(sum.b, v.b)};
+        sum = keep(n - i, more, sum);
+        store16(x + i, n - i, v);
+    }
+    __m256 total = _mm256_set1_ps(join8x2(sum.a, sum.b));
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256i m = first8(n - i);
+        _mm256_maskstore_ps(x + i, m, _mm256_div_ps(_mm256_maskload_ps(x + i, m), total));
+    }
+}
+
+static void rope(float *x, const struct rope *rope_, const float *cos_, const float *sin_)
+{
+    uint32_t half = rope_->n_dims / 2;
+    if (rope_->kind == ROPE_PAIRS) {
+        for (uint32_t i = 0; i < half; i++) {
+            float a = x[2 * i], b = x[2 * i + 1];
+            x[2 * i] = fmaf(a, cos_[i], -(b * sin_[i]));
+            x[2 * i + 1] = fmaf(a, sin_[i], b * cos_[i]);
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < half; i += 8) {
+        __m256i m = first8(half - i);
+        __m256 a = _mm256_maskload_ps(x + i, m), b = _mm256_maskload_ps(x + half + i, m);
+        __m256 c = _mm256_maskload_ps(cos_ + i, m), s = _mm256_maskload_ps(sin_ + i, m);
+        _mm256_maskstore_ps(x + i, m, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
+        _mm256_maskstore_ps(x + half + i, m, _mm256_fmadd_ps(a, s, _mm256_mul_ps(b, c)));
+    }
+}
+
+static float dot_floats(const float *a, const float *b, uint32_t n)
+{
+    struct two sum = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (uint32_t i = 0; i < n; i += 16)
+        sum = keep(n - i, fmadd(load16(a + i, n - i), load16(b + i, n - i), sum), sum);
+    return join8x2(sum.a, sum.b);
+}
+
+/* --- F32, F16, BF16 matrices ----------------------------------------------------------------------------------------------- */
+
+enum { BLOCK_X = 4 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Weights k to k + 16 of a row as floats; the last ones of a row by way of a copy. */
+INLINE struct two wide(enum quant_type type, const uint8_t *row, uint32_t k, uint32_t n)
+{
+    uint16_t tail[16] = {0};
+    if (type == QUANT_F32)
+        return load16((const float *)(const void *)row + k, n);
+    const uint8_t *p = row + 2 * (size_t)k;
+    if (n < 16) {
+        memcpy(tail, p, 2 * n);
+        p = (const uint8_t *)tail;
+    }
+    __m128i a = _mm_loadu_si128((const __m128i *)p), b = _mm_loadu_si128((const __m128i *)(p + 16));
+    if (type == QUANT_F16)
+        return (struct two){_mm256_cvtph_ps(a), _mm256_cvtph_ps(b)};
+    return (struct two){_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(a), 16)),
+                        _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(b), 16))};
+}
+
+/* One weight row against nx activation rows. */
+INLINE void float_row(enum quant_type type, const int nx, const uint8_t *row, const float *x, size_t x_stride, uint32_t cols, float *out,
+                      size_t out_stride)
+{
+    struct two sum[BLOCK_X];
+#pragma GCC unroll 4
+    for (int r = 0; r < nx; r++)
+        sum[r] = (struct two){_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (uint32_t k = 0; k < cols; k += 16) {
+        uint32_t n = cols - k;
+        struct two w = wide(type, row, k, n);
+#pragma GCC unroll 4
+        for (int r = 0; r < nx; r++)
+            sum[r] = keep(n, fmadd(w, load16(x + (size_t)r * x_stride + k, n), sum[r]), sum[r]);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < nx; r++)
+        out[(size_t)r * out_stride] = join8x2(sum[r].a, sum[r].b);
+}
+
+INLINE void mat_float(enum quant_type type, const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
+                      size_t out_stride)
+{
+    const uint8_t *base = (const uint8_t *)w->data + mat * w->mat_bytes;
+    for (uint32_t j = row0; j < row1; j++)
+        for (uint32_t r = 0; r < x->rows;) {
+            const float *f = x->f + r * x->f_stride;
+            float *o = out + r * out_stride + j;
+            if (x->rows - r >= BLOCK_X) {
+                float_row(type, BLOCK_X, base + j * w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
+                r += BLOCK_X;
+            } else {
+                float_row(type, 1, base + j * w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
+                r++;
+            }
+        }
+}
+
+#define MAT(name, type)                                                                                                             \
+    static void name(const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out, size_t stride) \
+    {                                                                                                                               \
+        mat_float(type, w, mat, row0, row1, x, out, stride);                                                                        \
+    }
+MAT(mat_f32, QUANT_F32)
+MAT(mat_f16, QUANT_F16)
+MAT(mat_bf16, QUANT_BF16)
+#undef MAT
+
+void x86_init_avx2(struct kernels *k)
+{
+    k->quantize = quantize;
+    k->rms_norm = rms_norm;
+    k->act_mul = act_mul;
+    k->softmax = softmax;
+    k->rope = rope;
+    k->dot = dot_floats;
+    k->mat[LAYOUT_FILE][QUANT_F32] = mat_f32;
+    k->mat[LAYOUT_FILE][QUANT_F16] = mat_f16;
+    k->mat[LAYOUT_FILE][QUANT_BF16] = mat_bf16;
+    avx2_init_mat(k);
+    avx2_init_attention(k);
+}
