@@ -6,6 +6,8 @@
 #include "kernels/scalar/scalar.h"
 #if defined(__x86_64__)
 #include "kernels/x86/x86.h"
+#elif defined(__aarch64__)
+#include "kernels/arm/arm.h"
 #endif
 
 static bool always(void)
@@ -23,6 +25,10 @@ static const struct {
     {"avx2", x86_has_avx2, x86_init_avx2},
     {"avxvnni", x86_has_avxvnni, x86_init_avxvnni},
     {"avx512vnni", x86_has_avx512vnni, x86_init_avx512vnni},
+#elif defined(__aarch64__)
+    {"neon", arm_has_neon, arm_init_neon},
+    {"dotprod", arm_has_dotprod, arm_init_dotprod},
+    {"i8mm", arm_has_i8mm, arm_init_i8mm},
 #endif
 };
 

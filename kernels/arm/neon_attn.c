@@ -1,0 +1,216 @@
+/* Attention for NEON. A block's 32 positions are eight registers of scores; a dimension of K is loaded (and widened) once for up to
+ * HEADS heads of the group. Values: DIMS dimensions of the heads' sums stay in registers over a whole tile. */
+#include "kernels/arm/neon_vec.h"
+
+#include "kernels/arm/arm.h"
+#include "kernels/fmath.h"
+
+enum { HEADS = 2, DIMS = 32, VECS = DIMS / 4, SCORES = KV_BLOCK / 4 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE const uint8_t *block_head(const struct attend_job *job, const struct kv_layout *l, uint32_t pos)
+{
+    return (const uint8_t *)job->kv->base + job->table[pos / KV_BLOCK] * job->kv->block_bytes + job->kv_head * l->head_bytes;
+}
+
+/* Four stored numbers as floats. */
+INLINE float32x4_t load4(enum kv_type type, const uint8_t *p, size_t at)
+{
+    if (type == KV_F32)
+        return vld1q_f32((const float *)(const void *)(p + 4 * at));
+    if (type == KV_F16)
+        return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p + 2 * at)));
+    uint32_t four;
+    memcpy(&four, p + at, sizeof four);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four)))));
+}
+
+/* q . K of `heads` heads for the 32 positions of one block. */
+INLINE void scores_of_block(enum kv_type type, const int heads, const struct attend_job *job, const struct kv_layout *l, const uint8_t *head,
+                            const float *q, float *s)
+{
+    uint32_t dk = job->attn->head_dim_k;
+    float32x4_t acc[HEADS][SCORES], part[HEADS][SCORES];
+    for (int h = 0; h < heads; h++)
+        for (int i = 0; i < SCORES; i++)
+            acc[h][i] = vdupq_n_f32(0);
+    for (uint32_t d0 = 0; d0 < dk; d0 += 32) {
+        uint32_t d1 = d0 + 32 < dk ? d0 + 32 : dk;
+        for (int h = 0; h < heads; h++)
+            for (int i = 0; i < SCORES; i++)
+                part[h][i] = type == KV_Q8_0 ? vdupq_n_f32(0) : acc[h][i];
+        for (uint32_t d = d0; d < d1; d++) {
+#pragma GCC unroll 8
+            for (int i = 0; i < SCORES; i++) {
+                float32x4_t k = load4(type, head + l->k, d * KV_BLOCK + 4 * (size_t)i);
+#pragma GCC unroll 2
+                for (int h = 0; h < heads; h++)
+                    part[h][i] = vfmaq_f32(part[h][i], vdupq_n_f32(q[(uint32_t)h * dk + d]), k);
+            }
+        }
+        for (int i = 0; i < SCORES; i++) {
+            float32x4_t scale = type == KV_Q8_0 ? load4(KV_F16, head + l->k_scale, d0 + 4 * (size_t)i) : vdupq_n_f32(0); /* 32 to a group */
+            for (int h = 0; h < heads; h++)
+                acc[h][i] = type == KV_Q8_0 ? vfmaq_f32(acc[h][i], part[h][i], scale) : part[h][i];
+        }
+    }
+    for (int h = 0; h < heads; h++)
+        for (int i = 0; i < SCORES; i++)
+            vst1q_f32(s + h * ATTENTION_TILE + 4 * i, acc[h][i]);
+}
+
+/* The lanes of positions [p, p + 4) that lie in [from, to]. */
+static inline uint32x4_t lanes_between(uint32_t p, uint32_t from, uint32_t to)
+{
+    static const uint32_t lane[4] = {0, 1, 2, 3};
+    uint32x4_t at = vaddq_u32(vdupq_n_u32(p), vld1q_u32(lane));
+    return vandq_u32(vcgeq_u32(at, vdupq_n_u32(from)), vcleq_u32(at, vdupq_n_u32(to)));
+}
+
+/* Scores of one head in s (by position within the tile) become weights; outside [from, to] zeros. */
+static void weights_of_tile(const struct attention *a, float *s, uint32_t from, uint32_t to, float *ret_m, float *ret_l)
+{
+    uint32_t tile = from / ATTENTION_TILE * ATTENTION_TILE, first = from / 16 * 16;
+    const float32x4_t scale = vdupq_n_f32(a->scale), cap = vdupq_n_f32(a->softcap), lowest = vdupq_n_f32(-INFINITY);
+    float32x4_t max = lowest, sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (uint32_t p = first; p <= to; p += 4) {
+        float32x4_t v = vmulq_f32(vld1q_f32(s + p - tile), scale);
+        if (a->softcap != 0)
+            v = vmulq_f32(cap, tanh4(vdivq_f32(v, cap)));
+        vst1q_f32(s + p - tile, v);
+        v = vbslq_f32(lanes_between(p, from, to), v, lowest);
+        max = vbslq_f32(vcgtq_f32(v, max), v, max); /* what is no number is passed over */
+    }
+    float m = vmaxvq_f32(max);
+    for (uint32_t p = first; p <= to; p += 16)
+        for (uint32_t i = 0; i < 4; i++) {
+            uint32_t at = p + 4 * i;
+            float32x4_t e = exp4(vsubq_f32(vld1q_f32(s + at - tile), vdupq_n_f32(m)));
+            e = vreinterpretq_f32_u32(vandq_u32(lanes_between(at, from, to), vreinterpretq_u32_f32(e)));
+            sum[i] = vaddq_f32(sum[i], e);
+            vst1q_f32(s + at - tile, e);
+        }
+    *ret_m = m;
+    *ret_l = join4x4(sum);
+}
+
+/* o = sum of weight * V over [from, to], for `heads` heads and n (at most DIMS) dimensions from d0 on. */
+INLINE void values_of_tile(enum kv_type type, const int heads, const int vecs, const struct attend_job *job, const struct kv_layout *l, uint32_t d0,
+                           uint32_t n, uint32_t from, uint32_t to, const float *s, float *o)
+{
+    uint32_t dv = job->attn->head_dim_v, tile = from / ATTENTION_TILE * ATTENTION_TILE;
+    float32x4_t acc[HEADS][VECS];
+    for (int h = 0; h < heads; h++)
+        for (int i = 0; i < vecs; i++)
+            acc[h][i] = vdupq_n_f32(0);
+    for (uint32_t p = from; p <= to; p++) {
+        const uint8_t *head = block_head(job, l, p), *values = head + l->v;
+        size_t at = (size_t)(p % KV_BLOCK) * dv + d0;
+        float32x4_t w[HEADS];
+        float scale = 1;
+        if (type == KV_Q8_0) { /* DIMS is one scale group */
+            uint16_t half;
+            memcpy(&half, head + l->v_scale + 2 * ((p % KV_BLOCK) * l->v_groups + d0 / 32), sizeof half);
+            scale = sc_f16_to_f32(half);
+        }
+        for (int h = 0; h < heads; h++) {
+            float weight = s[h * ATTENTION_TILE + (int)(p - tile)];
+            w[h] = vdupq_n_f32(type == KV_Q8_0 ? weight * scale : weight);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < vecs; i++) {
+            float32x4_t v = load4(type, values, at + 4 * (size_t)i); /* past the head's end: within the block's bytes, cut below */
+#pragma GCC unroll 2
+            for (int h = 0; h < heads; h++)
+                acc[h][i] = vfmaq_f32(acc[h][i], w[h], v);
+        }
+    }
+    for (int h = 0; h < heads; h++) {
+        float all[DIMS];
+        for (int i = 0; i < vecs; i++)
+            vst1q_f32(all + 4 * i, acc[h][i]);
+        memcpy(o + (size_t)h * dv + d0, all, n * sizeof *o);
+    }
+}
+
+INLINE void values_of_heads(enum kv_type type, const int heads, const struct attend_job *job, const struct kv_layout *l, uint32_t from, uint32_t to,
+                            const float *s, float *o)
+{
+    uint32_t dv = job->attn->head_dim_v;
+    for (uint32_t d = 0; d < dv; d += DIMS) {
+        uint32_t n = dv - d < DIMS ? dv - d : DIMS;
+        if (n > 16)
+            values_of_tile(type, heads, VECS, job, l, d, n, from, to, s, o);
+        else
+            values_of_tile(type, heads, VECS / 2, job, l, d, n, from, to, s, o);
+    }
+}
+
+/* Joins a tile's result to what came before. */
+static void join_tile(uint32_t dv, float tile_m, float tile_l, const float *o, float *m, float *l, float *out)
+{
+    float both = *m > tile_m ? *m : tile_m, old = sc_expf(*m - both), new = sc_expf(tile_m - both);
+    *l = fmaf(*l, old, tile_l * new);
+    for (uint32_t d = 0; d < dv; d++)
+        out[d] = fmaf(out[d], old, o[d] * new);
+    *m = both;
+}
+
+INLINE void attend_heads(enum kv_type type, const int heads, const struct attend_job *job, const struct kv_layout *lay, const float *q, float *out)
+{
+    const struct attention *a = job->attn;
+    uint32_t dv = a->head_dim_v;
+    float *s = job->scratch, *o = s + HEADS * ATTENTION_TILE, m[HEADS], l[HEADS];
+
+    for (int h = 0; h < heads; h++) {
+        m[h] = -INFINITY;
+        l[h] = 0;
+    }
+    memset(out, 0, (size_t)heads * dv * sizeof *out);
+    for (uint32_t from = job->first; from <= job->last;) {
+        uint32_t tile = from / ATTENTION_TILE * ATTENTION_TILE, to = tile + ATTENTION_TILE - 1;
+        to = to < job->last ? to : job->last;
+        for (uint32_t p = from / KV_BLOCK * KV_BLOCK; p <= to; p += KV_BLOCK)
+            scores_of_block(type, heads, job, lay, block_head(job, lay, p), q, s + (p - tile));
+        float tile_m[HEADS], tile_l[HEADS];
+        for (int h = 0; h < heads; h++)
+            weights_of_tile(a, s + h * ATTENTION_TILE, from, to, &tile_m[h], &tile_l[h]);
+        values_of_heads(type, heads, job, lay, from, to, s, o);
+        for (int h = 0; h < heads; h++)
+            join_tile(dv, tile_m[h], tile_l[h], o + (size_t)h * dv, &m[h], &l[h], out + (size_t)h * dv);
+        from = to + 1;
+    }
+    for (int h = 0; h < heads; h++)
+        for (uint32_t d = 0; d < dv; d++)
+            out[(size_t)h * dv + d] /= l[h];
+}
+
+INLINE void attend_type(enum kv_type type, const struct attend_job *job)
+{
+    const struct attention *a = job->attn;
+    struct kv_layout l = kv_layout_of(a, type);
+    uint32_t heads = a->n_heads / a->n_kv_heads;
+    for (uint32_t h = 0; h < heads; h += HEADS) {
+        const float *q = job->q + (size_t)h * a->head_dim_k;
+        float *out = job->out + (size_t)h * a->head_dim_v;
+        if (heads - h == 1)
+            attend_heads(type, 1, job, &l, q, out);
+        else
+            attend_heads(type, 2, job, &l, q, out);
+    }
+}
+
+static void attend(const struct attend_job *job)
+{
+    switch (job->kv->type) {
+    case KV_F32: attend_type(KV_F32, job); break;
+    case KV_F16: attend_type(KV_F16, job); break;
+    default: attend_type(KV_Q8_0, job); break;
+    }
+}
+
+void neon_init_attention(struct kernels *k)
+{
+    k->attend = attend;
+}

@@ -1,0 +1,218 @@
+/* Quantizing, norms, activations, softmax, rotary positions and float matrices for NEON: the scalar versions' arithmetic, the
+ * contract's sixteen lanes in four registers. Lanes behind the end of a row hold zeros: they add +0 to sums that are never -0
+ * there, which changes nothing. */
+#include "kernels/arm/neon_vec.h"
+
+#include "kernels/arm/arm.h"
+#include "kernels/fmath.h"
+
+static void quantize(struct acts *x, uint32_t r)
+{
+    const float *f = x->f + r * x->f_stride;
+    for (uint32_t g = 0; g < x->k / ACT_GROUP; g++, f += ACT_GROUP) {
+        size_t at = act_at(x, r, g);
+        /* as integers magnitudes order like floats, with inf and NaN on top */
+        uint32x4_t m = vdupq_n_u32(0);
+        for (int i = 0; i < ACT_GROUP; i += 4)
+            m = vmaxq_u32(m, vandq_u32(vdupq_n_u32(0x7FFFFFFF), vreinterpretq_u32_f32(vld1q_f32(f + i))));
+        uint32_t bits = vmaxvq_u32(m);
+        float amax;
+        memcpy(&amax, &bits, sizeof amax);
+        float scale = amax < 0x1p-100f ? 0.0f : amax / 127.0f, inverse = amax < 0x1p-100f ? 0.0f : 127.0f / amax;
+        int32_t sum[2];
+        for (int h = 0; h < 2; h++) {
+            int8_t *q = x->q + ACT_GROUP * at + 16 * h;
+            for (int i = 0; i < 16; i += 4) {
+                float32x4_t t = vaddq_f32(vmulq_f32(vld1q_f32(f + 16 * h + i), vdupq_n_f32(inverse)), vdupq_n_f32(12582912.0f));
+                uint16x4_t narrow = vmovn_u32(vreinterpretq_u32_f32(t));
+                uint8x8_t bytes = vmovn_u16(vcombine_u16(narrow, narrow));
+                vst1_lane_u32((uint32_t *)(void *)(q + i), vreinterpret_u32_u8(bytes), 0);
+            }
+            sum[h] = vaddlvq_s8(vld1q_s8(q));
+        }
+        x->scale[at] = scale;
+        x->sum[at] = scale * (float)(sum[0] + sum[1]);
+        x->sum16[2 * at] = scale * (float)sum[0];
+        x->sum16[2 * at + 1] = scale * (float)sum[1];
+        x->isum[2 * at] = sum[0];
+        x->isum[2 * at + 1] = sum[1];
+    }
+}
+
+static void rms_norm(const float *x, const float *w, uint32_t n, float eps, float *out)
+{
+    float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (uint32_t i = 0; i < n; i += 16) {
+        float32x4x4_t v = load16(x + i, n - i);
+        for (int j = 0; j < 4; j++)
+            sum[j] = vfmaq_f32(sum[j], v.val[j], v.val[j]);
+    }
+    float32x4_t scale = vdupq_n_f32(1.0f / sqrtf(join4x4(sum) / (float)n + eps));
+    for (uint32_t i = 0; i < n; i += 16) {
+        float32x4x4_t v = load16(x + i, n - i), g = load16(w + i, n - i);
+        for (int j = 0; j < 4; j++)
+            v.val[j] = vmulq_f32(vmulq_f32(v.val[j], scale), g.val[j]);
+        store16(out + i, n - i, v);
+    }
+}
+
+/* x / (1 + e^-y) */
+static inline float32x4_t gated(float32x4_t x, float32x4_t minus_y)
+{
+    return vdivq_f32(x, vaddq_f32(vdupq_n_f32(1.0f), exp4(minus_y)));
+}
+
+static inline float32x4_t activated(enum activation act, float32x4_t x)
+{
+    if (act == ACT_SILU)
+        return gated(x, vnegq_f32(x));
+    float32x4_t u = vfmaq_f32(vdupq_n_f32(1.0f), vmulq_f32(vdupq_n_f32(0.044715f), x), x);
+    u = vmulq_f32(vmulq_f32(vdupq_n_f32(0.797884561f), x), u);
+    return gated(x, vmulq_f32(vdupq_n_f32(-2.0f), u));
+}
+
+static void act_mul(enum activation act, float *gate, const float *up, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 16) {
+        float32x4x4_t g = load16(gate + i, n - i), u = load16(up + i, n - i);
+        for (int j = 0; j < 4; j++)
+            g.val[j] = vmulq_f32(activated(act, g.val[j]), u.val[j]);
+        store16(gate + i, n - i, g);
+    }
+}
+
+static void softmax(float *x, uint32_t n)
+{
+    float max = x[0];
+    for (uint32_t i = 1; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (uint32_t i = 0; i < n; i += 16) {
+        float32x4x4_t v = load16(x + i, n - i);
+        for (int j = 0; j < 4; j++)
+            v.val[j] = exp4(vsubq_f32(v.val[j], vdupq_n_f32(max)));
+        store16(x + i, n - i, v);
+        v = load16(x + i, n - i); /* again: zeros behind the end */
+        for (int j = 0; j < 4; j++)
+            sum[j] = vaddq_f32(sum[j], v.val[j]);
+    }
+    float32x4_t total = vdupq_n_f32(join4x4(sum));
+    for (uint32_t i = 0; i < n; i += 16) {
+        float32x4x4_t v = load16(x + i, n - i);
+        for (int j = 0; j < 4; j++)
+            v.val[j] = vdivq_f32(v.val[j], total);
+        store16(x + i, n - i, v);
+    }
+}
+
+/* fma is in the base instruction set here: the compiler makes vectors of this. */
+static void rope(float *x, const struct rope *rope_, const float *cos_, const float *sin_)
+{
+    uint32_t half = rope_->n_dims / 2;
+    uint32_t step = rope_->kind == ROPE_PAIRS ? 2 : 1, apart = rope_->kind == ROPE_PAIRS ? 1 : half;
+    for (uint32_t i = 0; i < half; i++) {
+        float a = x[i * step], b = x[i * step + apart];
+        x[i * step] = fmaf(a, cos_[i], -(b * sin_[i]));
+        x[i * step + apart] = fmaf(a, sin_[i], b * cos_[i]);
+    }
+}
+
+static float dot_floats(const float *a, const float *b, uint32_t n)
+{
+    float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (uint32_t i = 0; i < n; i += 16) {
+        float32x4x4_t v = load16(a + i, n - i), w = load16(b + i, n - i);
+        for (int j = 0; j < 4; j++)
+            sum[j] = vfmaq_f32(sum[j], v.val[j], w.val[j]);
+    }
+    return join4x4(sum);
+}
+
+/* --- F32, F16, BF16 matrices ----------------------------------------------------------------------------------------------- */
+
+enum { BLOCK_X = 4 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Weights k to k + 16 of a row as floats; the last ones of a row by way of a copy. */
+INLINE float32x4x4_t wide(enum quant_type type, const uint8_t *row, uint32_t k, uint32_t n)
+{
+    uint16_t h[16] = {0};
+    float32x4x4_t v;
+    if (type == QUANT_F32) {
+        float f[16] = {0};
+        memcpy(f, row + 4 * (size_t)k, 4 * (size_t)(n < 16 ? n : 16));
+        return load16(f, 16);
+    }
+    memcpy(h, row + 2 * (size_t)k, 2 * (size_t)(n < 16 ? n : 16));
+    for (int j = 0; j < 4; j++) {
+        uint16x4_t four = vld1_u16(h + 4 * j);
+        v.val[j] = type == QUANT_F16 ? vcvt_f32_f16(vreinterpret_f16_u16(four)) : vreinterpretq_f32_u32(vshll_n_u16(four, 16));
+    }
+    return v;
+}
+
+/* One weight row against nx activation rows. */
+INLINE void float_row(enum quant_type type, const int nx, const uint8_t *row, const float *x, size_t x_stride, uint32_t cols, float *out,
+                      size_t out_stride)
+{
+    float32x4_t sum[BLOCK_X][4];
+    for (int r = 0; r < nx; r++)
+        for (int j = 0; j < 4; j++)
+            sum[r][j] = vdupq_n_f32(0);
+    for (uint32_t k = 0; k < cols; k += 16) {
+        float32x4x4_t w = wide(type, row, k, cols - k);
+#pragma GCC unroll 4
+        for (int r = 0; r < nx; r++) {
+            float32x4x4_t v = load16(x + (size_t)r * x_stride + k, cols - k);
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++)
+                sum[r][j] = vfmaq_f32(sum[r][j], w.val[j], v.val[j]);
+        }
+    }
+    for (int r = 0; r < nx; r++)
+        out[(size_t)r * out_stride] = join4x4(sum[r]);
+}
+
+INLINE void mat_float(enum quant_type type, const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
+                      size_t out_stride)
+{
+    const uint8_t *base = (const uint8_t *)w->data + mat * w->mat_bytes;
+    for (uint32_t j = row0; j < row1; j++)
+        for (uint32_t r = 0; r < x->rows;) {
+            const float *f = x->f + r * x->f_stride;
+            float *o = out + r * out_stride + j;
+            if (x->rows - r >= BLOCK_X) {
+                float_row(type, BLOCK_X, base + j * w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
+                r += BLOCK_X;
+            } else {
+                float_row(type, 1, base + j * w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
+                r++;
+            }
+        }
+}
+
+#define MAT(name, type)                                                                                                             \
+    static void name(const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out, size_t stride) \
+    {                                                                                                                               \
+        mat_float(type, w, mat, row0, row1, x, out, stride);                                                                        \
+    }
+MAT(mat_f32, QUANT_F32)
+MAT(mat_f16, QUANT_F16)
+MAT(mat_bf16, QUANT_BF16)
+#undef MAT
+
+void arm_init_neon(struct kernels *k)
+{
+    k->quantize = quantize;
+    k->rms_norm = rms_norm;
+    k->act_mul = act_mul;
+    k->softmax = softmax;
+    k->rope = rope;
+    k->dot = dot_floats;
+    k->mat[LAYOUT_FILE][QUANT_F32] = mat_f32;
+    k->mat[LAYOUT_FILE][QUANT_F16] = mat_f16;
+    k->mat[LAYOUT_FILE][QUANT_BF16] = mat_bf16;
+    neon_init_mat(k);
+    neon_init_attention(k);
+}
