@@ -7,17 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "text/tok.h"
 
 #define SPACE "\xE2\x96\x81"
 enum { SPACE_NAME = 0xE29681 };
 
-/* The width of a character by its first byte; no more than there is. Text need not be UTF-8. */
+/* A byte that begins no character is one of its own. */
 static size_t char_width(const char *s, size_t len)
 {
-    static const unsigned char widths[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4};
-    size_t width = widths[(unsigned char)*s >> 4];
-    return width < len ? width : len;
+    size_t width = utf8_len(s, len);
+    return width ? width : 1;
 }
 
 static uint32_t char_name(const char *s, size_t width)
