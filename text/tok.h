@@ -22,9 +22,9 @@ enum {
     TOK_MAX_VOCAB_BYTES = 256 << 20, /* all spellings together */
     TOK_MAX_TRIE_NODES = 1 << 22,    /* 37 MB */
     TOK_MAX_SPECIAL_NODES = 1 << 20,
-    TOK_MAX_STEPS = 6,        /* patterns that one pre-tokenizer applies in turn */
-    TOK_MAX_LIST = 1u << 30,  /* ids in one token_list */
-    TOK_SHORT = 24,           /* words of up to so many bytes are remembered within one call */
+    TOK_MAX_STEPS = 6,       /* patterns that one pre-tokenizer applies in turn */
+    TOK_MAX_LIST = 1u << 30, /* ids in one token_list */
+    TOK_SHORT = 24,          /* words of up to so many bytes are remembered within one call */
     TOK_NONE = UINT32_MAX,
 };
 
@@ -198,13 +198,13 @@ struct tokenizer {
     struct trie specials; /* backward, linked */
     bool any_user;
 
-    struct joins joins;      /* SPM, BPE */
+    struct joins joins;        /* SPM, BPE */
     const struct pre_row *pre; /* BPE */
     struct splitter splitter;
     struct merges merges;
-    int32_t byte_ids[256];   /* BPE: a byte's own token; SPM and raw BPE: its <0xXX> token */
-    unsigned char *classes;  /* UNICODE_BMP of them */
-    uint32_t *ranks;         /* SPM: tokens by falling score, TOK_NONE for those never merged to */
+    int32_t byte_ids[256];  /* BPE: a byte's own token; SPM and raw BPE: its <0xXX> token */
+    unsigned char *classes; /* UNICODE_BMP of them */
+    uint32_t *ranks;        /* SPM: tokens by falling score, TOK_NONE for those never merged to */
 
     struct trie words; /* unigram, RWKV */
     float unknown_score;

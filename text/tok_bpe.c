@@ -138,8 +138,8 @@ int bpe_init(struct tokenizer *t, const struct gguf *g, struct err *err)
     for (unsigned byte = 0; byte < 256; byte++) {
         static const char hex[] = "0123456789ABCDEF";
         char name[6] = {'<', '0', 'x', hex[byte >> 4], hex[byte & 15], '>'}, c[2];
-        t->byte_ids[byte] = t->pre->flags & PRE_RAW ? find_plain(t, name, sizeof name)
-                                                    : find_plain(t, c, byte_char((unsigned char)byte, c));
+        t->byte_ids[byte] =
+            t->pre->flags & PRE_RAW ? find_plain(t, name, sizeof name) : find_plain(t, c, byte_char((unsigned char)byte, c));
     }
     return load_merges(t, g, err) == 0 ? splitter_init(&t->splitter, t->pre, err) : -1;
 }

@@ -8,9 +8,29 @@
 
 /* What is known of a spelling. */
 static const char *const end_words[] = {
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>", "<|endoftext|>", "</s>",
-    "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>",
-    "<｜end▁of▁sentence｜>", "[e~[", NULL,
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<｜end▁of▁sentence｜>",
+    "[e~[",
+    NULL,
 };
 
 static const struct {
@@ -20,11 +40,14 @@ static const struct {
 } roles[] = {
     {"tokenizer.ggml.eot_token_id", true, {NULL}}, /* its spellings are all among end_words */
     {"tokenizer.ggml.eom_token_id", true, {NULL}},
-    {"tokenizer.ggml.fim_pre_token_id", false,
+    {"tokenizer.ggml.fim_pre_token_id",
+     false,
      {"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>", "<|code_prefix|>", "<|prefix|>"}},
-    {"tokenizer.ggml.fim_suf_token_id", false,
+    {"tokenizer.ggml.fim_suf_token_id",
+     false,
      {"<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>"}},
-    {"tokenizer.ggml.fim_mid_token_id", false,
+    {"tokenizer.ggml.fim_mid_token_id",
+     false,
      {"<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>"}},
     {"tokenizer.ggml.fim_pad_token_id", true, {"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"}},
     {"tokenizer.ggml.fim_rep_token_id", true, {"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"}},
@@ -154,7 +177,8 @@ int roles_init(struct tokenizer *t, const struct gguf *g, struct err *err)
 {
     if (!(t->ends = mem_new(t->vocab.n / 8 + 1, 1, err)))
         return -1;
-    if (load_id(t, g, "tokenizer.ggml.bos_token_id", &t->bos, err) != 0 || load_id(t, g, "tokenizer.ggml.eos_token_id", &t->eos, err) != 0 ||
+    if (load_id(t, g, "tokenizer.ggml.bos_token_id", &t->bos, err) != 0 ||
+        load_id(t, g, "tokenizer.ggml.eos_token_id", &t->eos, err) != 0 ||
         load_id(t, g, "tokenizer.ggml.unknown_token_id", &t->unk, err) != 0 || load_roles(t, g, err) != 0)
         return -1;
     for (size_t i = 0; end_words[i]; i++) {

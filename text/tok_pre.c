@@ -7,7 +7,10 @@
  * loops are over single characters or possessive, and what could look at one run again and again is fenced. */
 #include <string.h>
 
+#include "base/strbuf.h"
 #include "text/tok.h"
+
+enum { KNOWN_MAX = 360 };
 
 /* Sets of classes, for use inside []. */
 #define N "0-9\\x81"
@@ -169,22 +172,17 @@ static bool has_name(const char *names, const char *name, size_t len)
 
 const struct pre_row *pre_find(const char *name, size_t len, struct err *err)
 {
-    char shown[64], known[400];
-    size_t used = 0;
+    char shown[64];
+    struct strbuf known;
 
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (has_name(rows[i].names, name, len))
             return &rows[i];
-    known[0] = '\0';
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        size_t n = strlen(rows[i].names);
-        if (used + n + 2 > sizeof known)
-            break;
-        memcpy(known + used, " ", 1);
-        memcpy(known + used + 1, rows[i].names, n + 1);
-        used += n + 1;
-    }
+    strbuf_init(&known, KNOWN_MAX); /* an error holds only so much: those that do not fit are "and others" */
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && !known.failed; i++)
+        strbuf_printf(&known, " %s", rows[i].names);
     err_set(err, ERR_UNSUPPORTED, "tokenizer.ggml.pre \"%s\" is not known; known are:%s, and others",
-            err_printable(shown, sizeof shown, name, len), known);
+            err_printable(shown, sizeof shown, name, len), strbuf_str(&known));
+    strbuf_fini(&known);
     return NULL;
 }

@@ -113,15 +113,16 @@ static uint32_t find_merge(const struct tokenizer *t, const char *text, const st
     return *ret_result >= 0 ? t->ranks[*ret_result] : TOK_NONE;
 }
 
+/* A character that is no token: its bytes' tokens, or one unknown token where they are not all there. */
 static int emit_bytes(struct encoder *e, const char *s, size_t len)
 {
-    for (size_t i = 0; i < len; i++) {
-        int32_t id = e->t->byte_ids[(unsigned char)s[i]];
-        if (id < 0)
-            id = e->t->unk;
-        if (id >= 0 && emit(e, id) != 0)
+    const struct tokenizer *t = e->t;
+    for (size_t i = 0; i < len; i++)
+        if (t->byte_ids[(unsigned char)s[i]] < 0)
+            return t->unk >= 0 ? emit(e, t->unk) : 0;
+    for (size_t i = 0; i < len; i++)
+        if (emit(e, t->byte_ids[(unsigned char)s[i]]) != 0)
             return -1;
-    }
     return 0;
 }
 

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/strbuf.h"
 #include "text/tok.h"
+
+enum { KNOWN_MAX = 1024 };
 
 /* One row a value of tokenizer.ggml.model: what holds where the file says nothing. Ids that the vocabulary does not have
  * are dropped. */
@@ -15,7 +18,14 @@ static const struct model_row {
     bool add_bos, add_eos, add_space_prefix, escape_spaces, scores;
     const char *pre; /* NULL: the file names it */
 } models[] = {
-    {.name = "llama", .model = TOK_SPM, .bos = 1, .eos = 2, .add_bos = true, .add_space_prefix = true, .escape_spaces = true, .scores = true},
+    {.name = "llama",
+     .model = TOK_SPM,
+     .bos = 1,
+     .eos = 2,
+     .add_bos = true,
+     .add_space_prefix = true,
+     .escape_spaces = true,
+     .scores = true},
     {.name = "gpt2", .model = TOK_BPE, .bos = -1, .eos = -1, .unk = -1},
     {.name = "gemma4", .model = TOK_BPE, .bos = -1, .eos = -1, .unk = -1, .pre = "gemma4"},
     {.name = "t5", .model = TOK_UNIGRAM, .bos = -1, .eos = 1, .unk = 2, .add_eos = true, .escape_spaces = true, .scores = true},
@@ -25,19 +35,22 @@ static const struct model_row {
 static const struct model_row *find_model(const struct gguf *g, struct err *err)
 {
     struct gguf_str name;
-    char shown[64], known[128] = "";
+    char shown[64];
+    struct strbuf known;
     int found = gguf_get_str(g, "tokenizer.ggml.model", &name, err);
     if (found == 0)
         err_set(err, ERR_INPUT, "no vocabulary: tokenizer.ggml.model is missing");
     if (found <= 0)
         return NULL;
-    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
         if (strlen(models[i].name) == name.len && memcmp(models[i].name, name.s, name.len) == 0)
             return &models[i];
-        strcat(strcat(known, " "), models[i].name);
-    }
+    strbuf_init(&known, KNOWN_MAX);
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+        strbuf_printf(&known, " %s", models[i].name);
     err_set(err, ERR_UNSUPPORTED, "tokenizer.ggml.model \"%s\" is not known; known are:%s",
-            err_printable(shown, sizeof shown, name.s, name.len), known);
+            err_printable(shown, sizeof shown, name.s, name.len), strbuf_str(&known));
+    strbuf_fini(&known);
     return NULL;
 }
 

@@ -28,18 +28,37 @@ static uint32_t next_random(void)
 }
 
 static const char *const prose[] = {
-    "the", "of", "model", "a", "pipeline", "layer", "tokens", "is", "which", "computes", "stage", "quickly", "and", "memory", "network",
-    "it's", "don't", "however", "understanding", "machines", "42", "in", "1984", "between", "coordinator", "worker,", "answer.", "(see",
-    "above)", "\"quoted\"", "Paris", "language", "to", "be", "or", "not", "unless", "activations", "travel", "from", "one", "another",
+    "the",           "of",          "model",      "a",     "pipeline", "layer",   "tokens",      "is",      "which",
+    "computes",      "stage",       "quickly",    "and",   "memory",   "network", "it's",        "don't",   "however",
+    "understanding", "machines",    "42",         "in",    "1984",     "between", "coordinator", "worker,", "answer.",
+    "(see",          "above)",      "\"quoted\"", "Paris", "language", "to",      "be",          "or",      "not",
+    "unless",        "activations", "travel",     "from",  "one",      "another",
 };
 static const char *const code[] = {
-    "int", "static", "return", "for (size_t i = 0; i < n; i++)", "{\n    ", "}\n", "if (!ptr)\n        ", "x->next", "=", "0x1F;\n", "&&",
-    "memcpy(dst, src, len);\n    ", "/* why */", "struct node *", "while (1)", "err_set(err, ERR_INPUT, \"%s\", name)", "<=", "\t\t", "\n\n",
+    "int",
+    "static",
+    "return",
+    "for (size_t i = 0; i < n; i++)",
+    "{\n    ",
+    "}\n",
+    "if (!ptr)\n        ",
+    "x->next",
+    "=",
+    "0x1F;\n",
+    "&&",
+    "memcpy(dst, src, len);\n    ",
+    "/* why */",
+    "struct node *",
+    "while (1)",
+    "err_set(err, ERR_INPUT, \"%s\", name)",
+    "<=",
+    "\t\t",
+    "\n\n",
 };
 static const char *const cjk[] = {
-    "的", "一", "是", "在", "不", "了", "有", "和", "人", "这", "中", "大", "为", "上", "个", "国", "我", "以", "要", "他", "时", "来", "用",
-    "们", "生", "到", "作", "地", "于", "出", "就", "分", "对", "成", "会", "可", "主", "发", "年", "动", "同", "工", "也", "能", "下", "过",
-    "日本語", "の", "です", "한국어", "입니다", "，", "。", "模型", "机器", "学习",
+    "的", "一", "是", "在", "不", "了", "有", "和", "人",     "这", "中",   "大",     "为",     "上", "个", "国",   "我",   "以",   "要",
+    "他", "时", "来", "用", "们", "生", "到", "作", "地",     "于", "出",   "就",     "分",     "对", "成", "会",   "可",   "主",   "发",
+    "年", "动", "同", "工", "也", "能", "下", "过", "日本語", "の", "です", "한국어", "입니다", "，", "。", "模型", "机器", "学习",
 };
 static const char *const emoji[] = {"😀", "🚀", "👩‍👩‍👧", "🇩🇪", "❤️", "🤖", "🎉", "👍🏽"};
 
@@ -114,8 +133,8 @@ static int bench_file(const char *path, const struct text *texts, const char *co
 int main(int argc, char **argv)
 {
     static const char *const shared[] = {"llama-spm", "llama-bpe", "qwen2", "gpt-2"};
-    static const char *const names[] = {"English prose", "code", "Chinese, Japanese", "a line of a", "random letters", "spaces", "digits",
-                                        "emoji"};
+    static const char *const names[] = {"English prose", "code", "Chinese, Japanese", "a line of a", "random letters", "spaces",
+                                        "digits",        "emoji"};
     struct text texts[] = {
         from_words(prose, sizeof prose / sizeof *prose, " "),
         from_words(code, sizeof code / sizeof *code, " "),
