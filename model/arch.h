@@ -24,6 +24,7 @@ enum {
     MODEL_MAX_HEAD_DIM = 1024,
     MODEL_MAX_EXPERTS = 1024,
     MODEL_DEFAULT_CTX = 8192,
+    MODEL_MAX_ROPE_FREQ = 16, /* radians a position: times MODEL_MAX_CTX what sc_sincos is good for; models have 1 */
 };
 
 /* What a dimension of a tensor is called; model_dim gives its size. */

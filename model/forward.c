@@ -1,6 +1,7 @@
 /* See stage.h. stage_run is the whole forward pass: the same dozen operations for every family, chosen by what a layer has. */
 #include "model/stage.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,8 +65,10 @@ int stage_bytes(const struct gguf *g, const struct model_params *p, const struct
     if (weights_bytes(g, p, c->first, c->last, c->embed, c->head, be, &ret->weights, err) != 0)
         return -1;
     ret->kv = 0;
-    for (uint32_t i = c->first; i < c->last; i++)
+    for (uint32_t i = c->first; i < c->last; i++) {
         ret->kv += (uint64_t)block_bytes(be, p, i, c->kv) * c->n_blocks[group_of(p, i)];
+        ret->kv = ret->kv < UINT64_MAX / 2 ? ret->kv : UINT64_MAX / 2; /* many wide layers times a long context: more than there is */
+    }
     ret->scratch = be->ops->run_bytes(be, &shape);
     return 0;
 }
@@ -87,6 +90,18 @@ static int make_kv(struct stage *s, struct err *err)
     return 0;
 }
 
+/* Bases, scalings and factors come from the file. */
+static int check_rope(const struct model_params *p, const struct rope *rope, struct err *err)
+{
+    for (uint32_t i = 0; i < rope->n_dims / 2; i++)
+        if (!(rope->freq[i] >= 0 && rope->freq[i] <= MODEL_MAX_ROPE_FREQ))
+            return err_set(err, ERR_INPUT, "the rotary frequency of pair %u is %g, allowed are 0 to %d: %s.rope.freq_base, its scaling or the "
+                           "tensor of factors is wrong", i, rope->freq[i], MODEL_MAX_ROPE_FREQ, p->arch->name);
+    if (!isfinite(rope->scale))
+        return err_set(err, ERR_INPUT, "the magnitude of the rotary positions is %g: %s.rope.scaling is wrong", (double)rope->scale, p->arch->name);
+    return 0;
+}
+
 static int make_ropes(struct stage *s, struct run_shape *shape, struct err *err)
 {
     const struct weights *w = s->weights;
@@ -97,6 +112,8 @@ static int make_ropes(struct stage *s, struct run_shape *shape, struct err *err)
         if (!(s->freq[i] = mem_new(s->params.rope.n_dims / 2, sizeof *s->freq[i], err)))
             return -1;
         model_rope(&s->params, i == 1, factors, s->freq[i], &shape->ropes[i]);
+        if (check_rope(&s->params, &shape->ropes[i], err) != 0)
+            return -1;
     }
     return 0;
 }

@@ -12,7 +12,7 @@
 #include "base/threadpool.h"
 #include "model/stage.h"
 
-enum { DEFAULT_BATCH_ROWS = 512, MAX_BATCH_ROWS = 1 << 16, MAX_PARALLEL = 4096, SLACK = 1024 };
+enum { DEFAULT_BATCH_ROWS = 512, MAX_BATCH_ROWS = 1 << 15, MAX_PARALLEL = 4096, SLACK = 1024 };
 
 struct sequence {
     uint32_t length;
