@@ -251,7 +251,8 @@ int arch_window_pattern(const struct gguf *g, struct model_params *p, uint32_t e
     const struct gguf_kv *kv = gguf_find(g, key_of(p->arch, "attention.sliding_window_pattern", key));
     if (kv && kv->type == GGUF_ARRAY) {
         struct gguf_array list;
-        if (gguf_get_array(g, key, GGUF_I32, &list, err) < 0)
+        enum gguf_value_type item = kv->v.array.type == GGUF_BOOL ? GGUF_BOOL : GGUF_I32; /* files have either */
+        if (gguf_get_array(g, key, item, &list, err) < 0)
             return -1;
         if (list.count < p->n_layers)
             return err_set(err, ERR_INPUT, "metadata key %s has %llu entries for %u layers", key, (unsigned long long)list.count, p->n_layers);
