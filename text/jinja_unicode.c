@@ -1,0 +1,104 @@
+/* See jinja_unicode.h. */
+#include "text/jinja_unicode.h"
+
+#include <stddef.h>
+
+struct range {
+    uint32_t first, last;
+};
+struct mapping { /* first, first + step, …, last become themselves + delta */
+    uint32_t first, last;
+    int32_t delta;
+    uint32_t step;
+};
+
+#include "text/jinja_unicode_table.h"
+
+#define IN(table, c) within(table, sizeof table / sizeof *table, c)
+#define MAP(table, c) map(table, sizeof table / sizeof *table, c)
+
+static bool within(const struct range *table, size_t n, uint32_t c)
+{
+    size_t low = 0, high = n;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (c > table[middle].last)
+            low = middle + 1;
+        else if (c < table[middle].first)
+            high = middle;
+        else
+            return true;
+    }
+    return false;
+}
+
+static uint32_t map(const struct mapping *table, size_t n, uint32_t c)
+{
+    size_t low = 0, high = n;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        const struct mapping *m = &table[middle];
+        if (c > m->last)
+            low = middle + 1;
+        else if (c < m->first)
+            high = middle;
+        else
+            return (c - m->first) % m->step ? c : (uint32_t)((int32_t)c + m->delta);
+    }
+    return c;
+}
+
+bool jinja_is_space(uint32_t c)
+{
+    return c < 0x80 ? c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x1f) : IN(space, c);
+}
+
+bool jinja_is_alpha(uint32_t c)
+{
+    return IN(alpha, c);
+}
+
+bool jinja_is_decimal(uint32_t c)
+{
+    return IN(decimal, c);
+}
+
+bool jinja_is_digit(uint32_t c)
+{
+    return IN(decimal, c) || IN(digit, c);
+}
+
+bool jinja_is_numeric(uint32_t c)
+{
+    return jinja_is_digit(c) || IN(numeric, c);
+}
+
+bool jinja_is_upper(uint32_t c)
+{
+    return IN(upper, c);
+}
+
+bool jinja_is_lower(uint32_t c)
+{
+    return IN(lower, c);
+}
+
+bool jinja_is_title(uint32_t c)
+{
+    return IN(title, c);
+}
+
+bool jinja_is_printable(uint32_t c)
+{
+    return !IN(unprintable, c) && !(c >= 0xD800 && c < 0xE000);
+}
+
+uint32_t jinja_to_upper(uint32_t c)
+{
+    return MAP(to_upper, c);
+}
+
+uint32_t jinja_to_lower(uint32_t c)
+{
+    return MAP(to_lower, c);
+}
