@@ -68,11 +68,12 @@ static int format_float(struct jinja *j, double f, const struct jinja_spec *spec
         char *comma = strchr(buf, ',');
         if (comma) /* some locale's point */
             *comma = '.';
-        if (spec->type == 0 && !strpbrk(buf, ".e") && strlen(buf) + 3 < size)
-            strcat(buf, ".0");
     }
-    if (spec->type == '%' && strlen(buf) + 2 < size)
-        strcat(buf, "%");
+    size_t len = strlen(buf);
+    if (spec->type == 0 && !strpbrk(buf, ".en"))
+        snprintf(buf + len, size - len, ".0");
+    else if (spec->type == '%')
+        snprintf(buf + len, size - len, "%%");
     return 0;
 }
 

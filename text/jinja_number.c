@@ -99,7 +99,7 @@ void jinja_float_repr(double f, char buf[static JINJA_FLOAT_CHARS])
         snprintf(digits, sizeof digits, "%.*e", precision, f);
     while (strtod(digits, NULL) != f && ++precision < 17);
     e = strchr(digits, 'e');
-    exponent = atoi(e + 1);
+    exponent = (int)strtol(e + 1, NULL, 10);
     char *d = digits;
     if (*d == '-')
         buf[n++] = *d++;

@@ -358,7 +358,7 @@ static int f_batch(struct jinja *j, struct jinja_call *c, struct jinja_value *re
 {
     struct jinja_list_buf l, out = {0}, row = {0};
     struct jinja_value v;
-    int64_t count;
+    int64_t count = 0;
     if (need_int(j, c->v[0], "linecount", &count) != 0 || jinja_collect(j, c->self, &l) != 0)
         return -1;
     for (size_t i = 0; i <= l.n; i++) {
@@ -383,7 +383,7 @@ static int f_batch(struct jinja *j, struct jinja_call *c, struct jinja_value *re
 static int f_slice(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
     struct jinja_list_buf l, out = {0};
-    int64_t slices;
+    int64_t slices = 0;
     if (need_int(j, c->v[0], "slices", &slices) != 0 || jinja_collect(j, c->self, &l) != 0)
         return -1;
     if (slices == 0)

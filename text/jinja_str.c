@@ -1,5 +1,6 @@
 /* Strings and the builder that keeps their marks. Appending to a string that was itself the last thing built in its
  * builder continues there, so that a template which gathers its output by `ns.text = ns.text + …` stays linear. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/utf8.h"
@@ -30,11 +31,18 @@ static bool reserve(struct jinja *j, struct jinja_text *t, size_t extra)
     if (need <= t->cap)
         return true;
     cap = t->cap ? (need > 2 * t->cap ? need : 2 * t->cap) : need + 16;
-    if (!(data = arena_alloc(&j->arena, cap, j->err))) {
+    if (t->max) {
+        cap = cap > t->max ? t->max : cap;
+        if (!(data = realloc(t->data, cap + 1)))
+            jinja_fail(j, ERR_MEMORY, "out of memory: %zu bytes of output", cap);
+    } else {
+        data = arena_alloc(&j->arena, cap, j->err);
+    }
+    if (!data) {
         t->failed = true;
         return false;
     }
-    if (t->len)
+    if (t->len && !t->max)
         memcpy(data, t->data, t->len);
     t->data = data;
     t->cap = cap;

@@ -151,6 +151,7 @@ static int f_format(struct jinja *j, struct jinja_call *c, struct jinja_value *r
 
 static int f_indent(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
+    static const struct jinja_str none = {.s = "", .special = true}, blank = {.s = " ", .len = 1, .n_chars = 1, .special = true};
     const struct jinja_str *s, *indent;
     struct jinja_list_buf lines;
     struct jinja_text t = {0};
@@ -161,7 +162,7 @@ static int f_indent(struct jinja *j, struct jinja_call *c, struct jinja_value *r
     if (c->v[0].type == JINJA_STR) {
         indent = c->v[0].str;
     } else {
-        if (opt_int(j, c, c->v[0], 4, &width) != 0 || !(indent = jinja_pad(j, jinja_str_new(j, "", 0, true), width, '<', NULL)))
+        if (opt_int(j, c, c->v[0], 4, &width) != 0 || !(indent = jinja_pad(j, &none, width, '<', &blank)))
             return -1;
     }
     /* Jinja2 adds a newline and splits then: a text that ends in one has an empty last line. */

@@ -81,7 +81,7 @@ struct jinja_text {
     size_t len, cap;
     struct text_part *runs;
     size_t n_runs, cap_runs;
-    size_t max; /* bytes; 0: the arena's limit alone */
+    size_t max; /* bytes; 0: the arena's limit alone. With a limit of its own the data is malloc's, with room for a 0 behind it */
     bool failed;
 };
 void jinja_text_add(struct jinja *j, struct jinja_text *t, const char *s, size_t len, bool special);

@@ -53,22 +53,20 @@ void template_destroy(struct template *t)
     free(t);
 }
 
-/* Copies the finished text and its marks out of the arena. */
-static int give_output(struct jinja_text *text, size_t max, struct template_output *ret, struct err *err)
+/* The finished text becomes the caller's; its marks are copied out of the arena. */
+static int give_output(struct jinja_text *text, struct template_output *ret, struct err *err)
 {
+    struct template_output out = {.text = {.max = text->max}};
     size_t n = text->n_runs;
-    struct template_output out = {0};
-
-    strbuf_init(&out.text, max);
-    strbuf_add(&out.text, text->data, text->len);
-    if (strbuf_check(&out.text, "the rendered text", err) != 0 ||
-        mem_grow(&out.parts, &out.cap_parts, n, sizeof *out.parts, SIZE_MAX, "the rendered text's parts", err) != 0) {
-        template_output_fini(&out);
+    if (mem_grow(&out.parts, &out.cap_parts, n, sizeof *out.parts, SIZE_MAX, "the rendered text's parts", err) != 0)
         return -1;
-    }
-    if (n)
+    if (n) {
         memcpy(out.parts, text->runs, n * sizeof *out.parts);
-    out.n_parts = n;
+        out.n_parts = n;
+        out.text = (struct strbuf){.data = text->data, .len = text->len, .cap = text->cap + 1, .max = text->max};
+        out.text.data[text->len] = '\0';
+        text->data = NULL;
+    }
     *ret = out;
     return 0;
 }
@@ -92,7 +90,8 @@ int template_render(const struct template *t, const json_t *context, time_t now,
     if ((j.outer = jinja_frame_new(&j, NULL)) && (j.top = jinja_frame_new(&j, j.outer)))
         rc = jinja_exec(&j, j.top, t->tree.root->body);
     if (rc == 0)
-        rc = text.failed ? -1 : give_output(&text, j.limits.max_output_bytes, ret, &here);
+        rc = text.failed ? -1 : give_output(&text, ret, &here);
+    free(text.data);
     arena_fini(&j.arena);
     if (rc != 0)
         return err_set(err, here.kind ? here.kind : ERR_INTERNAL, "template %s, %s", t->name, here.text);
