@@ -29,11 +29,11 @@ struct jinja {
     struct template_limits limits;
     size_t steps;
     size_t depth;
-    uint32_t line;              /* of the node at work, for messages */
-    struct jinja_frame *top;    /* the template's own variables */
-    struct jinja_frame *outer;  /* the context's and the built-in ones, as far as they were looked up */
-    struct jinja_text *out;     /* where output goes now */
-    struct jinja_value block;   /* what filters at the head of a filter or set block work on */
+    uint32_t line;             /* of the node at work, for messages */
+    struct jinja_frame *top;   /* the template's own variables */
+    struct jinja_frame *outer; /* the context's and the built-in ones, as far as they were looked up */
+    struct jinja_text *out;    /* where output goes now */
+    struct jinja_value block;  /* what filters at the head of a filter or set block work on */
     const json_t *context;
     const struct jinja_str *const *special_names; /* caller, kwargs, varargs, loop, interned by the parser */
     time_t now;
@@ -159,8 +159,8 @@ int jinja_format_value(struct jinja *j, struct jinja_text *out, struct jinja_val
 
 /* What string functions share between filters and methods. */
 const struct jinja_str *jinja_strip(struct jinja *j, const struct jinja_str *s, const struct jinja_str *chars, bool left, bool right);
-const struct jinja_str *jinja_replace(struct jinja *j, const struct jinja_str *s, const struct jinja_str *old, const struct jinja_str *fresh,
-                                      int64_t count);
+const struct jinja_str *jinja_replace(struct jinja *j, const struct jinja_str *s, const struct jinja_str *old,
+                                      const struct jinja_str *fresh, int64_t count);
 enum jinja_case { JINJA_UPPER, JINJA_LOWER, JINJA_CAPITALIZE, JINJA_TITLE, JINJA_SWAPCASE, JINJA_FOLD };
 const struct jinja_str *jinja_change_case(struct jinja *j, const struct jinja_str *s, enum jinja_case to);
 bool jinja_all_case(const struct jinja_str *s, bool upper); /* isupper, islower */

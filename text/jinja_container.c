@@ -91,9 +91,13 @@ static int hash_value(struct jinja *j, struct jinja_value v, uint64_t *ret)
     uint64_t h = 7, item;
     int rc = 0;
     switch (v.type) {
-    case JINJA_STR: *ret = v.str->hash ? v.str->hash : jinja_hash_bytes(v.str->s, v.str->len); return 0;
+    case JINJA_STR:
+        *ret = v.str->hash ? v.str->hash : jinja_hash_bytes(v.str->s, v.str->len);
+        return 0;
     case JINJA_BOOL:
-    case JINJA_INT: *ret = stir((uint64_t)jinja_as_int(v)); return 0;
+    case JINJA_INT:
+        *ret = stir((uint64_t)jinja_as_int(v));
+        return 0;
     case JINJA_FLOAT:
         if (v.f == floor(v.f) && fabs(v.f) < 9e18) {
             *ret = stir((uint64_t)(int64_t)v.f);
@@ -103,7 +107,8 @@ static int hash_value(struct jinja *j, struct jinja_value v, uint64_t *ret)
         }
         return 0;
     case JINJA_LIST:
-    case JINJA_DICT: return jinja_fail(j, ERR_INPUT, "unhashable type: '%s'", jinja_type_name(v));
+    case JINJA_DICT:
+        return jinja_fail(j, ERR_INPUT, "unhashable type: '%s'", jinja_type_name(v));
     case JINJA_TUPLE:
         rc = jinja_enter(j);
         for (size_t i = 0; i < v.list->n && rc == 0; i++)
@@ -113,8 +118,12 @@ static int hash_value(struct jinja *j, struct jinja_value v, uint64_t *ret)
         *ret = h;
         return rc != 0 ? -1 : jinja_charge(j, v.list->n / 8);
     case JINJA_NONE:
-    case JINJA_UNDEFINED: *ret = stir(1000 + v.type); return 0;
-    default: *ret = stir((uint64_t)(uintptr_t)v.list); return 0;
+    case JINJA_UNDEFINED:
+        *ret = stir(1000 + v.type);
+        return 0;
+    default:
+        *ret = stir((uint64_t)(uintptr_t)v.list);
+        return 0;
     }
 }
 

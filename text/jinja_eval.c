@@ -108,17 +108,23 @@ int jinja_invoke(struct jinja *j, const struct jinja_builtin *b, struct jinja_va
 int jinja_call_value(struct jinja *j, struct jinja_value callee, const struct jinja_args *args, struct jinja_value *ret)
 {
     switch (callee.type) {
-    case JINJA_UNDEFINED: return jinja_fail_undefined(j, callee);
-    case JINJA_FUNCTION: return jinja_invoke(j, callee.function, jinja_none(), args, ret);
-    case JINJA_METHOD: return jinja_invoke(j, callee.method->function, callee.method->self, args, ret);
-    case JINJA_MACRO: return jinja_call_macro(j, callee.macro, args, ret);
-    case JINJA_LOOP: return jinja_loop_call(j, callee.loop, args, ret);
+    case JINJA_UNDEFINED:
+        return jinja_fail_undefined(j, callee);
+    case JINJA_FUNCTION:
+        return jinja_invoke(j, callee.function, jinja_none(), args, ret);
+    case JINJA_METHOD:
+        return jinja_invoke(j, callee.method->function, callee.method->self, args, ret);
+    case JINJA_MACRO:
+        return jinja_call_macro(j, callee.macro, args, ret);
+    case JINJA_LOOP:
+        return jinja_loop_call(j, callee.loop, args, ret);
     case JINJA_JOINER:
         if (args->n || args->n_kw)
             return too_many(j, "joiner");
         *ret = callee.cycler->pos++ ? callee.cycler->items->items[0] : jinja_string(jinja_str_new(j, "", 0, true));
         return ret->type == JINJA_STR && !ret->str ? -1 : 0;
-    default: return jinja_fail(j, ERR_INPUT, "'%s' object is not callable", jinja_type_name(callee));
+    default:
+        return jinja_fail(j, ERR_INPUT, "'%s' object is not callable", jinja_type_name(callee));
     }
 }
 
@@ -329,11 +335,16 @@ static int eval_node(struct jinja *j, struct jinja_frame *f, const struct jinja_
 {
     struct jinja_value v, key;
     switch (n->kind) {
-    case JINJA_N_CONST: *ret = n->value; return 0;
-    case JINJA_N_NAME: return jinja_lookup(j, f, n->name, ret);
+    case JINJA_N_CONST:
+        *ret = n->value;
+        return 0;
+    case JINJA_N_NAME:
+        return jinja_lookup(j, f, n->name, ret);
     case JINJA_N_LIST:
-    case JINJA_N_TUPLE: return eval_items(j, f, n, ret);
-    case JINJA_N_DICT: return eval_dict(j, f, n, ret);
+    case JINJA_N_TUPLE:
+        return eval_items(j, f, n, ret);
+    case JINJA_N_DICT:
+        return eval_dict(j, f, n, ret);
     case JINJA_N_GETATTR:
         if (jinja_eval(j, f, n->a, &v) != 0)
             return -1;
@@ -344,24 +355,34 @@ static int eval_node(struct jinja *j, struct jinja_frame *f, const struct jinja_
             return -1;
         j->line = n->line;
         return jinja_getitem(j, v, key, ret);
-    case JINJA_N_SLICE: return eval_slice(j, f, n, ret);
-    case JINJA_N_CALL: return eval_call(j, f, n, ret);
+    case JINJA_N_SLICE:
+        return eval_slice(j, f, n, ret);
+    case JINJA_N_CALL:
+        return eval_call(j, f, n, ret);
     case JINJA_N_FILTER:
-    case JINJA_N_TEST: return eval_filter(j, f, n, ret);
+    case JINJA_N_TEST:
+        return eval_filter(j, f, n, ret);
     case JINJA_N_NOT:
         if (jinja_eval(j, f, n->a, &v) != 0)
             return -1;
         *ret = jinja_bool(!jinja_truth(v));
         return 0;
     case JINJA_N_NEG:
-    case JINJA_N_POS: return jinja_eval(j, f, n->a, &v) != 0 ? -1 : jinja_negate(j, v, n->kind == JINJA_N_POS, ret);
+    case JINJA_N_POS:
+        return jinja_eval(j, f, n->a, &v) != 0 ? -1 : jinja_negate(j, v, n->kind == JINJA_N_POS, ret);
     case JINJA_N_AND:
-    case JINJA_N_OR: return eval_logic(j, f, n, ret);
-    case JINJA_N_COMPARE: return eval_compare(j, f, n, ret);
-    case JINJA_N_MATH: return eval_math(j, f, n, ret);
-    case JINJA_N_CONCAT: return eval_concat(j, f, n, ret);
-    case JINJA_N_COND: return eval_cond(j, f, n, ret);
-    default: return jinja_fail(j, ERR_INTERNAL, "no such expression");
+    case JINJA_N_OR:
+        return eval_logic(j, f, n, ret);
+    case JINJA_N_COMPARE:
+        return eval_compare(j, f, n, ret);
+    case JINJA_N_MATH:
+        return eval_math(j, f, n, ret);
+    case JINJA_N_CONCAT:
+        return eval_concat(j, f, n, ret);
+    case JINJA_N_COND:
+        return eval_cond(j, f, n, ret);
+    default:
+        return jinja_fail(j, ERR_INTERNAL, "no such expression");
     }
 }
 

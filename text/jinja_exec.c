@@ -91,9 +91,9 @@ int jinja_lookup(struct jinja *j, struct jinja_frame *f, const struct jinja_str 
  * user's text. */
 static bool is_role(const char *key, const json_t *value)
 {
-    static const char *const roles[] = {"system", "user",  "assistant", "tool",    "developer",   "function", "model",
-                                        "human",  "gpt",   "chatbot",   "ipython", "observation", "critic",   "bot",
-                                        "tool_response", "tool_call"};
+    static const char *const roles[] = {"system", "user",  "assistant",     "tool",     "developer", "function",
+                                        "model",  "human", "gpt",           "chatbot",  "ipython",   "observation",
+                                        "critic", "bot",   "tool_response", "tool_call"};
     if (strcmp(key, "role") != 0 || !json_is_string(value))
         return false;
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
@@ -109,10 +109,12 @@ static int from_json_object(struct jinja *j, const json_t *json, bool special, s
     json_t *member;
     if (!d)
         return -1;
-    json_object_foreach((json_t *)(uintptr_t)json, key, member) {
+    json_object_foreach((json_t *)(uintptr_t)json, key, member)
+    {
         const struct jinja_str *name = jinja_str_new(j, key, strlen(key), false);
         struct jinja_value v;
-        if (!name || jinja_from_json(j, member, special || is_role(key, member), &v) != 0 || jinja_dict_set(j, d, jinja_string(name), v) != 0)
+        if (!name || jinja_from_json(j, member, special || is_role(key, member), &v) != 0 ||
+            jinja_dict_set(j, d, jinja_string(name), v) != 0)
             return -1;
     }
     *ret = (struct jinja_value){.type = JINJA_DICT, .dict = d};
@@ -124,7 +126,8 @@ static int from_json_array(struct jinja *j, const json_t *json, bool special, st
     struct jinja_list_buf l = {0};
     json_t *item;
     size_t i;
-    json_array_foreach(json, i, item) {
+    json_array_foreach(json, i, item)
+    {
         struct jinja_value v;
         if (jinja_from_json(j, item, special, &v) != 0 || jinja_list_push(j, &l, v) != 0)
             return -1;
@@ -139,11 +142,19 @@ int jinja_from_json(struct jinja *j, const json_t *json, bool special, struct ji
     if (jinja_charge(j, 1) != 0)
         return -1;
     switch (json_typeof(json)) {
-    case JSON_NULL: *ret = jinja_none(); break;
+    case JSON_NULL:
+        *ret = jinja_none();
+        break;
     case JSON_TRUE:
-    case JSON_FALSE: *ret = jinja_bool(json_is_true(json)); break;
-    case JSON_INTEGER: *ret = jinja_int(json_integer_value(json)); break;
-    case JSON_REAL: *ret = jinja_float(json_real_value(json)); break;
+    case JSON_FALSE:
+        *ret = jinja_bool(json_is_true(json));
+        break;
+    case JSON_INTEGER:
+        *ret = jinja_int(json_integer_value(json));
+        break;
+    case JSON_REAL:
+        *ret = jinja_float(json_real_value(json));
+        break;
     case JSON_STRING:
         *ret = jinja_string(jinja_str_new(j, json_string_value(json), json_string_length(json), special));
         rc = ret->str ? 0 : -1;
@@ -402,24 +413,38 @@ static int exec_node(struct jinja *j, struct jinja_frame *f, const struct jinja_
 {
     struct jinja_value v;
     switch (n->kind) {
-    case JINJA_N_DATA: jinja_text_str(j, j->out, n->value.str); return j->out->failed ? -1 : jinja_charge_bytes(j, n->value.str->len);
-    case JINJA_N_PRINT: return exec_print(j, f, n);
-    case JINJA_N_IF: return exec_if(j, f, n);
-    case JINJA_N_FOR: return jinja_exec_for(j, f, n);
-    case JINJA_N_SET: return jinja_eval(j, f, n->b, &v) != 0 ? -1 : jinja_assign(j, f, n->a, v);
+    case JINJA_N_DATA:
+        jinja_text_str(j, j->out, n->value.str);
+        return j->out->failed ? -1 : jinja_charge_bytes(j, n->value.str->len);
+    case JINJA_N_PRINT:
+        return exec_print(j, f, n);
+    case JINJA_N_IF:
+        return exec_if(j, f, n);
+    case JINJA_N_FOR:
+        return jinja_exec_for(j, f, n);
+    case JINJA_N_SET:
+        return jinja_eval(j, f, n->b, &v) != 0 ? -1 : jinja_assign(j, f, n->a, v);
     case JINJA_N_SET_BLOCK:
-    case JINJA_N_FILTER_BLOCK: return exec_captured(j, f, n);
-    case JINJA_N_MACRO: return make_macro(j, f, n, &v) != 0 ? -1 : jinja_frame_set(j, f, n->name, v);
-    case JINJA_N_CALL_BLOCK: return exec_call_block(j, f, n);
-    case JINJA_N_WITH: return exec_with(j, f, n);
-    case JINJA_N_SCOPE: return exec_inner(j, f, n->body);
+    case JINJA_N_FILTER_BLOCK:
+        return exec_captured(j, f, n);
+    case JINJA_N_MACRO:
+        return make_macro(j, f, n, &v) != 0 ? -1 : jinja_frame_set(j, f, n->name, v);
+    case JINJA_N_CALL_BLOCK:
+        return exec_call_block(j, f, n);
+    case JINJA_N_WITH:
+        return exec_with(j, f, n);
+    case JINJA_N_SCOPE:
+        return exec_inner(j, f, n->body);
     case JINJA_N_BLOCK:
         if (n->op)
             return jinja_fail(j, ERR_INPUT, "required block '%s' not found", n->name->s);
         return exec_inner(j, n->flag ? f : j->top, n->body);
-    case JINJA_N_BREAK: return JINJA_BROKE;
-    case JINJA_N_CONTINUE: return JINJA_CONTINUED;
-    default: return jinja_fail(j, ERR_UNSUPPORTED, "'%s' has no template to load from here", n->name->s);
+    case JINJA_N_BREAK:
+        return JINJA_BROKE;
+    case JINJA_N_CONTINUE:
+        return JINJA_CONTINUED;
+    default:
+        return jinja_fail(j, ERR_UNSUPPORTED, "'%s' has no template to load from here", n->name->s);
     }
 }
 

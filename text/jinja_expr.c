@@ -321,8 +321,8 @@ static struct jinja_node *parse_items(struct jinja_parser *p, enum jinja_kind ki
             break;
         if (!(item = jinja_parse_expression(p, true)) || jinja_append(p, n, &items, item) != 0)
             return NULL;
-        if (kind == JINJA_N_DICT && (jinja_expect_op(p, ':') != 0 || !(item = jinja_parse_expression(p, true)) ||
-                                     jinja_append(p, n, &items, item) != 0))
+        if (kind == JINJA_N_DICT &&
+            (jinja_expect_op(p, ':') != 0 || !(item = jinja_parse_expression(p, true)) || jinja_append(p, n, &items, item) != 0))
             return NULL;
     }
     n->list = items.first;
@@ -360,10 +360,18 @@ static struct jinja_node *parse_primary(struct jinja_parser *p, bool with_namesp
 {
     struct jinja_node *n = NULL;
     switch (p->tok.type) {
-    case JINJA_T_NAME: n = parse_name_or_constant(p, with_namespace); break;
-    case JINJA_T_STRING: n = string_node(p); break;
-    case JINJA_T_INT: n = const_node(p, jinja_int(p->tok.i)); break;
-    case JINJA_T_FLOAT: n = const_node(p, jinja_float(p->tok.f)); break;
+    case JINJA_T_NAME:
+        n = parse_name_or_constant(p, with_namespace);
+        break;
+    case JINJA_T_STRING:
+        n = string_node(p);
+        break;
+    case JINJA_T_INT:
+        n = const_node(p, jinja_int(p->tok.i));
+        break;
+    case JINJA_T_FLOAT:
+        n = const_node(p, jinja_float(p->tok.f));
+        break;
     default:
         if (jinja_is_op(p, '(')) {
             if (jinja_next(p) == 0 && (n = jinja_parse_tuple(p, JINJA_TUPLE_PARENTHESES)) && jinja_expect_op(p, ')') != 0)

@@ -266,10 +266,17 @@ static int percent_one(struct jinja *j, struct jinja_text *out, struct percent *
     }
     for (; *s < end && **s && strchr("#0- +", **s); ++*s) {
         switch (**s) {
-        case '#': spec.alternate = true; break;
-        case '0': spec.fill = '0'; break;
-        case '-': spec.align = '<'; break;
-        default: spec.sign = **s == '+' || spec.sign == '+' ? '+' : ' ';
+        case '#':
+            spec.alternate = true;
+            break;
+        case '0':
+            spec.fill = '0';
+            break;
+        case '-':
+            spec.align = '<';
+            break;
+        default:
+            spec.sign = **s == '+' || spec.sign == '+' ? '+' : ' ';
         }
     }
     if (spec.fill && spec.align == '>')
@@ -473,8 +480,8 @@ static int replace_field(struct jinja *j, struct jinja_text *out, struct braces 
     if (conversion && ((conversion == 's' ? jinja_print(j, &t, v) : jinja_repr(j, &t, v)) != 0 || jinja_text_value(j, &t, &v) != 0))
         return -1;
     t = (struct jinja_text){0};
-    if (!(text = jinja_str_sub(j, field, rest, field->len)) || format_into(j, &t, b, text, level + 1) != 0 || !(text = jinja_text_done(j, &t)) ||
-        parse_spec(j, text->s, text->len, &spec) != 0)
+    if (!(text = jinja_str_sub(j, field, rest, field->len)) || format_into(j, &t, b, text, level + 1) != 0 ||
+        !(text = jinja_text_done(j, &t)) || parse_spec(j, text->s, text->len, &spec) != 0)
         return -1;
     if (v.type == JINJA_UNDEFINED && text->len)
         return jinja_fail(j, ERR_INPUT, "unsupported format string passed to Undefined.__format__");

@@ -30,9 +30,8 @@ static int f_range(struct jinja *j, struct jinja_call *c, struct jinja_value *re
         if (!jinja_is_int(a->v[i]))
             return jinja_fail(j, ERR_INPUT, "'%s' object cannot be interpreted as an integer", jinja_type_name(a->v[i]));
     }
-    *r = (struct jinja_range){.start = a->n > 1 ? jinja_as_int(a->v[0]) : 0,
-                              .stop = jinja_as_int(a->v[a->n > 1]),
-                              .step = a->n > 2 ? jinja_as_int(a->v[2]) : 1};
+    *r = (struct jinja_range){
+        .start = a->n > 1 ? jinja_as_int(a->v[0]) : 0, .stop = jinja_as_int(a->v[a->n > 1]), .step = a->n > 2 ? jinja_as_int(a->v[2]) : 1};
     if (r->step == 0)
         return jinja_fail(j, ERR_INPUT, "range() arg 3 must not be zero");
     uint64_t span = r->step > 0 ? (uint64_t)r->stop - (uint64_t)r->start : (uint64_t)r->start - (uint64_t)r->stop;

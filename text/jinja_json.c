@@ -90,16 +90,23 @@ static int write_list(struct jinja *j, struct jinja_text *out, const struct json
 static int write_key(struct jinja *j, struct jinja_text *out, const struct json_style *st, struct jinja_value key)
 {
     switch (key.type) {
-    case JINJA_STR: write_string(j, out, st, key.str); return 0;
-    case JINJA_NONE: jinja_text_puts(j, out, "\"null\""); return 0;
-    case JINJA_BOOL: jinja_text_puts(j, out, key.b ? "\"true\"" : "\"false\""); return 0;
+    case JINJA_STR:
+        write_string(j, out, st, key.str);
+        return 0;
+    case JINJA_NONE:
+        jinja_text_puts(j, out, "\"null\"");
+        return 0;
+    case JINJA_BOOL:
+        jinja_text_puts(j, out, key.b ? "\"true\"" : "\"false\"");
+        return 0;
     case JINJA_INT:
     case JINJA_FLOAT:
         jinja_text_puts(j, out, "\"");
         write_number(j, out, key);
         jinja_text_puts(j, out, "\"");
         return 0;
-    default: return jinja_fail(j, ERR_INPUT, "keys must be str, int, float, bool or None, not %s", jinja_type_name(key));
+    default:
+        return jinja_fail(j, ERR_INPUT, "keys must be str, int, float, bool or None, not %s", jinja_type_name(key));
     }
 }
 
@@ -138,10 +145,16 @@ static int write_value(struct jinja *j, struct jinja_text *out, const struct jso
     if (jinja_charge(j, 1) != 0)
         return -1;
     switch (v.type) {
-    case JINJA_NONE: jinja_text_puts(j, out, "null"); break;
-    case JINJA_BOOL: jinja_text_puts(j, out, v.b ? "true" : "false"); break;
+    case JINJA_NONE:
+        jinja_text_puts(j, out, "null");
+        break;
+    case JINJA_BOOL:
+        jinja_text_puts(j, out, v.b ? "true" : "false");
+        break;
     case JINJA_INT:
-    case JINJA_FLOAT: write_number(j, out, v); break;
+    case JINJA_FLOAT:
+        write_number(j, out, v);
+        break;
     case JINJA_STR:
         write_string(j, out, st, v.str);
         rc = jinja_charge_bytes(j, v.str->len);
@@ -154,7 +167,8 @@ static int write_value(struct jinja *j, struct jinja_text *out, const struct jso
             rc = v.type == JINJA_DICT ? write_dict(j, out, st, v.dict, level) : write_list(j, out, st, v.list, level);
         jinja_leave(j);
         break;
-    default: return jinja_fail(j, ERR_INPUT, "Object of type %s is not JSON serializable", jinja_type_name(v));
+    default:
+        return jinja_fail(j, ERR_INPUT, "Object of type %s is not JSON serializable", jinja_type_name(v));
     }
     return rc != 0 || out->failed ? -1 : 0;
 }

@@ -241,7 +241,8 @@ static bool is_ascii_digit(char c)
 static size_t digits(const struct jinja_lexer *lx, size_t pos)
 {
     size_t p = pos;
-    while (p < lx->len && (is_ascii_digit(lx->src[p]) || (lx->src[p] == '_' && p > pos && p + 1 < lx->len && is_ascii_digit(lx->src[p + 1]))))
+    while (p < lx->len &&
+           (is_ascii_digit(lx->src[p]) || (lx->src[p] == '_' && p > pos && p + 1 < lx->len && is_ascii_digit(lx->src[p + 1]))))
         p++;
     return p;
 }
@@ -287,8 +288,8 @@ static int number(struct jinja_lexer *lx, struct jinja_token *ret)
     }
     if (base != 10) {
         size_t q = p + 2;
-        while (q < lx->len && (digit_value(lx->src[q]) < base ||
-                               (lx->src[q] == '_' && q + 1 < lx->len && digit_value(lx->src[q + 1]) < base)))
+        while (q < lx->len &&
+               (digit_value(lx->src[q]) < base || (lx->src[q] == '_' && q + 1 < lx->len && digit_value(lx->src[q + 1]) < base)))
             q++;
         if (q == p + 2)
             base = 10; /* a zero, then a name */
@@ -301,8 +302,8 @@ static int number(struct jinja_lexer *lx, struct jinja_token *ret)
             end++;
     }
     for (size_t i = base == 10 ? from : from + 2; i < end; i++)
-        if (lx->src[i] != '_' && (__builtin_mul_overflow(ret->i, base, &ret->i) ||
-                                  __builtin_add_overflow(ret->i, digit_value(lx->src[i]), &ret->i)))
+        if (lx->src[i] != '_' &&
+            (__builtin_mul_overflow(ret->i, base, &ret->i) || __builtin_add_overflow(ret->i, digit_value(lx->src[i]), &ret->i)))
             return fail_at(lx, from, "integer beyond 64 bits");
     advance(lx, end);
     return 1;
@@ -499,8 +500,12 @@ int jinja_lexer_next(struct jinja_lexer *lx, struct jinja_token *ret)
     int rc = 0;
     while (rc == 0) {
         switch (lx->state) {
-        case JINJA_IN_DATA: rc = next_data(lx, ret); break;
-        case JINJA_IN_RAW: rc = next_raw(lx, ret); break;
+        case JINJA_IN_DATA:
+            rc = next_data(lx, ret);
+            break;
+        case JINJA_IN_RAW:
+            rc = next_raw(lx, ret);
+            break;
         case JINJA_AT_TAG:
             count_lines(lx, lx->pos);
             *ret = (struct jinja_token){.type = lx->tag, .line = lx->line, .column = (uint32_t)(lx->pos - lx->line_start + 1)};
@@ -511,7 +516,9 @@ int jinja_lexer_next(struct jinja_lexer *lx, struct jinja_token *ret)
             lx->n_brackets = 0;
             rc = 1;
             break;
-        default: rc = next_in_tag(lx, ret); break;
+        default:
+            rc = next_in_tag(lx, ret);
+            break;
         }
     }
     return rc < 0 ? -1 : 0;

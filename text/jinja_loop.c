@@ -95,16 +95,22 @@ static int length(struct jinja *j, struct jinja_loop *loop)
 
 int jinja_loop_attr(struct jinja *j, struct jinja_loop *loop, const struct jinja_str *name, struct jinja_value *ret)
 {
-    static const char *const names[] = {"index",  "index0",   "first",    "last",  "length", "revindex",
+    static const char *const names[] = {"index",     "index0",   "first",    "last",  "length", "revindex",
                                         "revindex0", "previtem", "nextitem", "depth", "depth0"};
     size_t i = 0;
     int rc;
     while (i < sizeof names / sizeof *names && !jinja_str_is(name, names[i]))
         i++;
     switch (i) {
-    case 0: *ret = jinja_int(loop->index0 + 1); return 1;
-    case 1: *ret = jinja_int(loop->index0); return 1;
-    case 2: *ret = jinja_bool(loop->index0 == 0); return 1;
+    case 0:
+        *ret = jinja_int(loop->index0 + 1);
+        return 1;
+    case 1:
+        *ret = jinja_int(loop->index0);
+        return 1;
+    case 2:
+        *ret = jinja_bool(loop->index0 == 0);
+        return 1;
     case 3:
         if ((rc = peek(j, loop)) < 0)
             return -1;
@@ -129,9 +135,14 @@ int jinja_loop_attr(struct jinja *j, struct jinja_loop *loop, const struct jinja
             return jinja_undefined(j, NULL, NULL, "there is no next item", ret) == 0 ? 1 : -1;
         *ret = loop->after;
         return 1;
-    case 9: *ret = jinja_int(loop->depth0 + 1); return 1;
-    case 10: *ret = jinja_int(loop->depth0); return 1;
-    default: return 0;
+    case 9:
+        *ret = jinja_int(loop->depth0 + 1);
+        return 1;
+    case 10:
+        *ret = jinja_int(loop->depth0);
+        return 1;
+    default:
+        return 0;
     }
 }
 

@@ -393,15 +393,24 @@ enum { ALL_ALPHA, ALL_ALNUM, ALL_DECIMAL, ALL_DIGIT, ALL_NUMERIC, ALL_SPACE, ALL
 static bool is_of(uint32_t c, int kind, bool first)
 {
     switch (kind) {
-    case ALL_ALPHA: return jinja_is_alpha(c);
-    case ALL_ALNUM: return jinja_is_alpha(c) || jinja_is_numeric(c);
-    case ALL_DECIMAL: return jinja_is_decimal(c);
-    case ALL_DIGIT: return jinja_is_digit(c);
-    case ALL_NUMERIC: return jinja_is_numeric(c);
-    case ALL_SPACE: return jinja_is_space(c);
-    case ALL_PRINTABLE: return jinja_is_printable(c);
-    case ALL_ASCII: return c < 0x80;
-    default: return c == '_' || jinja_is_alpha(c) || (!first && jinja_is_decimal(c));
+    case ALL_ALPHA:
+        return jinja_is_alpha(c);
+    case ALL_ALNUM:
+        return jinja_is_alpha(c) || jinja_is_numeric(c);
+    case ALL_DECIMAL:
+        return jinja_is_decimal(c);
+    case ALL_DIGIT:
+        return jinja_is_digit(c);
+    case ALL_NUMERIC:
+        return jinja_is_numeric(c);
+    case ALL_SPACE:
+        return jinja_is_space(c);
+    case ALL_PRINTABLE:
+        return jinja_is_printable(c);
+    case ALL_ASCII:
+        return c < 0x80;
+    default:
+        return c == '_' || jinja_is_alpha(c) || (!first && jinja_is_decimal(c));
     }
 }
 
@@ -597,8 +606,11 @@ static const struct jinja_builtin loop_methods[] = {{"cycle", "*", jinja_loop_cy
 static const struct jinja_builtin cycler_methods[] = {{"next", "", m_cycler, 1}, {"reset", "", m_cycler, 0}};
 static const struct jinja_builtin float_methods[] = {
     {"is_integer", "", m_is_integer, 0}, {"hex", "", NULL, 0}, {"as_integer_ratio", "", NULL, 0}, {"conjugate", "", NULL, 0}};
-static const struct jinja_builtin int_methods[] = {{"bit_length", "", NULL, 0},       {"bit_count", "", NULL, 0}, {"to_bytes", "*", NULL, 0},
-                                                   {"as_integer_ratio", "", NULL, 0}, {"conjugate", "", NULL, 0}};
+static const struct jinja_builtin int_methods[] = {{"bit_length", "", NULL, 0},
+                                                   {"bit_count", "", NULL, 0},
+                                                   {"to_bytes", "*", NULL, 0},
+                                                   {"as_integer_ratio", "", NULL, 0},
+                                                   {"conjugate", "", NULL, 0}};
 
 static bool among(const struct jinja_str *name, const char *const *names)
 {
@@ -616,16 +628,27 @@ const struct jinja_builtin *jinja_find_method(struct jinja_value self, const str
     static const char *const list_unsafe[] = {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove", NULL};
     *ret_unsafe = false;
     switch (self.type) {
-    case JINJA_STR: return FIND(str_methods, COUNT(str_methods));
-    case JINJA_DICT: *ret_unsafe = among(name, dict_unsafe); return FIND(dict_methods, COUNT(dict_methods));
-    case JINJA_LIST: *ret_unsafe = among(name, list_unsafe); return FIND(list_methods, COUNT(list_methods));
+    case JINJA_STR:
+        return FIND(str_methods, COUNT(str_methods));
+    case JINJA_DICT:
+        *ret_unsafe = among(name, dict_unsafe);
+        return FIND(dict_methods, COUNT(dict_methods));
+    case JINJA_LIST:
+        *ret_unsafe = among(name, list_unsafe);
+        return FIND(list_methods, COUNT(list_methods));
     case JINJA_TUPLE:
-    case JINJA_RANGE: return FIND(list_methods, COUNT(list_methods) - 1);
-    case JINJA_LOOP: return FIND(loop_methods, COUNT(loop_methods));
-    case JINJA_CYCLER: return FIND(cycler_methods, COUNT(cycler_methods));
-    case JINJA_FLOAT: return FIND(float_methods, COUNT(float_methods));
+    case JINJA_RANGE:
+        return FIND(list_methods, COUNT(list_methods) - 1);
+    case JINJA_LOOP:
+        return FIND(loop_methods, COUNT(loop_methods));
+    case JINJA_CYCLER:
+        return FIND(cycler_methods, COUNT(cycler_methods));
+    case JINJA_FLOAT:
+        return FIND(float_methods, COUNT(float_methods));
     case JINJA_INT:
-    case JINJA_BOOL: return FIND(int_methods, COUNT(int_methods));
-    default: return NULL;
+    case JINJA_BOOL:
+        return FIND(int_methods, COUNT(int_methods));
+    default:
+        return NULL;
     }
 }

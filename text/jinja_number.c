@@ -178,9 +178,15 @@ static int int_math(struct jinja *j, enum jinja_op op, int64_t a, int64_t b, str
     int64_t r = 0;
     bool bad = false;
     switch (op) {
-    case JINJA_OP_ADD: bad = __builtin_add_overflow(a, b, &r); break;
-    case JINJA_OP_SUB: bad = __builtin_sub_overflow(a, b, &r); break;
-    case JINJA_OP_MUL: bad = __builtin_mul_overflow(a, b, &r); break;
+    case JINJA_OP_ADD:
+        bad = __builtin_add_overflow(a, b, &r);
+        break;
+    case JINJA_OP_SUB:
+        bad = __builtin_sub_overflow(a, b, &r);
+        break;
+    case JINJA_OP_MUL:
+        bad = __builtin_mul_overflow(a, b, &r);
+        break;
     case JINJA_OP_DIV:
         if (b == 0)
             return divide_by_zero(j);
@@ -201,7 +207,8 @@ static int int_math(struct jinja *j, enum jinja_op op, int64_t a, int64_t b, str
         if (r != 0 && (r < 0) != (b < 0))
             r += b;
         break;
-    default: return int_power(j, a, b, ret);
+    default:
+        return int_power(j, a, b, ret);
     }
     *ret = jinja_int(r);
     return bad ? overflow(j) : 0;
@@ -211,9 +218,15 @@ static int float_math(struct jinja *j, enum jinja_op op, double a, double b, str
 {
     double r = 0;
     switch (op) {
-    case JINJA_OP_ADD: r = a + b; break;
-    case JINJA_OP_SUB: r = a - b; break;
-    case JINJA_OP_MUL: r = a * b; break;
+    case JINJA_OP_ADD:
+        r = a + b;
+        break;
+    case JINJA_OP_SUB:
+        r = a - b;
+        break;
+    case JINJA_OP_MUL:
+        r = a * b;
+        break;
     case JINJA_OP_DIV:
         if (b == 0)
             return divide_by_zero(j);
@@ -318,7 +331,8 @@ int jinja_math(struct jinja *j, enum jinja_op op, struct jinja_value a, struct j
         if ((b.type == JINJA_STR || jinja_is_seq(b)) && jinja_is_int(a))
             return repeat(j, b, jinja_as_int(a), ret);
     }
-    return jinja_fail(j, ERR_INPUT, "unsupported operand type(s) for %s: '%s' and '%s'", symbols[op], jinja_type_name(a), jinja_type_name(b));
+    return jinja_fail(j, ERR_INPUT, "unsupported operand type(s) for %s: '%s' and '%s'", symbols[op], jinja_type_name(a),
+                      jinja_type_name(b));
 }
 
 int jinja_negate(struct jinja *j, struct jinja_value v, bool positive, struct jinja_value *ret)

@@ -45,11 +45,18 @@ int jinja_compare(struct jinja *j, enum jinja_op op, struct jinja_value a, struc
     static const char *const symbols[] = {[JINJA_OP_LT] = "<", [JINJA_OP_LE] = "<=", [JINJA_OP_GT] = ">", [JINJA_OP_GE] = ">="};
     int rc, order;
     switch (op) {
-    case JINJA_OP_EQ: return jinja_equal(j, a, b);
-    case JINJA_OP_NE: rc = jinja_equal(j, a, b); return rc < 0 ? -1 : !rc;
-    case JINJA_OP_IN: return jinja_contains(j, b, a);
-    case JINJA_OP_NOT_IN: rc = jinja_contains(j, b, a); return rc < 0 ? -1 : !rc;
-    default: break;
+    case JINJA_OP_EQ:
+        return jinja_equal(j, a, b);
+    case JINJA_OP_NE:
+        rc = jinja_equal(j, a, b);
+        return rc < 0 ? -1 : !rc;
+    case JINJA_OP_IN:
+        return jinja_contains(j, b, a);
+    case JINJA_OP_NOT_IN:
+        rc = jinja_contains(j, b, a);
+        return rc < 0 ? -1 : !rc;
+    default:
+        break;
     }
     if (jinja_order(j, a, b, symbols[op], &order) != 0)
         return -1;
@@ -129,7 +136,8 @@ static int plain_attr(struct jinja *j, struct jinja_value v, const struct jinja_
             return 0;
         *ret = e->value;
         return 1;
-    case JINJA_LOOP: return jinja_loop_attr(j, v.loop, name, ret);
+    case JINJA_LOOP:
+        return jinja_loop_attr(j, v.loop, name, ret);
     case JINJA_MACRO:
         n = v.macro->node;
         if (jinja_str_is(name, "name")) {
@@ -140,7 +148,9 @@ static int plain_attr(struct jinja *j, struct jinja_value v, const struct jinja_
                     return -1;
             return jinja_list_value(j, &names, JINJA_TUPLE, ret) == 0 ? 1 : -1;
         } else if (jinja_str_is(name, "catch_kwargs") || jinja_str_is(name, "catch_varargs") || jinja_str_is(name, "caller")) {
-            *ret = jinja_bool(n->wants & (name->len == 6 ? JINJA_WANTS_CALLER : name->len == 12 ? JINJA_WANTS_KWARGS : JINJA_WANTS_VARARGS));
+            *ret = jinja_bool(n->wants & (name->len == 6    ? JINJA_WANTS_CALLER
+                                          : name->len == 12 ? JINJA_WANTS_KWARGS
+                                                            : JINJA_WANTS_VARARGS));
         } else {
             return 0;
         }
@@ -150,7 +160,8 @@ static int plain_attr(struct jinja *j, struct jinja_value v, const struct jinja_
             return 0;
         *ret = v.cycler->items->items[v.cycler->pos];
         return 1;
-    default: return 0;
+    default:
+        return 0;
     }
 }
 
@@ -164,8 +175,8 @@ int jinja_attribute(struct jinja *j, struct jinja_value v, const struct jinja_st
     if (v.type == JINJA_NAMESPACE) /* its attributes are its entries and nothing else */
         return 0;
     const struct jinja_builtin *method = jinja_find_method(v, name, &unsafe);
-    static const char *const dunder[] = {"__class__", "__init__", "__doc__", "__dict__", "__getattribute__", "__repr__", "__str__",
-                                         "__eq__", "__hash__", "__new__", "__reduce__", "__module__", "__subclasshook__"};
+    static const char *const dunder[] = {"__class__", "__init__", "__doc__", "__dict__",   "__getattribute__", "__repr__",        "__str__",
+                                         "__eq__",    "__hash__", "__new__", "__reduce__", "__module__",       "__subclasshook__"};
     for (size_t i = 0; i < sizeof dunder / sizeof *dunder; i++)
         unsafe |= jinja_str_is(name, dunder[i]);
     if (unsafe) {

@@ -77,17 +77,36 @@ int jinja_unexpected(struct jinja_parser *p, const char *wanted)
 {
     char found[48];
     switch (p->tok.type) {
-    case JINJA_T_EOF: snprintf(found, sizeof found, "the end of the template"); break;
-    case JINJA_T_DATA: snprintf(found, sizeof found, "text"); break;
-    case JINJA_T_PRINT_BEGIN: snprintf(found, sizeof found, "{{"); break;
-    case JINJA_T_PRINT_END: snprintf(found, sizeof found, "}}"); break;
-    case JINJA_T_BLOCK_BEGIN: snprintf(found, sizeof found, "{%%"); break;
-    case JINJA_T_BLOCK_END: snprintf(found, sizeof found, "%%}"); break;
-    case JINJA_T_NAME: err_printable(found, sizeof found, p->tok.s, p->tok.len); break;
-    case JINJA_T_STRING: snprintf(found, sizeof found, "a string"); break;
+    case JINJA_T_EOF:
+        snprintf(found, sizeof found, "the end of the template");
+        break;
+    case JINJA_T_DATA:
+        snprintf(found, sizeof found, "text");
+        break;
+    case JINJA_T_PRINT_BEGIN:
+        snprintf(found, sizeof found, "{{");
+        break;
+    case JINJA_T_PRINT_END:
+        snprintf(found, sizeof found, "}}");
+        break;
+    case JINJA_T_BLOCK_BEGIN:
+        snprintf(found, sizeof found, "{%%");
+        break;
+    case JINJA_T_BLOCK_END:
+        snprintf(found, sizeof found, "%%}");
+        break;
+    case JINJA_T_NAME:
+        err_printable(found, sizeof found, p->tok.s, p->tok.len);
+        break;
+    case JINJA_T_STRING:
+        snprintf(found, sizeof found, "a string");
+        break;
     case JINJA_T_INT:
-    case JINJA_T_FLOAT: snprintf(found, sizeof found, "a number"); break;
-    default: snprintf(found, sizeof found, "'%c%c'", (char)p->tok.op, p->tok.op >> 8 ? (char)(p->tok.op >> 8) : '\'');
+    case JINJA_T_FLOAT:
+        snprintf(found, sizeof found, "a number");
+        break;
+    default:
+        snprintf(found, sizeof found, "'%c%c'", (char)p->tok.op, p->tok.op >> 8 ? (char)(p->tok.op >> 8) : '\'');
         if (!(p->tok.op >> 8))
             found[3] = '\0';
     }
@@ -238,8 +257,8 @@ static int parse_if(struct jinja_parser *p, struct jinja_node *n)
         if (jinja_next(p) != 0)
             return -1;
         if (otherwise) {
-            if (!(branch = jinja_node_new(p, JINJA_N_BRANCH, p->tok.line)) ||
-                parse_whole_body(p, branch, &branch->body, end_else) != 0 || jinja_append(p, n, &branches, branch) != 0)
+            if (!(branch = jinja_node_new(p, JINJA_N_BRANCH, p->tok.line)) || parse_whole_body(p, branch, &branch->body, end_else) != 0 ||
+                jinja_append(p, n, &branches, branch) != 0)
                 return -1;
         }
     }
@@ -438,12 +457,23 @@ static const struct {
     const char *name;
     int (*parse)(struct jinja_parser *p, struct jinja_node *n);
 } statements[] = {
-    {"for", parse_for},         {"if", parse_if},           {"set", parse_set},
-    {"macro", parse_macro},     {"call", parse_call_block}, {"filter", parse_filter_block},
-    {"with", parse_with},       {"block", parse_block},     {"print", parse_print},
-    {"break", parse_jump},      {"continue", parse_jump},   {"generation", parse_scope},
-    {"include", parse_load},    {"import", parse_load},     {"from", parse_load},
-    {"extends", parse_load},    {"autoescape", parse_autoescape},
+    {"for", parse_for},
+    {"if", parse_if},
+    {"set", parse_set},
+    {"macro", parse_macro},
+    {"call", parse_call_block},
+    {"filter", parse_filter_block},
+    {"with", parse_with},
+    {"block", parse_block},
+    {"print", parse_print},
+    {"break", parse_jump},
+    {"continue", parse_jump},
+    {"generation", parse_scope},
+    {"include", parse_load},
+    {"import", parse_load},
+    {"from", parse_load},
+    {"extends", parse_load},
+    {"autoescape", parse_autoescape},
 };
 
 static struct jinja_node *parse_statement(struct jinja_parser *p)
@@ -492,8 +522,8 @@ static int parse_items(struct jinja_parser *p, struct jinja_node *parent, struct
             break;
         }
         case JINJA_T_PRINT_BEGIN:
-            if (!(n = jinja_node_new(p, JINJA_N_PRINT, p->tok.line)) || jinja_next(p) != 0 ||
-                !(n->list = jinja_parse_tuple(p, 0)) || jinja_adopt(p, n, n->list) != 0)
+            if (!(n = jinja_node_new(p, JINJA_N_PRINT, p->tok.line)) || jinja_next(p) != 0 || !(n->list = jinja_parse_tuple(p, 0)) ||
+                jinja_adopt(p, n, n->list) != 0)
                 return -1;
             if (p->tok.type != JINJA_T_PRINT_END)
                 return jinja_unexpected(p, "}}");
@@ -560,7 +590,8 @@ int jinja_parse(struct arena *arena, const char *name, const char *source, size_
     struct jinja_node *root;
 
     if (jinja_lexer_init(&p.lx, arena, name, source, len, err) != 0 || jinja_next(&p) != 0 ||
-        !(root = jinja_node_new(&p, JINJA_N_SCOPE, 1)) || parse_items(&p, root, &root->body, NULL) != 0 || check(&p, root->body, false) != 0)
+        !(root = jinja_node_new(&p, JINJA_N_SCOPE, 1)) || parse_items(&p, root, &root->body, NULL) != 0 ||
+        check(&p, root->body, false) != 0)
         return -1;
     ret->root = root;
     for (int i = 0; i < JINJA_N_SPECIAL_NAMES; i++)

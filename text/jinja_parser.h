@@ -23,8 +23,8 @@ struct jinja_parser {
     struct arena *arena;
     struct err *err;
     unsigned nesting;
-    unsigned loops;      /* for loops around this place: `loop` must not be assigned */
-    unsigned breakable;  /* the same, since the innermost macro began: break and continue are allowed */
+    unsigned loops;     /* for loops around this place: `loop` must not be assigned */
+    unsigned breakable; /* the same, since the innermost macro began: break and continue are allowed */
     struct jinja_scope *scope;
     struct jinja_name **names;
     size_t n_names, cap_names;

@@ -94,20 +94,26 @@ static int repr_object(struct jinja *j, struct jinja_text *out, struct jinja_val
             return -1;
         snprintf(buf, sizeof buf, ">");
         break;
-    case JINJA_LOOP: return jinja_loop_repr(j, v.loop, out);
+    case JINJA_LOOP:
+        return jinja_loop_repr(j, v.loop, out);
     case JINJA_MACRO:
         if (v.macro->node->kind == JINJA_N_MACRO)
             snprintf(buf, sizeof buf, "<Macro '%.80s'>", v.macro->node->name->s);
         else
             snprintf(buf, sizeof buf, "<Macro anonymous>");
         break;
-    case JINJA_FUNCTION: snprintf(buf, sizeof buf, "<function %.80s>", v.function->name); break;
+    case JINJA_FUNCTION:
+        snprintf(buf, sizeof buf, "<function %.80s>", v.function->name);
+        break;
     case JINJA_METHOD:
         snprintf(buf, sizeof buf, "<built-in method %.60s of %s object>", v.method->function->name, jinja_type_name(v.method->self));
         break;
     case JINJA_CYCLER:
-    case JINJA_JOINER: snprintf(buf, sizeof buf, "<jinja2.utils.%s object>", jinja_type_name(v)); break;
-    default: snprintf(buf, sizeof buf, "<%s object>", jinja_type_name(v));
+    case JINJA_JOINER:
+        snprintf(buf, sizeof buf, "<jinja2.utils.%s object>", jinja_type_name(v));
+        break;
+    default:
+        snprintf(buf, sizeof buf, "<%s object>", jinja_type_name(v));
     }
     jinja_text_puts(j, out, buf);
     return 0;
@@ -122,9 +128,15 @@ int jinja_repr(struct jinja *j, struct jinja_text *out, struct jinja_value v)
         return -1;
     }
     switch (v.type) {
-    case JINJA_UNDEFINED: jinja_text_puts(j, out, "Undefined"); break;
-    case JINJA_NONE: jinja_text_puts(j, out, "None"); break;
-    case JINJA_BOOL: jinja_text_puts(j, out, v.b ? "True" : "False"); break;
+    case JINJA_UNDEFINED:
+        jinja_text_puts(j, out, "Undefined");
+        break;
+    case JINJA_NONE:
+        jinja_text_puts(j, out, "None");
+        break;
+    case JINJA_BOOL:
+        jinja_text_puts(j, out, v.b ? "True" : "False");
+        break;
     case JINJA_INT:
         snprintf(buf, sizeof buf, "%" PRId64, v.i);
         jinja_text_puts(j, out, buf);
@@ -133,11 +145,20 @@ int jinja_repr(struct jinja *j, struct jinja_text *out, struct jinja_value v)
         jinja_float_repr(v.f, buf);
         jinja_text_puts(j, out, buf);
         break;
-    case JINJA_STR: repr_string(j, out, v.str); break;
-    case JINJA_LIST: rc = repr_items(j, out, v, "[", "]"); break;
-    case JINJA_TUPLE: rc = repr_items(j, out, v, "(", ")"); break;
-    case JINJA_DICT: rc = repr_dict(j, out, v.dict); break;
-    default: rc = repr_object(j, out, v);
+    case JINJA_STR:
+        repr_string(j, out, v.str);
+        break;
+    case JINJA_LIST:
+        rc = repr_items(j, out, v, "[", "]");
+        break;
+    case JINJA_TUPLE:
+        rc = repr_items(j, out, v, "(", ")");
+        break;
+    case JINJA_DICT:
+        rc = repr_dict(j, out, v.dict);
+        break;
+    default:
+        rc = repr_object(j, out, v);
     }
     jinja_leave(j);
     return rc != 0 || out->failed ? -1 : jinja_charge(j, 1);

@@ -198,7 +198,7 @@ const struct jinja_str *jinja_str_concat(struct jinja *j, const struct jinja_str
     if (b->len == 0)
         return a;
     if (!t || t->len != a->len || t->cap - t->len < b->len) { /* else a is all of t: go on there */
-        size_t need = a->len + b->len + (t ? a->len : 0); /* a second concatenation makes a third one likely */
+        size_t need = a->len + b->len + (t ? a->len : 0);     /* a second concatenation makes a third one likely */
         if (!(t = jinja_alloc(j, 1, sizeof *t)))
             return NULL;
         *t = (struct jinja_text){.cap = need};

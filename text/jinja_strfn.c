@@ -49,8 +49,8 @@ const struct jinja_str *jinja_strip(struct jinja *j, const struct jinja_str *s, 
     return jinja_str_sub(j, s, from, to);
 }
 
-const struct jinja_str *jinja_replace(struct jinja *j, const struct jinja_str *s, const struct jinja_str *old, const struct jinja_str *fresh,
-                                      int64_t count)
+const struct jinja_str *jinja_replace(struct jinja *j, const struct jinja_str *s, const struct jinja_str *old,
+                                      const struct jinja_str *fresh, int64_t count)
 {
     struct jinja_text t = {0};
     size_t from = 0, hit, l, n = 0;
@@ -218,12 +218,23 @@ const struct jinja_str *jinja_escape(struct jinja *j, const struct jinja_str *s)
     for (size_t i = 0; i < s->len; i++) {
         const char *to = NULL;
         switch (s->s[i]) {
-        case '&': to = "&amp;"; break;
-        case '<': to = "&lt;"; break;
-        case '>': to = "&gt;"; break;
-        case '"': to = "&#34;"; break;
-        case '\'': to = "&#39;"; break;
-        default: continue;
+        case '&':
+            to = "&amp;";
+            break;
+        case '<':
+            to = "&lt;";
+            break;
+        case '>':
+            to = "&gt;";
+            break;
+        case '"':
+            to = "&#34;";
+            break;
+        case '\'':
+            to = "&#39;";
+            break;
+        default:
+            continue;
         }
         jinja_text_sub(j, &t, s, from, i);
         jinja_text_add(j, &t, to, strlen(to), jinja_str_special_at(s, i));

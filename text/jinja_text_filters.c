@@ -372,8 +372,8 @@ static int f_striptags(struct jinja *j, struct jinja_call *c, struct jinja_value
             i += l;
             continue;
         }
-        while (k < sizeof entities / sizeof *entities && (plain->len - i < strlen(entities[k].from) ||
-                                                          memcmp(plain->s + i, entities[k].from, strlen(entities[k].from)) != 0))
+        while (k < sizeof entities / sizeof *entities &&
+               (plain->len - i < strlen(entities[k].from) || memcmp(plain->s + i, entities[k].from, strlen(entities[k].from)) != 0))
             k++;
         bool known = k < sizeof entities / sizeof *entities;
         l = known ? strlen(entities[k].from) : 1;
@@ -442,7 +442,8 @@ static int f_xmlattr(struct jinja *j, struct jinja_call *c, struct jinja_value *
     struct jinja_text t = {0};
     bool any = false, blank = c->v[0].type == JINJA_MISSING || flag(c->v[0]);
     if (c->self.type != JINJA_DICT)
-        return c->self.type == JINJA_UNDEFINED ? jinja_fail_undefined(j, c->self) : jinja_fail(j, ERR_INPUT, "xmlattr: a mapping is needed");
+        return c->self.type == JINJA_UNDEFINED ? jinja_fail_undefined(j, c->self)
+                                               : jinja_fail(j, ERR_INPUT, "xmlattr: a mapping is needed");
     for (size_t i = 0; i < c->self.dict->n; i++) {
         const struct jinja_entry *e = &c->self.dict->entries[i];
         const struct jinja_str *key, *value;

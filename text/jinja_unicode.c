@@ -1,23 +1,11 @@
 /* See jinja_unicode.h. */
 #include "text/jinja_unicode.h"
 
-#include <stddef.h>
+#include "text/jinja_unicode_data.h"
 
-struct range {
-    uint32_t first, last;
-};
-struct mapping { /* first, first + step, …, last become themselves + delta */
-    uint32_t first, last;
-    int32_t delta;
-    uint32_t step;
-};
+#define IN(table, c) within(jinja_##table, jinja_n_##table, c)
 
-#include "text/jinja_unicode_table.h"
-
-#define IN(table, c) within(table, sizeof table / sizeof *table, c)
-#define MAP(table, c) map(table, sizeof table / sizeof *table, c)
-
-static bool within(const struct range *table, size_t n, uint32_t c)
+static bool within(const struct jinja_range *table, size_t n, uint32_t c)
 {
     size_t low = 0, high = n;
     while (low < high) {
@@ -32,12 +20,12 @@ static bool within(const struct range *table, size_t n, uint32_t c)
     return false;
 }
 
-static uint32_t map(const struct mapping *table, size_t n, uint32_t c)
+static uint32_t map(const struct jinja_mapping *table, size_t n, uint32_t c)
 {
     size_t low = 0, high = n;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        const struct mapping *m = &table[middle];
+        const struct jinja_mapping *m = &table[middle];
         if (c > m->last)
             low = middle + 1;
         else if (c < m->first)
@@ -95,10 +83,10 @@ bool jinja_is_printable(uint32_t c)
 
 uint32_t jinja_to_upper(uint32_t c)
 {
-    return MAP(to_upper, c);
+    return map(jinja_upper_of, jinja_n_upper_of, c);
 }
 
 uint32_t jinja_to_lower(uint32_t c)
 {
-    return MAP(to_lower, c);
+    return map(jinja_lower_of, jinja_n_lower_of, c);
 }

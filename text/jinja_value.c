@@ -90,14 +90,27 @@ bool jinja_is_seq(struct jinja_value v)
 bool jinja_length(struct jinja_value v, size_t *ret)
 {
     switch (v.type) {
-    case JINJA_UNDEFINED: *ret = 0; return true;
-    case JINJA_STR: *ret = jinja_str_chars(v.str); return true;
+    case JINJA_UNDEFINED:
+        *ret = 0;
+        return true;
+    case JINJA_STR:
+        *ret = jinja_str_chars(v.str);
+        return true;
     case JINJA_LIST:
-    case JINJA_TUPLE: *ret = v.list->n; return true;
-    case JINJA_DICT: *ret = v.dict->n; return true;
-    case JINJA_VIEW: *ret = v.view->dict->n; return true;
-    case JINJA_RANGE: *ret = v.range->n; return true;
-    default: return false;
+    case JINJA_TUPLE:
+        *ret = v.list->n;
+        return true;
+    case JINJA_DICT:
+        *ret = v.dict->n;
+        return true;
+    case JINJA_VIEW:
+        *ret = v.view->dict->n;
+        return true;
+    case JINJA_RANGE:
+        *ret = v.range->n;
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -107,12 +120,18 @@ bool jinja_truth(struct jinja_value v)
     switch (v.type) {
     case JINJA_NONE:
     case JINJA_UNDEFINED:
-    case JINJA_MISSING: return false;
-    case JINJA_BOOL: return v.b;
-    case JINJA_INT: return v.i != 0;
-    case JINJA_FLOAT: return v.f != 0;
-    case JINJA_STR: return v.str->len != 0;
-    default: return jinja_length(v, &n) ? n != 0 : true;
+    case JINJA_MISSING:
+        return false;
+    case JINJA_BOOL:
+        return v.b;
+    case JINJA_INT:
+        return v.i != 0;
+    case JINJA_FLOAT:
+        return v.f != 0;
+    case JINJA_STR:
+        return v.str->len != 0;
+    default:
+        return jinja_length(v, &n) ? n != 0 : true;
     }
 }
 
@@ -180,8 +199,10 @@ int jinja_equal(struct jinja *j, struct jinja_value a, struct jinja_value b)
         return a.type == b.type ? -1 : 0;
     switch (a.type) {
     case JINJA_NONE:
-    case JINJA_UNDEFINED: return 1;
-    case JINJA_STR: return jinja_str_equal(a.str, b.str);
+    case JINJA_UNDEFINED:
+        return 1;
+    case JINJA_STR:
+        return jinja_str_equal(a.str, b.str);
     case JINJA_LIST:
     case JINJA_TUPLE:
     case JINJA_DICT:
@@ -192,10 +213,12 @@ int jinja_equal(struct jinja *j, struct jinja_value a, struct jinja_value b)
         jinja_leave(j);
         return rc;
     case JINJA_RANGE:
-        return a.range->n == b.range->n && (a.range->n == 0 || (a.range->start == b.range->start &&
-                                                                (a.range->n == 1 || a.range->step == b.range->step)));
-    case JINJA_METHOD: return a.method->function == b.method->function && jinja_equal(j, a.method->self, b.method->self);
-    default: return a.list == b.list; /* the same object */
+        return a.range->n == b.range->n &&
+               (a.range->n == 0 || (a.range->start == b.range->start && (a.range->n == 1 || a.range->step == b.range->step)));
+    case JINJA_METHOD:
+        return a.method->function == b.method->function && jinja_equal(j, a.method->self, b.method->self);
+    default:
+        return a.list == b.list; /* the same object */
     }
 }
 
@@ -245,16 +268,29 @@ int jinja_cursor_init(struct jinja *j, struct jinja_cursor *c, struct jinja_valu
 {
     *c = (struct jinja_cursor){.v = v};
     switch (v.type) {
-    case JINJA_UNDEFINED: return 0;
-    case JINJA_STR: c->end = v.str->len; return 0;
+    case JINJA_UNDEFINED:
+        return 0;
+    case JINJA_STR:
+        c->end = v.str->len;
+        return 0;
     case JINJA_LIST:
-    case JINJA_TUPLE: c->end = v.list->n; return 0;
-    case JINJA_DICT: c->end = v.dict->n; return 0;
-    case JINJA_VIEW: c->end = v.view->dict->n; return 0;
-    case JINJA_RANGE: c->end = v.range->n; return 0;
+    case JINJA_TUPLE:
+        c->end = v.list->n;
+        return 0;
+    case JINJA_DICT:
+        c->end = v.dict->n;
+        return 0;
+    case JINJA_VIEW:
+        c->end = v.view->dict->n;
+        return 0;
+    case JINJA_RANGE:
+        c->end = v.range->n;
+        return 0;
     case JINJA_ITER:
-    case JINJA_LOOP: return 0;
-    default: return jinja_fail(j, ERR_INPUT, "'%s' object is not iterable", jinja_type_name(v));
+    case JINJA_LOOP:
+        return 0;
+    default:
+        return jinja_fail(j, ERR_INPUT, "'%s' object is not iterable", jinja_type_name(v));
     }
 }
 
@@ -287,15 +323,21 @@ int jinja_cursor_next(struct jinja *j, struct jinja_cursor *c, struct jinja_valu
         return next_char(j, c, ret);
     c->pos++;
     switch (c->v.type) {
-    case JINJA_DICT: *ret = c->v.dict->entries[i].key; return 1;
-    case JINJA_RANGE: *ret = jinja_int(c->v.range->start + (int64_t)i * c->v.range->step); return 1;
+    case JINJA_DICT:
+        *ret = c->v.dict->entries[i].key;
+        return 1;
+    case JINJA_RANGE:
+        *ret = jinja_int(c->v.range->start + (int64_t)i * c->v.range->step);
+        return 1;
     case JINJA_VIEW:
         e = &c->v.view->dict->entries[i];
         if (c->v.view->kind == JINJA_ITEMS)
             return jinja_pair(j, e->key, e->value, ret) == 0 ? 1 : -1;
         *ret = c->v.view->kind == JINJA_KEYS ? e->key : e->value;
         return 1;
-    default: *ret = c->v.list->items[i]; return 1;
+    default:
+        *ret = c->v.list->items[i];
+        return 1;
     }
 }
 

@@ -99,7 +99,8 @@ static int f_round(struct jinja *j, struct jinja_call *c, struct jinja_value *re
 {
     const struct jinja_str *method = c->v[1].type == JINJA_STR ? c->v[1].str : NULL;
     int64_t digits = 0;
-    if (c->v[1].type != JINJA_MISSING && (!method || !(jinja_str_is(method, "common") || jinja_str_is(method, "ceil") || jinja_str_is(method, "floor"))))
+    if (c->v[1].type != JINJA_MISSING &&
+        (!method || !(jinja_str_is(method, "common") || jinja_str_is(method, "ceil") || jinja_str_is(method, "floor"))))
         return jinja_fail(j, ERR_INPUT, "method must be common, ceil or floor");
     if (jinja_given(c->v[0])) {
         if (!jinja_is_int(c->v[0]))
@@ -179,8 +180,23 @@ const struct jinja_builtin *jinja_find_filter(const char *name, size_t len)
 
 /* --- tests -------------------------------------------------------------- */
 
-enum kind_test { IS_BOOLEAN, IS_FALSE, IS_TRUE, IS_INTEGER, IS_FLOAT, IS_NUMBER, IS_STRING, IS_MAPPING, IS_SEQUENCE, IS_ITERABLE, IS_CALLABLE,
-                 IS_DEFINED, IS_UNDEFINED, IS_NONE, IS_ESCAPED };
+enum kind_test {
+    IS_BOOLEAN,
+    IS_FALSE,
+    IS_TRUE,
+    IS_INTEGER,
+    IS_FLOAT,
+    IS_NUMBER,
+    IS_STRING,
+    IS_MAPPING,
+    IS_SEQUENCE,
+    IS_ITERABLE,
+    IS_CALLABLE,
+    IS_DEFINED,
+    IS_UNDEFINED,
+    IS_NONE,
+    IS_ESCAPED
+};
 
 static int t_kind(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
@@ -189,24 +205,52 @@ static int t_kind(struct jinja *j, struct jinja_call *c, struct jinja_value *ret
     bool is = false;
     (void)j;
     switch ((enum kind_test)c->builtin->tag) {
-    case IS_BOOLEAN: is = v.type == JINJA_BOOL; break;
-    case IS_FALSE: is = v.type == JINJA_BOOL && !v.b; break;
-    case IS_TRUE: is = v.type == JINJA_BOOL && v.b; break;
-    case IS_INTEGER: is = v.type == JINJA_INT; break;
-    case IS_FLOAT: is = v.type == JINJA_FLOAT; break;
-    case IS_NUMBER: is = jinja_is_number(v); break;
-    case IS_STRING: is = v.type == JINJA_STR; break;
-    case IS_MAPPING: is = v.type == JINJA_DICT; break;
-    case IS_SEQUENCE: is = jinja_length(v, &n) && v.type != JINJA_VIEW; break;
-    case IS_ITERABLE: is = jinja_length(v, &n) || v.type == JINJA_ITER || v.type == JINJA_LOOP; break;
+    case IS_BOOLEAN:
+        is = v.type == JINJA_BOOL;
+        break;
+    case IS_FALSE:
+        is = v.type == JINJA_BOOL && !v.b;
+        break;
+    case IS_TRUE:
+        is = v.type == JINJA_BOOL && v.b;
+        break;
+    case IS_INTEGER:
+        is = v.type == JINJA_INT;
+        break;
+    case IS_FLOAT:
+        is = v.type == JINJA_FLOAT;
+        break;
+    case IS_NUMBER:
+        is = jinja_is_number(v);
+        break;
+    case IS_STRING:
+        is = v.type == JINJA_STR;
+        break;
+    case IS_MAPPING:
+        is = v.type == JINJA_DICT;
+        break;
+    case IS_SEQUENCE:
+        is = jinja_length(v, &n) && v.type != JINJA_VIEW;
+        break;
+    case IS_ITERABLE:
+        is = jinja_length(v, &n) || v.type == JINJA_ITER || v.type == JINJA_LOOP;
+        break;
     case IS_CALLABLE:
         is = v.type == JINJA_UNDEFINED || v.type == JINJA_FUNCTION || v.type == JINJA_METHOD || v.type == JINJA_MACRO ||
              v.type == JINJA_JOINER || v.type == JINJA_LOOP;
         break;
-    case IS_DEFINED: is = v.type != JINJA_UNDEFINED; break;
-    case IS_UNDEFINED: is = v.type == JINJA_UNDEFINED; break;
-    case IS_NONE: is = v.type == JINJA_NONE; break;
-    case IS_ESCAPED: is = v.type == JINJA_STR && v.str->markup; break;
+    case IS_DEFINED:
+        is = v.type != JINJA_UNDEFINED;
+        break;
+    case IS_UNDEFINED:
+        is = v.type == JINJA_UNDEFINED;
+        break;
+    case IS_NONE:
+        is = v.type == JINJA_NONE;
+        break;
+    case IS_ESCAPED:
+        is = v.type == JINJA_STR && v.str->markup;
+        break;
     }
     *ret = jinja_bool(is);
     return 0;
@@ -256,12 +300,22 @@ static int t_sameas(struct jinja *j, struct jinja_call *c, struct jinja_value *r
     bool same = a.type == b.type;
     (void)j;
     switch (a.type) {
-    case JINJA_NONE: break;
-    case JINJA_BOOL: same = same && a.b == b.b; break;
-    case JINJA_INT: same = same && a.i == b.i; break;
-    case JINJA_FLOAT: same = same && a.f == b.f; break;
-    case JINJA_STR: same = same && jinja_str_equal(a.str, b.str); break; /* Python shares most equal strings, too */
-    default: same = same && a.list == b.list;
+    case JINJA_NONE:
+        break;
+    case JINJA_BOOL:
+        same = same && a.b == b.b;
+        break;
+    case JINJA_INT:
+        same = same && a.i == b.i;
+        break;
+    case JINJA_FLOAT:
+        same = same && a.f == b.f;
+        break;
+    case JINJA_STR:
+        same = same && jinja_str_equal(a.str, b.str);
+        break; /* Python shares most equal strings, too */
+    default:
+        same = same && a.list == b.list;
     }
     *ret = jinja_bool(same);
     return 0;

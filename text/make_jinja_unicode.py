@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""make_jinja_unicode.py > jinja_unicode_table.h: what Python's str methods say of every character, as ranges."""
-import sys, unicodedata
+"""make_jinja_unicode.py > jinja_unicode_data.c: what Python's str methods say of every character, as ranges."""
+import unicodedata
 
 LAST = 0x110000
 chars = [chr(c) for c in range(LAST)]
@@ -18,10 +18,10 @@ def ranges(test):
 
 
 def show(name, rows):
-    print(f"static const struct range {name}[] = {{")
+    print(f"const struct jinja_range jinja_{name}[] = {{")
     for i in range(0, len(rows), 6):
         print("    " + " ".join("{0x%X, 0x%X}," % tuple(r) for r in rows[i:i + 6]))
-    print("};\n")
+    print("};\nconst size_t jinja_n_%s = %d;\n" % (name, len(rows)))
 
 
 def mapping(name, convert):
@@ -40,13 +40,15 @@ def mapping(name, convert):
         else:
             out.append([c, c, delta, 1])
     out.sort()
-    print(f"static const struct mapping {name}[] = {{")
+    print(f"const struct jinja_mapping jinja_{name}[] = {{")
     for i in range(0, len(out), 5):
         print("    " + " ".join("{0x%X, 0x%X, %d, %d}," % tuple(r) for r in out[i:i + 5]))
-    print("};\n")
+    print("};\nconst size_t jinja_n_%s = %d;\n" % (name, len(out)))
 
 
-print(f"/* Made by make_jinja_unicode.py from Unicode {unicodedata.unidata_version}; do not edit. */\n")
+print(f"/* Made by make_jinja_unicode.py from Unicode {unicodedata.unidata_version}; do not edit. */")
+print('#include "text/jinja_unicode_data.h"\n')
+print("/* clang-format off */")
 show("alpha", ranges(str.isalpha))
 show("decimal", ranges(str.isdecimal))
 show("digit", ranges(lambda c: c.isdigit() and not c.isdecimal()))
@@ -56,5 +58,5 @@ show("lower", ranges(lambda c: c.islower()))
 show("title", ranges(lambda c: c.istitle() and not c.isupper()))
 show("space", ranges(str.isspace))
 show("unprintable", ranges(lambda c: not c.isprintable()))
-mapping("to_upper", str.upper)
-mapping("to_lower", str.lower)
+mapping("upper_of", str.upper)
+mapping("lower_of", str.lower)

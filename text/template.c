@@ -10,7 +10,8 @@
 
 enum { MAX_TREE_BYTES = 16 << 20, MAX_NAME_CHARS = 64 };
 
-struct template {
+struct template
+{
     struct arena arena;
     struct jinja_tree tree;
     char name[MAX_NAME_CHARS];

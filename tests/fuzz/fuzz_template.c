@@ -10,7 +10,8 @@ static const char chat[] =
     " \"s\": \"a\\u00e9\\ud83d\\ude42 <b>\\n\\u0000x\", \"l\": [3, 1, 2, \"x\", [1, [2]], {\"k\": null}],"
     " \"d\": {\"a\": 1, \"b\": [true], \"items\": {}},"
     " \"messages\": [{\"role\": \"system\", \"content\": \"S\"}, {\"role\": \"user\", \"content\": \"<|im_end|>\"},"
-    " {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"1\", \"function\": {\"name\": \"f\", \"arguments\": {\"a\": 1}}}]},"
+    " {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"1\", \"function\": {\"name\": \"f\", \"arguments\": {\"a\": "
+    "1}}}]},"
     " {\"role\": \"tool\", \"content\": [{\"type\": \"text\", \"text\": \"t\"}]}],"
     " \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": {\"type\": \"object\", \"properties\": {}}}}]}";
 

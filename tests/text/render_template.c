@@ -43,8 +43,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: render_template CASES.json\n");
         return 2;
     }
-    json_array_foreach(cases, i, c)
-        json_array_append_new(rows, render(c));
+    json_array_foreach(cases, i, c) json_array_append_new(rows, render(c));
     int rc = json_dumpf(rows, stdout, JSON_COMPACT) != 0;
     json_decref(rows);
     json_decref(cases);

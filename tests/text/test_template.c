@@ -129,8 +129,7 @@ static void test_shared(void)
         json_t *rows = json ? json_loadb(json, json_len, 0, NULL) : NULL;
         if (!source || !rows)
             tap_skip("%s: no shared test data", shared[k]);
-        json_array_foreach(rows, i, row)
-            bad += !check_row(source, len, row, json_string_value(json_object_get(row, "case")));
+        json_array_foreach(rows, i, row) bad += !check_row(source, len, row, json_string_value(json_object_get(row, "case")));
         if (source && rows)
             is_int(bad, 0, "%s", shared[k]);
         json_decref(rows);
@@ -238,16 +237,16 @@ static void test_hostile_users(void)
         for (int shape = 0; shape < 4; shape++) {
             struct template_output out;
             struct err err = {0};
-            json_t *context = json_pack("{s:[{s:s, s:s}, {s:s, s:s}, {s:s, s:s}], s:b, s:s, s:s}", "messages", "role", "user", "content", evil,
-                                        "role", "assistant", "content", evil, "role", "user", "content", evil, "add_generation_prompt", 1,
-                                        "bos_token", "<BOS>", "eos_token", "<EOS>");
+            json_t *context = json_pack("{s:[{s:s, s:s}, {s:s, s:s}, {s:s, s:s}], s:b, s:s, s:s}", "messages", "role", "user", "content",
+                                        evil, "role", "assistant", "content", evil, "role", "user", "content", evil,
+                                        "add_generation_prompt", 1, "bos_token", "<BOS>", "eos_token", "<EOS>");
             json_t *messages = json_object_get(context, "messages");
             if (shape & 1)
                 json_array_insert_new(messages, 0, json_pack("{s:s, s:s}", "role", "system", "content", evil));
             if (shape & 2)
-                json_object_set_new(context, "tools", json_pack("[{s:s, s:{s:s, s:s, s:{s:s, s:{}}}}]", "type", "function", "function",
-                                                                "name", "f", "description", evil, "parameters", "type", "object",
-                                                                "properties"));
+                json_object_set_new(context, "tools",
+                                    json_pack("[{s:s, s:{s:s, s:s, s:{s:s, s:{}}}}]", "type", "function", "function", "name", "f",
+                                              "description", evil, "parameters", "type", "object", "properties"));
             if (render_json(source, len, context, NULL, &out, &err) == 0) {
                 misses += count_misses(&out);
                 rendered++;
@@ -316,8 +315,10 @@ static void test_bounds(void)
     fails("{% for i in range(99999) %}{{ s * 100 }}{% endfor %}", ERR_LIMIT, "output");
     fails("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", ERR_LIMIT, "nested deeper");
     fails("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", ERR_LIMIT, "nested deeper");
-    fails("{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}", ERR_LIMIT, "nested deeper");
-    fails("{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x|tojson }}", ERR_LIMIT, "nested deeper");
+    fails("{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}", ERR_LIMIT,
+          "nested deeper");
+    fails("{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x|tojson }}", ERR_LIMIT,
+          "nested deeper");
     fails("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}", ERR_LIMIT, "nested deeper");
     fails("{% for i in range(99999) %}{% for j in range(20) %}{{ s.replace('', s * 100)|length }}{% endfor %}{% endfor %}", ERR_LIMIT, "");
     fails_repeated("{{ ", "(", 5000, "1");
