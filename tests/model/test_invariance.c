@@ -24,6 +24,7 @@ enum { SEQS = 3, SHORT_TEXT = 270, LONG_TEXT = 530, ENDLESS_TEXT = 1250, MAX_TEX
 struct subject {
     char name[96], path[512];
     enum kv_type kv;
+    const char *isa; /* that all but the plain run use */
     uint32_t length;
     int32_t token[SEQS][MAX_TEXT];
     float *logits[SEQS]; /* length × MODEL_VOCAB */
@@ -37,6 +38,15 @@ static void die(const char *what)
 {
     printf("Bail out! %s: %s\n", what, err.text);
     exit(1);
+}
+
+/* The levels above scalar take turns; the processor takes the best below one that it lacks. */
+static const char *level_of(uint32_t turn)
+{
+    uint32_t levels = 0;
+    while (kernels_level(levels))
+        levels++;
+    return kernels_level(levels > 1 ? 1 + turn % (levels - 1) : 0);
 }
 
 static struct session *open_session(const struct subject *s, unsigned threads, uint32_t parallel, uint32_t batch_rows, const char *isa)
@@ -97,8 +107,9 @@ static void make_subject(struct subject *s, const struct model_spec *spec, enum 
     memset(s, 0, sizeof *s);
     s->kv = kv;
     s->length = length;
+    s->isa = level_of((uint32_t)(spec - model_specs) + quant + kv);
     s->rng.state = (uint64_t)(spec - model_specs) * 100 + quant;
-    snprintf(s->name, sizeof s->name, "%s %s kv %s", spec->name, quant_traits(quant)->name, kvs[kv]);
+    snprintf(s->name, sizeof s->name, "%s %s kv %s on %s", spec->name, quant_traits(quant)->name, kvs[kv], s->isa);
     snprintf(s->path, sizeof s->path, "%s/model.gguf", model_folder());
     model_write(spec, quant, s->path);
     for (uint32_t q = 0; q < SEQS; q++) {
@@ -153,7 +164,7 @@ static void feed(struct session *session, struct subject *s, uint32_t slot, uint
 static void test_chunks(struct subject *s)
 {
     static const uint32_t chunks[] = {1, 2, 3, 7, 32, 33, MAX_TEXT};
-    struct session *session = open_session(s, 1, 1, s->length, NULL);
+    struct session *session = open_session(s, 1, 1, s->length, s->isa);
     for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
         session_cut(session, 0, 0);
         feed(session, s, 0, 0, 0, s->length, chunks[i] < s->length ? chunks[i] : s->length);
@@ -167,7 +178,7 @@ static void test_chunks(struct subject *s)
 static void test_companions(struct subject *s)
 {
     static struct step t;
-    struct session *session = open_session(s, s->kv == KV_F16 ? 2 : 1, SEQS, 96, NULL);
+    struct session *session = open_session(s, s->kv == KV_F16 ? 2 : 1, SEQS, 96, s->isa);
     for (uint32_t q = 0; q < SEQS; q++)
         feed(session, s, q, q, 0, 50 + 40 * q, 33);
     session_cut(session, 1, 31); /* others' blocks stay between */
@@ -198,7 +209,7 @@ static void test_threads(struct subject *s)
 {
     static const unsigned threads[] = {2, 3, 5};
     for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
-        struct session *session = open_session(s, threads[i], 1, 101, NULL);
+        struct session *session = open_session(s, threads[i], 1, 101, s->isa);
         feed(session, s, 0, 0, 0, s->length, 101);
         session_close(session);
     }
@@ -208,7 +219,7 @@ static void test_threads(struct subject *s)
 /* Back to a place, and on from there; with other tokens in between. */
 static void test_cuts(struct subject *s)
 {
-    struct session *session = open_session(s, 1, 1, 64, NULL);
+    struct session *session = open_session(s, 1, 1, 64, s->isa);
     uint32_t places[] = {s->length - 1, 256, 31, 255, 33, 257, 100};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         uint32_t from = session_length(session, 0);
@@ -235,7 +246,7 @@ static void test_cuts(struct subject *s)
 static void generate(struct subject *s, uint32_t companions, uint32_t prompt, int32_t *ret)
 {
     struct sample_params params = SAMPLE_PARAMS_DEFAULT;
-    struct session *session = open_session(s, 1, 1 + companions, 64, NULL);
+    struct session *session = open_session(s, 1, 1 + companions, 64, s->isa);
     struct sampler *sampler = sampler_create(MODEL_VOCAB, &err);
     int32_t history[MAX_TEXT];
     params.seed = 42;
@@ -273,7 +284,7 @@ enum { MAX_STAGES = 3, STAGE_CHUNK = 33 };
 struct pipeline {
     struct gguf *g;
     struct model_params p;
-    struct backend *be;
+    struct backend *be[MAX_STAGES]; /* stages are of different machines */
     struct threadpool *readers;
     struct stage *stage[MAX_STAGES];
     uint32_t n_stages, stride;
@@ -283,9 +294,11 @@ struct pipeline {
 static void open_pipeline(struct pipeline *pl, const struct subject *s)
 {
     memset(pl, 0, sizeof *pl);
-    if (!(pl->g = gguf_open(s->path, false, &err)) || model_params_read(pl->g, &pl->p, &err) != 0 || !(pl->be = backend_cpu_create(1, NULL, &err)) ||
-        !(pl->readers = threadpool_create(1, &err)))
+    if (!(pl->g = gguf_open(s->path, false, &err)) || model_params_read(pl->g, &pl->p, &err) != 0 || !(pl->readers = threadpool_create(1, &err)))
         die(s->name);
+    for (uint32_t i = 0; i < MAX_STAGES; i++)
+        if (!(pl->be[i] = backend_cpu_create(1, i == 0 ? NULL : level_of(i + (uint32_t)s->rng.state), &err)))
+            die(s->name);
     pl->stride = (s->length + KV_BLOCK - 1) / KV_BLOCK;
     pl->table = malloc(pl->stride * sizeof *pl->table);
     for (uint32_t i = 0; i < pl->stride; i++)
@@ -296,7 +309,8 @@ static void close_pipeline(struct pipeline *pl)
 {
     free(pl->table);
     threadpool_destroy(pl->readers);
-    backend_destroy(pl->be);
+    for (int i = 0; i < MAX_STAGES; i++)
+        backend_destroy(pl->be[i]);
     gguf_close(pl->g);
 }
 
@@ -308,7 +322,7 @@ static void make_stages(struct pipeline *pl, const struct subject *s, const uint
         struct stage_config c = {.first = cut[i], .last = cut[i + 1], .embed = i == 0, .head = i + 1 == n, .kv = s->kv, .ctx = s->length + GENERATED + 8,
                                  .n_blocks = {pl->stride, pl->stride}, .max_rows = STAGE_CHUNK, .max_wanted = STAGE_CHUNK, .max_seqs = 1,
                                  .table_stride = pl->stride};
-        if (!(pl->stage[i] = stage_create(pl->g, &pl->p, &c, pl->be, pl->readers, NULL, NULL, &err)))
+        if (!(pl->stage[i] = stage_create(pl->g, &pl->p, &c, pl->be[i], pl->readers, NULL, NULL, &err)))
             die(s->name);
     }
 }
@@ -358,7 +372,7 @@ static void test_stages(struct subject *s)
         }
     close_pipeline(&pl);
     tap_note("%s: %u ways to cut %u layers", s->name, ways, last);
-    report(s, "in 2 and 3 stages");
+    report(s, "in 2 and 3 stages of different processors");
 }
 
 /* ------------------------------------------------------------------------------------------------------------------------- */
@@ -382,7 +396,7 @@ static void test_endless(const char *name)
 {
     struct subject s;
     make_subject(&s, model_spec_of(name), QUANT_Q8_0, KV_F16, ENDLESS_TEXT);
-    struct session *session = open_session(&s, 2, 2, 64, NULL);
+    struct session *session = open_session(&s, 2, 2, 64, s.isa);
     feed(session, &s, 0, 0, 0, s.length, 64);
     feed(session, &s, 1, 1, 0, s.length, 50);
     uint32_t kept = session_cut(session, 0, 1200);
