@@ -1,0 +1,228 @@
+/* stagecoach bench: tokens per second, the best of some repetitions.
+ *   ppN     N prompt rows, until the last row's logits are known
+ *   tgN     N tokens of one sequence, one a step, each step's logits known before the next begins
+ *   batchM  the same with M sequences a step; tokens of all together
+ * Prompts and tokens are random ids, others in every repetition; nothing is sampled and nothing ends early. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cli/command.h"
+#include "cli/local.h"
+#include "cli/ui.h"
+#include "model/sampler.h"
+
+enum { SIZES_MAX = 64, WARM_UP_ROWS = 16, TOKEN_MAX = 30000, PARALLEL_MAX = 1024 };
+
+struct values {
+    struct model_options model;
+    const char *batch;
+    int64_t pp, tg, depth, reps;
+    bool json;
+};
+
+static const struct opt options[] = {
+    {"pp", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, pp), .max = 1 << 20, .def = "512", .help = "Prompt tokens; 0: skip"},
+    {"tg", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, tg), .max = 1 << 20, .def = "64", .help = "Generated tokens; 0: skip"},
+    {"batch", 0, OPT_STRING, .arg = "LIST", .offset = offsetof(struct values, batch), .def = "1,2,4,8",
+     .help = "Numbers of sequences that generate together"},
+    {"depth", 0, OPT_INT, .arg = "D", .offset = offsetof(struct values, depth), .max = 1 << 20, .def = "0",
+     .help = "Tokens that each sequence holds before it generates"},
+    {"reps", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, reps), .min = 1, .max = 1000, .def = "2",
+     .help = "Repetitions, of which the best counts"},
+    {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "One JSON object instead of lines"},
+    {0},
+};
+static const struct opt_group groups[] = {{"Options", options, 0}, {"Model", model_option_table, offsetof(struct values, model)}, {0}};
+static const struct opt_example examples[] = {
+    {"stagecoach bench -m model.gguf", "Prompt speed, then 1, 2, 4 and 8 sequences."},
+    {"stagecoach bench -m model.gguf --pp 0 --batch 1 --depth 4096 --isa scalar", "Generation deep in a context, with plain C kernels."},
+    {0},
+};
+
+struct bench {
+    struct session *session;
+    struct session_row *rows;
+    uint64_t drawn; /* random tokens so far */
+    uint32_t n_ids;
+    bool json;
+    size_t printed;
+};
+
+static int32_t random_token(struct bench *b)
+{
+    uint64_t n = b->drawn++;
+    return (int32_t)(sampler_random(n >> 32, 0, (uint32_t)n, 0) % b->n_ids);
+}
+
+/* n new rows of each of the sequences 0 … n_seq - 1, in steps as large as the session takes; the last row of each sequence,
+ * or every row, is waited for. */
+static int feed(struct bench *b, uint32_t seq, uint32_t n, bool want_last, struct err *err)
+{
+    uint32_t at = session_length(b->session, seq), max = session_batch_rows(b->session);
+
+    for (uint32_t done = 0; done < n;) {
+        uint32_t len = n - done < max ? n - done : max;
+        for (uint32_t i = 0; i < len; i++)
+            b->rows[i] = (struct session_row){seq, at + done + i, random_token(b), want_last && done + i + 1 == n};
+        if (session_step(b->session, b->rows, len, err) != 0)
+            return -1;
+        done += len;
+        if (ui_interrupted())
+            return err_set(err, ERR_CANCELLED, "interrupted");
+    }
+    return 0;
+}
+
+static void forget(struct bench *b)
+{
+    for (uint32_t i = 0; i < session_parallel(b->session); i++)
+        session_cut(b->session, i, 0);
+}
+
+static int prompt_seconds(struct bench *b, uint32_t n, double *ret, struct err *err)
+{
+    forget(b);
+    double start = ui_seconds();
+    if (feed(b, 0, n, true, err) != 0)
+        return -1;
+    *ret = ui_seconds() - start;
+    return 0;
+}
+
+static int generate_seconds(struct bench *b, uint32_t n_seq, uint32_t n, uint32_t depth, double *ret, struct err *err)
+{
+    forget(b);
+    for (uint32_t i = 0; i < n_seq; i++)
+        if (feed(b, i, depth, false, err) != 0)
+            return -1;
+    double start = ui_seconds();
+    for (uint32_t t = 0; t < n; t++) {
+        for (uint32_t i = 0; i < n_seq; i++)
+            b->rows[i] = (struct session_row){i, depth + t, random_token(b), true};
+        if (session_step(b->session, b->rows, n_seq, err) != 0)
+            return -1;
+        if (ui_interrupted())
+            return err_set(err, ERR_CANCELLED, "interrupted");
+    }
+    *ret = ui_seconds() - start;
+    return 0;
+}
+
+static int print_figure(struct bench *b, const char *name, uint32_t n, double tokens, double seconds, struct err *err)
+{
+    if (b->json)
+        ui_outf("%s{\"name\": \"%s%u\", \"tokens_per_s\": %.2f}", b->printed++ ? ", " : "", name, n, tokens / seconds);
+    else
+        ui_outf("%s%u %.2f\n", name, n, tokens / seconds);
+    return ui_flush(err);
+}
+
+static int parse_sizes(const char *text, uint32_t *sizes, size_t *n, struct err *err)
+{
+    char *end;
+
+    for (*n = 0; *n < SIZES_MAX; text = end + 1) {
+        unsigned long size = strtoul(text, &end, 10);
+        if (end == text || *text < '0' || *text > '9' || size < 1 || size > PARALLEL_MAX || (*end && *end != ','))
+            return err_set(err, ERR_USAGE, "--batch: numbers from 1 to %d are expected, separated by commas (1,2,4,8)", PARALLEL_MAX);
+        sizes[(*n)++] = (uint32_t)size;
+        if (!*end)
+            return 0;
+    }
+    return err_set(err, ERR_USAGE, "--batch: more than %d numbers", SIZES_MAX);
+}
+
+static int measure(struct bench *b, const struct values *v, const uint32_t *sizes, size_t n_sizes, struct err *err)
+{
+    double seconds, best = HUGE_VAL;
+
+    if (prompt_seconds(b, WARM_UP_ROWS, &seconds, err) != 0)
+        return -1;
+    for (int64_t r = 0; r < v->reps && v->pp; r++) {
+        if (prompt_seconds(b, (uint32_t)v->pp, &seconds, err) != 0)
+            return -1;
+        best = fmin(best, seconds);
+    }
+    if (v->pp && print_figure(b, "pp", (uint32_t)v->pp, (double)v->pp, best, err) != 0)
+        return -1;
+    for (size_t i = 0; i < n_sizes && v->tg; i++) {
+        best = HUGE_VAL;
+        for (int64_t r = 0; r < v->reps; r++) {
+            if (generate_seconds(b, sizes[i], (uint32_t)v->tg, (uint32_t)v->depth, &seconds, err) != 0)
+                return -1;
+            best = fmin(best, seconds);
+        }
+        if (print_figure(b, sizes[i] == 1 ? "tg" : "batch", sizes[i] == 1 ? (uint32_t)v->tg : sizes[i], (double)v->tg * sizes[i], best, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int run(void *values, const struct opts_parsed *parsed, struct err *err)
+{
+    struct values *v = values;
+    uint32_t sizes[SIZES_MAX], most = 1;
+    struct bench b = {.json = v->json};
+    struct local l = {0};
+    size_t n_sizes;
+    int rc = -1;
+
+    (void)parsed;
+    if (parse_sizes(v->batch, sizes, &n_sizes, err) != 0)
+        return -1;
+    for (size_t i = 0; i < n_sizes; i++)
+        most = sizes[i] > most ? sizes[i] : most;
+    uint64_t need = (uint64_t)(v->depth + v->tg > v->pp ? v->depth + v->tg : v->pp);
+    need = need > WARM_UP_ROWS ? need : WARM_UP_ROWS;
+    if (v->model.ctx && (uint64_t)v->model.ctx < need)
+        return err_set(err, ERR_USAGE, "--ctx %lld is too small: --pp, --depth and --tg need %llu positions", (long long)v->model.ctx,
+                       (unsigned long long)need);
+    if (v->model.parallel && (uint64_t)v->model.parallel < most)
+        return err_set(err, ERR_USAGE, "--parallel %lld is too small: --batch asks for %u", (long long)v->model.parallel, most);
+    if (local_open(&l, &v->model, err) != 0)
+        goto done;
+    if (!v->model.ctx)
+        l.ctx = (uint32_t)need;
+    if (local_load(&l, most, most > 512 ? most : 512, err) != 0)
+        goto done;
+    b.session = l.session;
+    b.n_ids = session_n_vocab(l.session) < TOKEN_MAX ? session_n_vocab(l.session) : TOKEN_MAX;
+    b.rows = mem_new(session_batch_rows(l.session), sizeof *b.rows, err);
+    if (!b.rows)
+        goto done;
+    if (v->json) {
+        struct strbuf name;
+        strbuf_init(&name, 4096);
+        strbuf_json(&name, l.name, strlen(l.name));
+        ui_outf("{\"model\": %s, \"threads\": %u, \"isa\": \"%s\", \"results\": [", strbuf_str(&name), session_threads(l.session),
+                session_isa(l.session));
+        strbuf_fini(&name);
+    } else {
+        char weights[32];
+        ui_say("%s: %s of weights, %u thread%s, %s", l.name, ui_bytes(weights, sizeof weights, session_weight_bytes(l.session)),
+               session_threads(l.session), session_threads(l.session) == 1 ? "" : "s", session_isa(l.session));
+    }
+    ui_watch_interrupt(true);
+    rc = measure(&b, v, sizes, n_sizes, err);
+    ui_unwatch_interrupt();
+    if (v->json)
+        ui_outf("]}\n");
+done:
+    free(b.rows);
+    local_close(&l);
+    return rc;
+}
+
+const struct command cmd_bench = {
+    .opts = {.name = "bench",
+             .summary = "Measure speed: prompt reading, generation, several sequences together",
+             .synopsis = "-m FILE [OPTION]…",
+             .description = "Prints tokens per second, the best of --reps repetitions: ppN for N prompt tokens, tgN for N tokens generated by one "
+                            "sequence, batchM for M sequences that generate together (tokens of all).",
+             .groups = groups,
+             .examples = examples},
+    .values_bytes = sizeof(struct values),
+    .run = run,
+};

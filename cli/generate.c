@@ -1,0 +1,263 @@
+/* See generate.h. Each slot of the session works on one case; a case that is done makes room for the next. A step takes one
+ * row of every sequence that is generating, then fills up with prompt rows. */
+#include "cli/generate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cli/ui.h"
+#include "model/sampler.h"
+
+/* Logits of one step, when all of a prompt's positions are wanted: keeps 512 rows of a large vocabulary out of memory. */
+#define WANTED_BYTES_MAX ((uint64_t)64 << 20)
+enum { TOKENS_MAX = 1 << 26 };
+
+/* A step is as long as Ctrl-C and the progress bar have to wait: prompts are read in steps of about this time, but not of
+ * fewer rows than make good use of reading the weights once. */
+#define STEP_SECONDS 1.5
+enum { PROMPT_ROWS_MIN = 64 };
+
+struct slot {
+    struct gen_case *c; /* NULL: free */
+    uint32_t fed;       /* tokens whose KV is there */
+    uint32_t rows;      /* in this step */
+};
+
+struct generator {
+    struct session *session;
+    const struct tokenizer *tokenizer;
+    const struct gen_options *options;
+    struct gen_case *cases;
+    size_t n_cases, next_case;
+    struct sampler *sampler;
+    struct slot *slots;
+    uint32_t n_slots;
+    struct session_row *rows;
+    uint32_t n_rows, n_wanted, max_rows, max_wanted;
+    uint32_t step_rows; /* max_rows, or fewer where they would take too long */
+    uint64_t prompt_done, prompt_total;
+    struct gen_stats stats;
+};
+
+double gen_prompt_speed(const struct gen_stats *s)
+{
+    return s->prompt_seconds > 0 ? (double)s->prompt_tokens / s->prompt_seconds : 0;
+}
+
+double gen_new_speed(const struct gen_stats *s)
+{
+    return s->new_seconds > 0 ? (double)s->timed_tokens / s->new_seconds : 0;
+}
+
+void gen_case_fini(struct gen_case *c)
+{
+    token_list_fini(&c->tokens);
+    free(c->top_ids);
+    free(c->top_logprobs);
+    *c = (struct gen_case){0};
+}
+
+static void fill_slots(struct generator *g)
+{
+    for (uint32_t i = 0; i < g->n_slots && g->next_case < g->n_cases; i++) {
+        if (g->slots[i].c)
+            continue;
+        struct gen_case *c = &g->cases[g->next_case++];
+        session_cut(g->session, i, c->n_cached);
+        g->slots[i] = (struct slot){.c = c, .fed = c->n_cached};
+    }
+}
+
+/* Adds up to max rows of a slot to the step. */
+static void add_rows(struct generator *g, uint32_t i, uint32_t max)
+{
+    struct slot *s = &g->slots[i];
+
+    s->rows = 0;
+    while (s->rows < max && g->n_rows < g->max_rows && s->fed + s->rows < s->c->tokens.len) {
+        uint32_t pos = s->fed + s->rows;
+        bool last = pos + 1 == s->c->tokens.len, want = g->options->top > 0 || (last && s->c->n_new > 0);
+        if (want && g->n_wanted >= g->max_wanted)
+            break;
+        g->rows[g->n_rows++] = (struct session_row){.seq = i, .pos = pos, .token = s->c->tokens.ids[pos], .want = want};
+        g->n_wanted += want;
+        s->rows++;
+    }
+}
+
+static bool generating(const struct slot *s)
+{
+    return s->c && s->fed >= s->c->n_prompt;
+}
+
+static void build_step(struct generator *g)
+{
+    g->n_rows = g->n_wanted = 0;
+    for (uint32_t i = 0; i < g->n_slots; i++)
+        if (generating(&g->slots[i]))
+            add_rows(g, i, 1);
+    for (uint32_t i = 0; i < g->n_slots && g->n_rows < g->step_rows; i++)
+        if (g->slots[i].c && !generating(&g->slots[i]))
+            add_rows(g, i, g->step_rows - g->n_rows);
+}
+
+static int keep_top(struct generator *g, struct gen_case *c, const float *logits, struct err *err)
+{
+    size_t k = g->options->top, n = c->n_top + 1;
+    int found;
+
+    if (mem_grow(&c->top_ids, &c->cap_top_ids, n * k, sizeof *c->top_ids, SIZE_MAX / 8, "log-probabilities", err) != 0 ||
+        mem_grow(&c->top_logprobs, &c->cap_top_logprobs, n * k, sizeof *c->top_logprobs, SIZE_MAX / 8, "log-probabilities", err) != 0)
+        return -1;
+    found = sampler_top(g->sampler, logits, (uint32_t)k, c->top_ids + c->n_top * k, c->top_logprobs + c->n_top * k, err);
+    if (found < 0)
+        return -1;
+    c->n_top = n;
+    return 0;
+}
+
+/* Chooses the token behind the last one of a case. */
+static int choose(struct generator *g, struct gen_case *c, const float *logits, struct err *err)
+{
+    size_t n_generated;
+    int32_t token;
+
+    if (sampler_sample(g->sampler, g->options->params, logits, c->tokens.ids, c->tokens.len, 0, (uint32_t)c->tokens.len, &token, NULL,
+                       err) != 0)
+        return -1;
+    if (mem_grow(&c->tokens.ids, &c->tokens.cap, c->tokens.len + 1, sizeof *c->tokens.ids, TOKENS_MAX, "tokens", err) != 0)
+        return -1;
+    c->tokens.ids[c->tokens.len++] = token;
+    g->stats.new_tokens++;
+    n_generated = c->tokens.len - c->n_prompt;
+    if (!g->options->ignore_end && tokenizer_is_end(g->tokenizer, token))
+        c->end = GEN_STOP;
+    else if (n_generated >= c->n_new)
+        c->end = GEN_LENGTH;
+    else if (c->tokens.len > session_ctx(g->session))
+        c->end = GEN_CONTEXT;
+    int rc = g->options->on_token ? g->options->on_token(g->options->arg, (size_t)(c - g->cases), token, err) : 0;
+    if (rc > 0)
+        c->end = GEN_STOP;
+    return rc < 0 ? -1 : 0;
+}
+
+/* Takes the results of a step: its rows lie slot by slot, in the order of build_step. */
+static int take_results(struct generator *g, struct err *err)
+{
+    uint32_t wanted = 0;
+
+    for (uint32_t r = 0; r < g->n_rows; r++) {
+        const struct session_row *row = &g->rows[r];
+        struct slot *s = &g->slots[row->seq];
+        s->fed++;
+        g->prompt_done += row->pos < s->c->n_prompt;
+        if (!row->want)
+            continue;
+        const float *logits = session_logits(g->session, wanted++);
+        if (g->options->top > 0 && keep_top(g, s->c, logits, err) != 0)
+            return -1;
+        if (s->fed == s->c->tokens.len && s->c->n_new > 0 && choose(g, s->c, logits, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void free_slots(struct generator *g)
+{
+    for (uint32_t i = 0; i < g->n_slots; i++) {
+        struct slot *s = &g->slots[i];
+        if (s->c && s->c->end == GEN_RUNNING && s->c->n_new == 0 && s->fed == s->c->tokens.len)
+            s->c->end = GEN_LENGTH;
+        if (!s->c || s->c->end == GEN_RUNNING)
+            continue;
+        if (!g->options->keep)
+            session_cut(g->session, i, 0);
+        s->c = NULL;
+    }
+}
+
+/* How many rows the next step may have, by the time that this one took. */
+static void adapt(struct generator *g, double seconds)
+{
+    double rows = seconds > 0 ? STEP_SECONDS * g->n_rows / seconds : g->max_rows;
+
+    rows = rows < PROMPT_ROWS_MIN ? PROMPT_ROWS_MIN : rows;
+    g->step_rows = rows < g->max_rows ? (uint32_t)rows : g->max_rows;
+}
+
+static int step(struct generator *g, struct err *err)
+{
+    double start = ui_seconds(), seconds;
+    uint32_t prompt_rows = 0;
+
+    build_step(g);
+    for (uint32_t r = 0; r < g->n_rows; r++)
+        prompt_rows += g->rows[r].pos < g->slots[g->rows[r].seq].c->n_prompt;
+    if (session_step(g->session, g->rows, g->n_rows, err) != 0 || take_results(g, err) != 0)
+        return -1;
+    seconds = ui_seconds() - start;
+    if (prompt_rows)
+        adapt(g, seconds);
+    g->stats.prompt_tokens += prompt_rows;
+    if (prompt_rows) {
+        g->stats.prompt_seconds += seconds;
+    } else {
+        g->stats.new_seconds += seconds;
+        g->stats.timed_tokens += g->n_rows;
+    }
+    if (g->options->on_prompt && prompt_rows)
+        g->options->on_prompt(g->options->arg, g->prompt_done, g->prompt_total);
+    free_slots(g);
+    return 0;
+}
+
+static bool busy(const struct generator *g)
+{
+    for (uint32_t i = 0; i < g->n_slots; i++)
+        if (g->slots[i].c)
+            return true;
+    return false;
+}
+
+static int prepare(struct generator *g, struct err *err)
+{
+    uint64_t wanted = WANTED_BYTES_MAX / (session_n_vocab(g->session) * sizeof(float));
+
+    g->n_slots = session_parallel(g->session);
+    g->max_rows = session_batch_rows(g->session);
+    g->step_rows = g->max_rows < PROMPT_ROWS_MIN ? g->max_rows : PROMPT_ROWS_MIN; /* the first step finds out */
+    g->max_wanted = wanted < g->n_slots ? g->n_slots : wanted < g->max_rows ? (uint32_t)wanted : g->max_rows;
+    g->sampler = sampler_create(session_n_vocab(g->session), err);
+    g->slots = mem_new(g->n_slots, sizeof *g->slots, err);
+    g->rows = mem_new(g->max_rows, sizeof *g->rows, err);
+    for (size_t i = 0; i < g->n_cases; i++) {
+        g->cases[i].end = GEN_RUNNING;
+        g->prompt_total += g->cases[i].n_prompt - g->cases[i].n_cached;
+    }
+    return g->sampler && g->slots && g->rows ? 0 : -1;
+}
+
+int generate(struct session *session, const struct tokenizer *tokenizer, const struct gen_options *options, struct gen_case *cases,
+             size_t n_cases, struct gen_stats *ret_stats, struct err *err)
+{
+    struct generator g = {.session = session, .tokenizer = tokenizer, .options = options, .cases = cases, .n_cases = n_cases};
+    int rc = prepare(&g, err);
+
+    if (rc == 0)
+        fill_slots(&g);
+    while (rc == 0 && busy(&g) && !ui_interrupted()) {
+        rc = step(&g, err);
+        fill_slots(&g);
+    }
+    for (size_t i = 0; i < n_cases; i++)
+        if (cases[i].end == GEN_RUNNING)
+            cases[i].end = GEN_CANCELLED;
+    if (ret_stats)
+        *ret_stats = g.stats;
+    sampler_destroy(g.sampler);
+    free(g.slots);
+    free(g.rows);
+    return rc;
+}

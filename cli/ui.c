@@ -1,0 +1,273 @@
+/* See ui.h. */
+#include "cli/ui.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+static int out_errno; /* of the first write that failed */
+static struct ui_progress *standing; /* the bar that is on the screen */
+static volatile sig_atomic_t interrupts;
+
+void ui_init(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* --- results ------------------------------------------------------------- */
+
+void ui_out(const char *text, size_t len)
+{
+    if (len && fwrite(text, 1, len, stdout) != len && !out_errno)
+        out_errno = errno;
+}
+
+void ui_outf(const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    if (vprintf(fmt, args) < 0 && !out_errno)
+        out_errno = errno;
+    va_end(args);
+}
+
+int ui_flush(struct err *err)
+{
+    if (fflush(stdout) != 0 && !out_errno)
+        out_errno = errno;
+    if (out_errno == EPIPE)
+        return err_set(err, ERR_CANCELLED, "nobody reads the output any more");
+    if (out_errno)
+        return err_errno(err, out_errno, "writing to standard output");
+    return 0;
+}
+
+/* --- stderr -------------------------------------------------------------- */
+
+static void clear_progress(void)
+{
+    if (standing && standing->visible) {
+        fputs("\r\033[K", stderr);
+        standing->visible = false;
+        standing->drawn = 0;
+    }
+}
+
+void ui_say(const char *fmt, ...)
+{
+    va_list args;
+    clear_progress();
+    va_start(args, fmt);
+    vfprintf(stderr, fmt, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
+void ui_error(const char *command, const char *text)
+{
+    clear_progress();
+    fflush(stdout);
+    fprintf(stderr, "%sstagecoach%s%s:%s %s\n", ui_style(UI_RED, false), command ? " " : "", command ? command : "",
+            ui_style(UI_PLAIN, false), text);
+}
+
+bool ui_out_is_terminal(void)
+{
+    return isatty(STDOUT_FILENO);
+}
+
+bool ui_err_is_terminal(void)
+{
+    return isatty(STDERR_FILENO);
+}
+
+unsigned ui_width(void)
+{
+    struct winsize w;
+    if ((ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 || ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0) && w.ws_col > 0)
+        return w.ws_col;
+    return 80;
+}
+
+const char *ui_style(enum ui_style style, bool for_stdout)
+{
+    static const char *const codes[] = {"\033[0m", "\033[1m", "\033[2m", "\033[1;31m", "\033[1;32m", "\033[36m"};
+    const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+
+    if (!isatty(for_stdout ? STDOUT_FILENO : STDERR_FILENO) || (no_color && *no_color) || !term || strcmp(term, "dumb") == 0)
+        return "";
+    return codes[style];
+}
+
+const char *ui_bytes(char *buf, size_t buf_size, uint64_t bytes)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    double n = (double)bytes;
+    size_t u = 0;
+
+    while (n >= 1024 && u + 1 < sizeof units / sizeof *units) {
+        n /= 1024;
+        u++;
+    }
+    snprintf(buf, buf_size, u == 0 ? "%.0f %s" : "%.1f %s", n, units[u]);
+    return buf;
+}
+
+double ui_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* --- progress ------------------------------------------------------------ */
+
+void ui_progress_begin(struct ui_progress *p, const char *what, bool bytes)
+{
+    *p = (struct ui_progress){.what = what, .bytes = bytes, .started = ui_seconds()};
+    p->drawn = p->started;
+    standing = p;
+}
+
+static void draw_bar(const struct ui_progress *p, uint64_t done, uint64_t total)
+{
+    char have[32], all[32], tail[96], bar[41], label[64];
+    size_t width = ui_width(), room, cells, filled;
+    double share = (double)done / (double)total;
+
+    if (p->bytes) {
+        ui_bytes(have, sizeof have, done);
+        ui_bytes(all, sizeof all, total);
+    } else {
+        snprintf(have, sizeof have, "%llu", (unsigned long long)done);
+        snprintf(all, sizeof all, "%llu", (unsigned long long)total);
+    }
+    snprintf(tail, sizeof tail, "%3.0f%%  %s of %s", 100 * share, have, all);
+    room = width > strlen(tail) + 2 ? width - strlen(tail) - 2 : 0; /* for label and bar */
+    err_printable(label, room + 1 < sizeof label ? room + 1 < 4 ? 4 : room + 1 : sizeof label, p->what, strlen(p->what));
+    room -= strlen(label) < room ? strlen(label) : room;
+    cells = room > 43 ? 40 : room > 23 ? 20 : 0;
+    filled = (size_t)((double)cells * share);
+    memset(bar, ' ', cells);
+    memset(bar, '#', filled);
+    bar[cells] = '\0';
+    fprintf(stderr, "\r%s %s%s%s%s\033[K", label, cells ? "[" : "", bar, cells ? "] " : "", tail);
+}
+
+void ui_progress(struct ui_progress *p, uint64_t done, uint64_t total)
+{
+    double now = ui_seconds();
+
+    if (total == 0)
+        return;
+    done = done < total ? done : total;
+    if (ui_err_is_terminal()) {
+        if (now - p->drawn < 0.1)
+            return;
+        draw_bar(p, done, total);
+        p->visible = true;
+    } else {
+        if (now - p->drawn < 10)
+            return;
+        fprintf(stderr, "%s: %.0f%%\n", p->what, 100.0 * (double)done / (double)total);
+    }
+    p->drawn = now;
+}
+
+void ui_progress_end(struct ui_progress *p)
+{
+    clear_progress();
+    if (standing == p)
+        standing = NULL;
+}
+
+/* --- Ctrl-C -------------------------------------------------------------- */
+
+static void on_interrupt(int signo)
+{
+    (void)signo;
+    interrupts = 1;
+}
+
+void ui_watch_interrupt(bool second_kills)
+{
+    struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART | (second_kills ? (int)SA_RESETHAND : 0)};
+    interrupts = 0;
+    sigaction(SIGINT, &sa, NULL);
+}
+
+void ui_unwatch_interrupt(void)
+{
+    signal(SIGINT, SIG_DFL);
+}
+
+bool ui_interrupted(void)
+{
+    return interrupts != 0;
+}
+
+void ui_die_interrupted(void)
+{
+    fflush(stdout);
+    signal(SIGINT, SIG_DFL);
+    raise(SIGINT);
+    _exit(130); /* SIGINT is blocked or ignored by whoever started us */
+}
+
+/* --- files --------------------------------------------------------------- */
+
+char *ui_read_file(const char *path, size_t max, size_t *ret_len, struct err *err)
+{
+    bool standard = strcmp(path, "-") == 0;
+    const char *name = standard ? "standard input" : path;
+    int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    char *text = NULL;
+    size_t len = 0, cap = 0;
+    struct stat st;
+
+    if (fd < 0) {
+        err_errno(err, errno, "%s", name);
+        return NULL;
+    }
+    /* One byte more than the file has: the read that finds its end then needs no more room. */
+    size_t guess = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 ? (size_t)st.st_size + 2 : 1 << 16;
+    for (;;) {
+        if (mem_grow(&text, &cap, guess < max + 2 ? guess : max + 2, 1, max + 2, name, err) != 0)
+            goto error;
+        ssize_t n = read(fd, text + len, cap - len - 1);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            err_errno(err, errno, "%s", name);
+            goto error;
+        }
+        if (n == 0)
+            break;
+        len += (size_t)n;
+        if (len > max) {
+            err_set(err, ERR_LIMIT, "%s: longer than the %zu bytes allowed", name, max);
+            goto error;
+        }
+        guess = len + 2 > cap ? cap + cap / 2 + 2 : cap;
+    }
+    if (!standard)
+        close(fd);
+    text[len] = '\0';
+    *ret_len = len;
+    return text;
+error:
+    if (!standard)
+        close(fd);
+    free(text);
+    return NULL;
+}
