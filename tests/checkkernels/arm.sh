@@ -6,6 +6,7 @@ trap 'rm -rf "$out"' EXIT
 
 skip() { echo "1..0 # SKIP $1"; exit 0; }
 [ "$(uname -m)" != aarch64 ] || skip "this is an Arm machine: checkkernels itself runs them"
+[ "${SC_SANITIZE:-no}" = no ] || skip "a sanitizer's build: it would run the same as the plain one"
 command -v $cc >/dev/null || skip "no $cc (Debian: gcc-aarch64-linux-gnu libc6-dev-arm64-cross)"
 qemu=$(command -v qemu-aarch64 || command -v qemu-aarch64-static) || skip "no qemu-aarch64 (Debian: qemu-user)"
 
