@@ -1,5 +1,6 @@
 /* A whole model from any bytes: opened as a file, a few steps, tokens drawn. What a file claims may be wrong anywhere: in its
- * metadata, its shapes, its scales. A model that would take much memory is refused by the session for want of it; here, where
+ * metadata, its shapes, its scales. Tensor data that an input lacks is filled in, so that inputs can be headers, which are
+ * small and where most can go wrong. A model that would take much memory is refused by the session for want of it; here, where
  * there is always enough, by the same figure. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 #include "tests/fuzz/fuzz.h"
 #include "tests/model/model_build.h"
 
-enum { CTX = 48, ROWS = 8, STEPS = 4, MOST_BYTES = 24 << 20 };
+enum { CTX = 48, ROWS = 8, STEPS = 4, MOST_BYTES = 24 << 20, MOST_FILLED = 1 << 20 };
 
 /* Beyond what a file that passed all checks may hold: so many blocks, experts or dimensions as make a step slow or large. */
 static bool small_enough(const uint8_t *data, size_t size)
@@ -62,26 +63,56 @@ static void use(struct session *s)
     sampler_destroy(sampler);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* Where the last tensor ends; 0 for what is no model's header. */
+static uint64_t end_of_tensors(const uint8_t *data, size_t size)
 {
-    if (!small_enough(data, size))
-        return 0;
-    struct session_options o = {
-        .threads = 1, .ctx = CTX, .parallel = 2, .batch_rows = ROWS, .kv = size % 3 ? KV_F16 : KV_Q8_0, .isa = size % 2 ? "scalar" : NULL};
+    struct gguf *g = gguf_open_memory(data, size, true, NULL);
+    uint64_t end = 0;
+    for (size_t i = 0; g && i < gguf_n_tensors(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor(g, i);
+        if (t->offset + t->bytes > end)
+            end = t->offset + t->bytes;
+    }
+    gguf_close(g);
+    return end;
+}
+
+static void run_file(const uint8_t *data, size_t size, const struct session_options *options)
+{
     char path[64];
     int fd = memfd_create("model", MFD_CLOEXEC);
     if (fd < 0 || write(fd, data, size) != (ssize_t)size)
         abort();
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    struct session *s = session_open(path, &o, NULL);
+    struct session *s = session_open(path, options, NULL);
     if (s)
         use(s);
     session_close(s);
     close(fd);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const enum kv_type kvs[] = {KV_F16, KV_F32, KV_Q8_0};
+    struct session_options o = {
+        .threads = 1, .ctx = CTX, .parallel = 2, .batch_rows = ROWS, .kv = kvs[size % 3], .isa = size % 2 ? "scalar" : NULL};
+    uint64_t end = end_of_tensors(data, size);
+    if (end == 0 || end > size + MOST_FILLED)
+        return 0;
+    size_t whole = end > size ? end : size;
+    uint8_t *file = malloc(whole);
+    if (!file)
+        return 0;
+    memcpy(file, data, size);
+    for (size_t i = size; i < whole; i++)
+        file[i] = (uint8_t)(i * 37 & 0x3F); /* as halves and floats: small numbers */
+    if (small_enough(file, whole))
+        run_file(file, whole, &o);
+    free(file);
     return 0;
 }
 
-/* Every family in one quantization, and the plainest in every one. */
+/* The header of every family in one quantization, and the whole of the plainest in some. */
 size_t fuzz_corpus(size_t index, uint8_t *buf, size_t cap)
 {
     static const enum quant_type quants[] = {QUANT_Q8_0, QUANT_F16, QUANT_Q4_0, QUANT_Q5_1, QUANT_IQ4_NL, QUANT_MXFP4};
@@ -94,7 +125,7 @@ size_t fuzz_corpus(size_t index, uint8_t *buf, size_t cap)
         model_build(&b, &model_specs[index], quants[index % QUANTS], NULL);
     else
         model_build(&b, &model_specs[0], quants[index - MODEL_SPECS], NULL);
-    unsigned char *bytes = gguf_build_finish(&b, true, &len);
+    unsigned char *bytes = gguf_build_finish(&b, index >= MODEL_SPECS, &len);
     gguf_build_fini(&b);
     if (len > cap)
         len = 0;
