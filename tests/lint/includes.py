@@ -35,7 +35,7 @@ def sources(root, may):
     for folder in may:
         for where, _, names in os.walk(os.path.join(root, folder)):
             for name in sorted(names):
-                if name.endswith((".c", ".h", ".cu", ".cuh", ".inc.h")):
+                if name.endswith((".c", ".h", ".cu", ".cuh", ".inc")) and name != "Makefile.inc":
                     yield os.path.relpath(os.path.join(where, name), root)
 
 
