@@ -50,6 +50,7 @@ struct cpu_run {
     uint32_t *grouped;    /* grouped order → row */
     float *cos[MAX_ROPES], *sin[MAX_ROPES]; /* rows × n_dims / 2 */
     struct acts acts;     /* 8-bit copies */
+    struct acts acts16;   /* 16-bit ones, of x's norm, for keys and values */
     float *scratch;       /* a part for each thread */
     size_t scratch_floats;
 };
@@ -110,6 +111,13 @@ static void lay_out(struct cpu_run *r, struct carver *c)
     r->acts.sum = carve(c, groups, sizeof(float));
     r->acts.sum16 = carve(c, groups * 2, sizeof(float));
     r->acts.isum = carve(c, groups * 2, sizeof(int32_t));
+    groups = (size_t)(s->embd / ACT_GROUP) * (rows + r->k->act_tile16);
+    r->acts16.q = carve(c, groups * ACT_GROUP, 1);
+    r->acts16.low = carve(c, groups * ACT_GROUP, 1);
+    r->acts16.scale = carve(c, groups, sizeof(float));
+    r->acts16.sum = carve(c, groups, sizeof(float));
+    r->acts16.sum16 = carve(c, groups * 2, sizeof(float));
+    r->acts16.isum = carve(c, groups * 2, sizeof(int32_t));
     r->scratch_floats = (attend_scratch_floats(s->head_dim_v) + LINE) / 16 * 16;
     r->scratch = carve(c, r->scratch_floats * threadpool_size(r->cpu->pool), sizeof(float));
 }
@@ -180,18 +188,24 @@ static bool wants_quantized(const struct weight *w)
     return quant_decoders[w->type].group != 0;
 }
 
+static void fill_acts(struct cpu_run *r, struct acts *x, const float *f, uint32_t rows, uint32_t k, bool quantized)
+{
+    uint32_t tile = x->low ? r->k->act_tile16 : r->k->act_tile;
+    x->f = f;
+    x->f_stride = k;
+    x->rows = rows;
+    x->tile = rows < tile ? rows : tile;
+    x->k = k;
+    if (quantized) {
+        struct quantize_job job = {r->k, x};
+        team(r, quantize_task, &job, rows);
+    }
+}
+
 /* Makes `rows` rows of `k` floats the operand of the products that follow. */
 static void set_acts(struct cpu_run *r, const float *f, uint32_t rows, uint32_t k, bool quantized)
 {
-    r->acts.f = f;
-    r->acts.f_stride = k;
-    r->acts.rows = rows;
-    r->acts.tile = rows < r->k->act_tile ? rows : r->k->act_tile;
-    r->acts.k = k;
-    if (quantized) {
-        struct quantize_job job = {r->k, &r->acts};
-        team(r, quantize_task, &job, rows);
-    }
+    fill_acts(r, &r->acts, f, rows, k, quantized);
 }
 
 /* Several products with the same activations: one barrier for all. */
@@ -200,6 +214,7 @@ struct mat_job {
     const struct acts *x;
     uint32_t n;
     struct {
+        const struct acts *x;
         const struct weight *w;
         uint32_t mat;
         float *out;
@@ -217,13 +232,14 @@ static void mat_task(void *arg, uint32_t task, uint32_t thread)
         i++;
     const struct weight *w = job->part[i].w;
     uint32_t row0 = (task - job->part[i].first_task) * job->part[i].task_rows, row1 = row0 + job->part[i].task_rows;
-    job->k->mat[w->layout][w->type](w, job->part[i].mat, row0, row1 < w->rows ? row1 : w->rows, job->x, job->part[i].out, job->part[i].stride);
+    job->k->mat[w->layout][w->type](w, job->part[i].mat, row0, row1 < w->rows ? row1 : w->rows, job->part[i].x, job->part[i].out, job->part[i].stride);
 }
 
 static void mat_add(struct mat_job *job, const struct weight *w, uint32_t mat, float *out, size_t stride)
 {
     uint32_t i = job->n++;
     uint32_t rows = (uint32_t)(MAT_TASK_BYTES / (w->row_bytes ? w->row_bytes : 1)) / MAT_TASK_ROWS * MAT_TASK_ROWS;
+    job->part[i].x = job->x;
     job->part[i].w = w;
     job->part[i].mat = mat;
     job->part[i].out = out;
@@ -338,9 +354,13 @@ static void cpu_qkv(struct run *run, const struct layer *l)
     struct cpu_run *r = self(run);
     uint32_t rows = r->batch.n_rows;
     norm_rows(r, &l->attn_norm, NULL, rows);
-    set_acts(r, r->n, rows, r->shape.embd, wants_quantized(&l->q) || wants_quantized(&l->k) || wants_quantized(&l->v));
+    /* Keys and values get 16-bit activations: every later position looks at them, their matrices are small (a tenth of the
+     * layer's work at most where heads share them), and it halves the whole model's distance from the truth. */
+    set_acts(r, r->n, rows, r->shape.embd, wants_quantized(&l->q));
+    fill_acts(r, &r->acts16, r->n, rows, r->shape.embd, wants_quantized(&l->k) || wants_quantized(&l->v));
     struct mat_job job = {.k = r->k, .x = &r->acts};
     mat_add(&job, &l->q, 0, r->q, l->q.rows);
+    job.x = &r->acts16;
     mat_add(&job, &l->k, 0, r->kk, l->k.rows);
     mat_add(&job, &l->v, 0, r->v, l->v.rows);
     mat_run(r, &job);

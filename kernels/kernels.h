@@ -28,6 +28,7 @@ struct acts {
     /* Rows stand in tiles of `tile`, a tile's groups one after another, its rows within each: act_at. */
     uint32_t tile;
     int8_t *q;      /* 32 each */
+    int8_t *low;    /* NULL: 8-bit activations, x = scale * q. Else 16-bit ones: x = scale * (255 * q + low) */
     float *scale;   /* 0 for a group of zeros */
     float *sum;     /* scale * sum of the 32 */
     float *sum16;   /* scale * sum of the first and of the second 16: two each */
@@ -56,7 +57,7 @@ typedef void (*mat_fn)(const struct weight *w, uint32_t mat, uint32_t row0, uint
 
 struct kernels {
     const char *isa;
-    uint32_t act_tile; /* most rows in a tile of activations */
+    uint32_t act_tile, act_tile16; /* most rows in a tile of 8-bit and of 16-bit activations */
 
     /* The layout that the matrix kernels of a type want, and how to bring rows of a file to it. packed_bytes: of a matrix of
      * so many rows; NULL and LAYOUT_FILE: as they are. pack: rows [row0, row0 + n) of it, row0 a multiple of PACK_ROWS, from n
@@ -65,7 +66,7 @@ struct kernels {
     size_t (*packed_bytes)(enum quant_type type, uint32_t rows, uint32_t cols);
     void (*pack)(enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
 
-    /* Row r of x->f into x->q, scale, sum, sum16. k is a multiple of 32. */
+    /* Row r of x->f into x->q (and low, where there is room for it), scale and sums. k is a multiple of 32. */
     void (*quantize)(struct acts *x, uint32_t r);
     /* out[r * out_stride + j] = W[j] . x[r] for weight rows j in [row0, row1) of one matrix and all rows of x. row0 is a multiple of
      * PACK_ROWS. By layout and type. */

@@ -6,6 +6,24 @@
 #include "kernels/arm/arm.h"
 #include "kernels/fmath.h"
 
+static inline int32x4_t nearest4(float32x4_t x)
+{
+    return vsubq_s32(vreinterpretq_s32_f32(vaddq_f32(x, vdupq_n_f32(12582912.0f))), vdupq_n_s32(0x4B400000));
+}
+
+/* The low byte of each lane, with its sign. */
+static inline int32x4_t low_bytes(int32x4_t v)
+{
+    return vshrq_n_s32(vshlq_n_s32(v, 24), 24);
+}
+
+static inline void store_bytes(int8_t *to, int32x4_t v)
+{
+    int16x4_t narrow = vmovn_s32(v);
+    uint32_t four = vget_lane_u32(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(narrow, narrow))), 0);
+    memcpy(to, &four, sizeof four);
+}
+
 static void quantize(struct acts *x, uint32_t r)
 {
     const float *f = x->f + r * x->f_stride;
@@ -18,17 +36,24 @@ static void quantize(struct acts *x, uint32_t r)
         uint32_t bits = vmaxvq_u32(m);
         float amax;
         memcpy(&amax, &bits, sizeof amax);
-        float scale = amax < 0x1p-100f ? 0.0f : amax / 127.0f, inverse = amax < 0x1p-100f ? 0.0f : 127.0f / amax;
+        float most = x->low ? 32512.0f : 127.0f;
+        float scale = amax < 0x1p-100f ? 0.0f : amax / most, inverse = amax < 0x1p-100f ? 0.0f : most / amax;
         int32_t sum[2];
         for (int h = 0; h < 2; h++) {
-            int8_t *q = x->q + ACT_GROUP * at + 16 * h;
+            size_t first = ACT_GROUP * at + 16 * (size_t)h;
+            int32x4_t total = vdupq_n_s32(0);
             for (int i = 0; i < 16; i += 4) {
-                float32x4_t t = vaddq_f32(vmulq_f32(vld1q_f32(f + 16 * h + i), vdupq_n_f32(inverse)), vdupq_n_f32(12582912.0f));
-                uint16x4_t narrow = vmovn_u32(vreinterpretq_u32_f32(t));
-                uint8x8_t bytes = vmovn_u16(vcombine_u16(narrow, narrow));
-                vst1_lane_u32((uint32_t *)(void *)(q + i), vreinterpret_u32_u8(bytes), 0);
+                int32x4_t n = nearest4(vmulq_f32(vld1q_f32(f + 16 * h + i), vdupq_n_f32(inverse))), q = low_bytes(n);
+                if (x->low) {
+                    q = low_bytes(nearest4(vmulq_f32(vcvtq_f32_s32(n), vdupq_n_f32(1.0f / 255.0f))));
+                    store_bytes(x->low + first + i, vsubq_s32(n, vsubq_s32(vshlq_n_s32(q, 8), q)));
+                } else {
+                    n = q;
+                }
+                store_bytes(x->q + first + i, q);
+                total = vaddq_s32(total, n);
             }
-            sum[h] = vaddlvq_s8(vld1q_s8(q));
+            sum[h] = vaddvq_s32(total);
         }
         x->scale[at] = scale;
         x->sum[at] = scale * (float)(sum[0] + sum[1]);

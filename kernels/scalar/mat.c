@@ -21,17 +21,30 @@ static int32_t dot32(const int8_t *a, const int8_t *b)
     return sum;
 }
 
+/* The 16 or 32 weights at q against activations from byte i on: 8-bit ones, or both parts of 16-bit ones. */
+static int32_t products16(const int8_t *q, const struct acts *x, size_t i)
+{
+    int32_t sum = dot16(q, x->q + i);
+    return x->low ? 255 * sum + dot16(q, x->low + i) : sum;
+}
+
+static int32_t products32(const int8_t *q, const struct acts *x, size_t i)
+{
+    int32_t sum = dot32(q, x->q + i);
+    return x->low ? 255 * sum + dot32(q, x->low + i) : sum;
+}
+
 /* 32 unfolded weights against one group of activations. */
 static float step32(const int8_t *q, const float *scale, const float *min, const struct acts *x, size_t at, float acc)
 {
-    acc = fmaf((float)dot32(q, x->q + 32 * at), scale[0] * x->scale[at], acc);
+    acc = fmaf((float)products32(q, x, 32 * at), scale[0] * x->scale[at], acc);
     return min ? fmaf(min[0], x->sum[at], acc) : acc;
 }
 
 static float step16(const int8_t *q, const float *scale, const float *min, const struct acts *x, size_t at, float acc)
 {
     for (int h = 0; h < 2; h++) {
-        acc = fmaf((float)dot16(q + 16 * h, x->q + 32 * at + 16 * h), scale[h] * x->scale[at], acc);
+        acc = fmaf((float)products16(q + 16 * h, x, 32 * at + 16 * (size_t)h), scale[h] * x->scale[at], acc);
         if (min)
             acc = fmaf(min[h], x->sum16[2 * at + h], acc);
     }
@@ -165,7 +178,16 @@ static float largest_of_group(const float *f)
     return ret;
 }
 
-/* Scale amax / 127, integers to nearest even. Groups so small that 127 / amax would overflow count as zeros. What is no
+/* The integer nearest to x, |x| below 2^22, ties to even; of what is no number, something. */
+static int32_t nearest(float x)
+{
+    float t = x + 12582912.0f; /* its low bits hold the integer */
+    int32_t bits;
+    memcpy(&bits, &t, sizeof bits);
+    return bits - 0x4B400000;
+}
+
+/* Scale amax / 127 (16 bits: 32512), integers to nearest even. Groups so small that 127 / amax would overflow count as zeros. What is no
  * number makes the scale none, so that a broken model's logits show it. */
 static void quantize(struct acts *x, uint32_t r)
 {
@@ -175,13 +197,19 @@ static void quantize(struct acts *x, uint32_t r)
         int8_t *q = x->q + ACT_GROUP * at;
         float amax = largest_of_group(f);
         int32_t sum[2] = {0, 0};
-        float scale = amax < 0x1p-100f ? 0.0f : amax / 127.0f, inverse = amax < 0x1p-100f ? 0.0f : 127.0f / amax;
+        float most = x->low ? 32512.0f : 127.0f;
+        float scale = amax < 0x1p-100f ? 0.0f : amax / most, inverse = amax < 0x1p-100f ? 0.0f : most / amax;
         for (int i = 0; i < ACT_GROUP; i++) {
-            float t = f[i] * inverse + 12582912.0f; /* the sum's low bits hold the integer nearest to the product */
-            uint32_t bits;
-            memcpy(&bits, &t, sizeof bits);
-            q[i] = (int8_t)(bits & 0xFF);
-            sum[i / 16] += q[i];
+            int32_t v = nearest(f[i] * inverse);
+            if (x->low) { /* 255: so that either part stays within 127 */
+                int32_t high = (int8_t)(nearest((float)v * (1.0f / 255.0f)) & 0xFF);
+                x->low[ACT_GROUP * at + (size_t)i] = (int8_t)((v - 255 * high) & 0xFF);
+                q[i] = (int8_t)high;
+            } else {
+                v = (int8_t)(v & 0xFF);
+                q[i] = (int8_t)v;
+            }
+            sum[i / 16] += v;
         }
         x->scale[at] = scale;
         x->sum[at] = scale * (float)(sum[0] + sum[1]);
@@ -194,7 +222,7 @@ static void quantize(struct acts *x, uint32_t r)
 
 void scalar_init_mat(struct kernels *k)
 {
-    k->act_tile = TILE;
+    k->act_tile = k->act_tile16 = TILE;
     k->quantize = quantize;
     k->dot = dot_floats;
     mat_fn *mat = k->mat[LAYOUT_FILE];

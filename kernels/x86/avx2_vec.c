@@ -74,21 +74,39 @@ static inline void store_bytes(int8_t *to, __m256i v)
     _mm_storel_epi64((__m128i *)to, _mm_unpacklo_epi32(_mm256_castsi256_si128(p), _mm256_extracti128_si256(p, 1)));
 }
 
+static inline __m256i nearest8(__m256 x)
+{
+    __m256 t = _mm256_add_ps(x, _mm256_set1_ps(12582912.0f));
+    return _mm256_sub_epi32(_mm256_castps_si256(t), _mm256_set1_epi32(0x4B400000));
+}
+
+/* The low byte of each lane, with its sign. */
+static inline __m256i low_bytes(__m256i v)
+{
+    return _mm256_srai_epi32(_mm256_slli_epi32(v, 24), 24);
+}
+
 static void quantize(struct acts *x, uint32_t r)
 {
     const float *f = x->f + r * x->f_stride;
     for (uint32_t g = 0; g < x->k / ACT_GROUP; g++, f += ACT_GROUP) {
         size_t at = act_at(x, r, g);
         float amax = largest_of_group(f);
-        float scale = amax < 0x1p-100f ? 0.0f : amax / 127.0f, inverse = amax < 0x1p-100f ? 0.0f : 127.0f / amax;
+        float most = x->low ? 32512.0f : 127.0f;
+        float scale = amax < 0x1p-100f ? 0.0f : amax / most, inverse = amax < 0x1p-100f ? 0.0f : most / amax;
         int32_t sum[2];
         for (int h = 0; h < 2; h++) {
             __m256i total = _mm256_setzero_si256();
             for (int i = 16 * h; i < 16 * h + 16; i += 8) {
-                __m256 t = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(f + i), _mm256_set1_ps(inverse)), _mm256_set1_ps(12582912.0f));
-                __m256i q = _mm256_srai_epi32(_mm256_slli_epi32(_mm256_castps_si256(t), 24), 24);
+                __m256i n = nearest8(_mm256_mul_ps(_mm256_loadu_ps(f + i), _mm256_set1_ps(inverse))), q = low_bytes(n);
+                if (x->low) {
+                    q = low_bytes(nearest8(_mm256_mul_ps(_mm256_cvtepi32_ps(n), _mm256_set1_ps(1.0f / 255.0f))));
+                    store_bytes(x->low + ACT_GROUP * at + i, _mm256_sub_epi32(n, _mm256_sub_epi32(_mm256_slli_epi32(q, 8), q)));
+                } else {
+                    n = q;
+                }
                 store_bytes(x->q + ACT_GROUP * at + i, q);
-                total = _mm256_add_epi32(total, q);
+                total = _mm256_add_epi32(total, n);
             }
             sum[h] = sum_of_lanes(total);
         }

@@ -12,7 +12,7 @@
 #include "kernels/r16.h"
 #include "kernels/x86/x86.h"
 
-enum { TILE = 12, AHEAD = 4096 };
+enum { TILE = 12, TILE16 = 4, AHEAD = 4096 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -182,34 +182,43 @@ INLINE __m512 add_group(__m512i isum, __m512 scale, float a_scale, __m512 acc)
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), _mm512_mul_ps(scale, _mm512_set1_ps(a_scale)), acc);
 }
 
+/* start + the products of n k-groups from g0 on; of 16-bit activations both parts, the high ones times 255. */
+INLINE __m512i dot(bool wide, const struct unfolded *u, int g0, const int n, const struct acts *x, size_t i, __m512i start)
+{
+    __m512i sum = wide ? _mm512_setzero_si512() : start;
+#pragma GCC unroll 8
+    for (int g = 0; g < n; g++)
+        sum = _mm512_dpbusd_epi32(sum, u->kg[g0 + g], four(x->q + i + 4 * g));
+    if (!wide)
+        return sum;
+    sum = _mm512_add_epi32(_mm512_sub_epi32(_mm512_slli_epi32(sum, 8), sum), start);
+#pragma GCC unroll 8
+    for (int g = 0; g < n; g++)
+        sum = _mm512_dpbusd_epi32(sum, u->kg[g0 + g], four(x->low + i + 4 * g));
+    return sum;
+}
+
 /* One unit of weights against one group of one row's activations. */
-INLINE __m512 meet(enum quant_type type, const struct unfolded *u, const struct acts *x, size_t at, __m512 acc)
+INLINE __m512 meet(enum quant_type type, bool wide, const struct unfolded *u, const struct acts *x, size_t at, __m512 acc)
 {
     const struct r16_form f = r16_forms[type];
-    const int8_t *a = x->q + 32 * at;
     if (f.group == 16) {
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
-            __m512i sum = start_sum(f.offset, x->isum[2 * at + (size_t)h]);
-#pragma GCC unroll 4
-            for (int g = 0; g < 4; g++)
-                sum = _mm512_dpbusd_epi32(sum, u->kg[4 * h + g], four(a + 16 * h + 4 * g));
+            __m512i sum = dot(wide, u, 4 * h, 4, x, 32 * at + 16 * (size_t)h, start_sum(f.offset, x->isum[2 * at + (size_t)h]));
             acc = add_group(sum, u->scale[h], x->scale[at], acc);
             if (f.has_min)
                 acc = add_min(type, u->min[h], x->sum16[2 * at + (size_t)h], acc);
         }
         return acc;
     }
-    __m512i sum = start_sum(f.offset, f.offset ? x->isum[2 * at] + x->isum[2 * at + 1] : 0);
-#pragma GCC unroll 8
-    for (int g = 0; g < 8; g++)
-        sum = _mm512_dpbusd_epi32(sum, u->kg[g], four(a + 4 * g));
+    __m512i sum = dot(wide, u, 0, 8, x, 32 * at, start_sum(f.offset, f.offset ? x->isum[2 * at] + x->isum[2 * at + 1] : 0));
     acc = add_group(sum, u->scale[0], x->scale[at], acc);
     return f.has_min ? add_min(type, u->min[0], x->sum[at], acc) : acc;
 }
 
 /* One panel against `rows` rows of activations that begin at group index `at0` and lie side by side. */
-INLINE void panel_tile(enum quant_type type, const int rows, const uint8_t *panel, const struct acts *x, size_t at0, uint32_t units,
+INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const uint8_t *panel, const struct acts *x, size_t at0, uint32_t units,
                        float *out, size_t out_stride, __mmask16 mask)
 {
     const struct r16_form f = r16_forms[type];
@@ -237,7 +246,7 @@ INLINE void panel_tile(enum quant_type type, const int rows, const uint8_t *pane
         unfold_ints(type, ints, u.kg);
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++)
-            acc[r] = meet(type, &u, x, at0 + (size_t)k * x->tile + (size_t)r, acc[r]);
+            acc[r] = meet(type, wide, &u, x, at0 + (size_t)k * x->tile + (size_t)r, acc[r]);
     }
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
@@ -250,9 +259,21 @@ INLINE void panel_rows(enum quant_type type, uint32_t rows, const uint8_t *panel
 {
     switch (rows) {
 #define HEIGHT(n) \
-    case n: panel_tile(type, n, panel, x, at0, units, out, out_stride, mask); break;
+    case n: panel_tile(type, false, n, panel, x, at0, units, out, out_stride, mask); break;
         HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8) HEIGHT(9) HEIGHT(10) HEIGHT(11) HEIGHT(12)
 #undef HEIGHT
+    }
+}
+
+/* The same for 16-bit activations. */
+INLINE void panel_rows16(enum quant_type type, uint32_t rows, const uint8_t *panel, const struct acts *x, size_t at0, uint32_t units, float *out,
+                         size_t out_stride, __mmask16 mask)
+{
+    switch (rows) {
+    case 1: panel_tile(type, true, 1, panel, x, at0, units, out, out_stride, mask); break;
+    case 2: panel_tile(type, true, 2, panel, x, at0, units, out, out_stride, mask); break;
+    case 3: panel_tile(type, true, 3, panel, x, at0, units, out, out_stride, mask); break;
+    default: panel_tile(type, true, TILE16, panel, x, at0, units, out, out_stride, mask); break;
     }
 }
 
@@ -266,7 +287,12 @@ INLINE void mat_type(enum quant_type type, const struct weight *w, uint32_t mat,
         __mmask16 mask = (__mmask16)(row1 - j < 16 ? (1u << (row1 - j)) - 1 : 0xFFFF);
         for (uint32_t r = 0; r < x->rows; r += x->tile) {
             uint32_t rows = x->rows - r < x->tile ? x->rows - r : x->tile;
-            panel_rows(type, rows, base + j / 16 * panel_bytes, x, act_at(x, r, 0), units, out + r * out_stride + j, out_stride, mask);
+            const uint8_t *panel = base + j / 16 * panel_bytes;
+            float *o = out + r * out_stride + j;
+            if (x->low)
+                panel_rows16(type, rows, panel, x, act_at(x, r, 0), units, o, out_stride, mask);
+            else
+                panel_rows(type, rows, panel, x, act_at(x, r, 0), units, o, out_stride, mask);
         }
     }
 }
@@ -302,4 +328,5 @@ void avx512_init_mat(struct kernels *k)
         if (fns[t])
             r16_use(k, (enum quant_type)t, fns[t]);
     k->act_tile = TILE;
+    k->act_tile16 = TILE16;
 }

@@ -7,10 +7,15 @@
 #include "kernels/fmath.h"
 #include "kernels/x86/x86.h"
 
+static inline __m512i nearest16(__m512 x)
+{
+    __m512 t = _mm512_add_ps(x, _mm512_set1_ps(12582912.0f));
+    return _mm512_sub_epi32(_mm512_castps_si512(t), _mm512_set1_epi32(0x4B400000));
+}
+
 static void quantize(struct acts *x, uint32_t r)
 {
     const float *f = x->f + r * x->f_stride;
-    const __m512 magic = _mm512_set1_ps(12582912.0f);
     for (uint32_t g = 0; g < x->k / ACT_GROUP; g++, f += ACT_GROUP) {
         size_t at = act_at(x, r, g);
         __m512 v[2] = {_mm512_loadu_ps(f), _mm512_loadu_ps(f + 16)};
@@ -19,13 +24,23 @@ static void quantize(struct acts *x, uint32_t r)
         uint32_t bits = _mm512_reduce_max_epu32(m);
         float amax;
         memcpy(&amax, &bits, sizeof amax);
-        float scale = amax < 0x1p-100f ? 0.0f : amax / 127.0f, inverse = amax < 0x1p-100f ? 0.0f : 127.0f / amax;
+        float most = x->low ? 32512.0f : 127.0f;
+        float scale = amax < 0x1p-100f ? 0.0f : amax / most, inverse = amax < 0x1p-100f ? 0.0f : most / amax;
         int32_t sum[2];
         for (int h = 0; h < 2; h++) {
-            __m512 t = _mm512_add_ps(_mm512_mul_ps(v[h], _mm512_set1_ps(inverse)), magic);
-            __m128i q = _mm512_cvtepi32_epi8(_mm512_castps_si512(t));
-            _mm_storeu_si128((__m128i *)(x->q + ACT_GROUP * at + 16 * h), q);
-            sum[h] = _mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(q));
+            size_t i = ACT_GROUP * at + 16 * (size_t)h;
+            __m512i n = nearest16(_mm512_mul_ps(v[h], _mm512_set1_ps(inverse)));
+            __m128i q = _mm512_cvtepi32_epi8(n);
+            if (x->low) {
+                q = _mm512_cvtepi32_epi8(nearest16(_mm512_mul_ps(_mm512_cvtepi32_ps(n), _mm512_set1_ps(1.0f / 255.0f))));
+                __m512i high = _mm512_cvtepi8_epi32(q);
+                __m512i low = _mm512_sub_epi32(n, _mm512_sub_epi32(_mm512_slli_epi32(high, 8), high));
+                _mm_storeu_si128((__m128i *)(x->low + i), _mm512_cvtepi32_epi8(low));
+            } else {
+                n = _mm512_cvtepi8_epi32(q);
+            }
+            _mm_storeu_si128((__m128i *)(x->q + i), q);
+            sum[h] = _mm512_reduce_add_epi32(n);
         }
         x->scale[at] = scale;
         x->sum[at] = scale * (float)(sum[0] + sum[1]);

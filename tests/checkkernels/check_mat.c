@@ -30,7 +30,9 @@ static uint32_t random_cols(struct rng *r, enum quant_type type, int shape)
 /* One group of one row in both. */
 static bool same_group(const struct acts *x, size_t i, const struct acts *y, size_t j)
 {
-    return memcmp(x->q + ACT_GROUP * i, y->q + ACT_GROUP * j, ACT_GROUP) == 0 && memcmp(&x->scale[i], &y->scale[j], sizeof *x->scale) == 0 &&
+    return memcmp(x->q + ACT_GROUP * i, y->q + ACT_GROUP * j, ACT_GROUP) == 0 &&
+           (!x->low || memcmp(x->low + ACT_GROUP * i, y->low + ACT_GROUP * j, ACT_GROUP) == 0) &&
+           memcmp(&x->isum[2 * i], &y->isum[2 * j], 2 * sizeof *x->isum) == 0 && memcmp(&x->scale[i], &y->scale[j], sizeof *x->scale) == 0 &&
            memcmp(&x->sum[i], &y->sum[j], sizeof *x->sum) == 0 && memcmp(&x->sum16[2 * i], &y->sum16[2 * j], 2 * sizeof *x->sum16) == 0;
 }
 
@@ -89,7 +91,9 @@ static bool check_shape(struct check *c, enum quant_type type, int shape)
     uint32_t cols = random_cols(r, type, shape), rows = rng_between(r, 1, 70), mats = rng_between(r, 1, 3);
     uint32_t act_rows = shape == 0 ? 1 : shape == 1 ? MAX_ACT_ROWS : shape < 9 ? (uint32_t)shape : rng_between(r, 1, MAX_ACT_ROWS);
     struct weight w = data_weight(r, type, rows, cols, mats, 0.1f), packed = data_weight_packed(r, c->k, &w);
-    struct acts x = data_acts(r, act_rows, cols, 1, c->k->act_tile), y = data_acts(r, act_rows, cols, 1, c->want->act_tile);
+    bool wide = shape % 2 == 1;
+    struct acts x = wide ? data_acts16(r, act_rows, cols, 1, c->k->act_tile16) : data_acts(r, act_rows, cols, 1, c->k->act_tile);
+    struct acts y = wide ? data_acts16(r, act_rows, cols, 1, c->want->act_tile16) : data_acts(r, act_rows, cols, 1, c->want->act_tile);
     float *f = (float *)(uintptr_t)x.f;
     if (rng_below(r, 3) == 0)
         memset(f + rng_below(r, act_rows) * (size_t)cols, 0, cols * sizeof *f);
@@ -98,8 +102,8 @@ static bool check_shape(struct check *c, enum quant_type type, int shape)
     memcpy((float *)(uintptr_t)y.f, f, (size_t)act_rows * cols * sizeof *f);
     bool quantized = quantize_both(c, &x, &y) == 0, product = same_product(c, &w, &packed, &x, &y), row = same_rows(c, &w, &packed);
     if (!quantized || !product || !row)
-        tap_note("%s%s%s differ: %u matrices of %u x %u, %u rows", quantized ? "" : "activations ", product ? "" : "products ", row ? "" : "rows ",
-                 mats, rows, cols, act_rows);
+        tap_note("%s%s%s differ: %u matrices of %u x %u, %u rows%s", quantized ? "" : "activations ", product ? "" : "products ", row ? "" : "rows ",
+                 mats, rows, cols, act_rows, wide ? " of 16 bits" : "");
     data_acts_free(&x);
     data_acts_free(&y);
     data_weight_free(&packed);
@@ -108,19 +112,20 @@ static bool check_shape(struct check *c, enum quant_type type, int shape)
 }
 
 /* What a vector version may round or compare otherwise: halves of integers, tiny, huge and equal values. */
-static void check_quantize_edges(struct check *c)
+static void check_quantize_edges(struct check *c, bool wide)
 {
     static const float edges[] = {0, -0.0f, 1e-38f, -1e-38f, 1e-45f, 0x1p-100f, 0x1.fffffep-101f, 1e-30f, 1, -1, 0.5f, 63.5f, 127, -127, 126.5f, -0.5f, 1e30f,
                                   -3e38f, 3.4028234e38f};
     enum { EDGES = sizeof edges / sizeof *edges, ROWS = 400 };
-    struct acts x = data_acts(&c->rng, ROWS, 64, 1, c->k->act_tile), y = data_acts(&c->rng, ROWS, 64, 1, c->want->act_tile);
+    struct acts x = wide ? data_acts16(&c->rng, ROWS, 64, 1, c->k->act_tile16) : data_acts(&c->rng, ROWS, 64, 1, c->k->act_tile);
+    struct acts y = wide ? data_acts16(&c->rng, ROWS, 64, 1, c->want->act_tile16) : data_acts(&c->rng, ROWS, 64, 1, c->want->act_tile);
     float *f = (float *)(uintptr_t)x.f;
     for (uint32_t i = 0; i < ROWS * 64; i++) {
         uint32_t kind = i / 32 % 5; /* groups of few values, of all, of halves up to 127 */
         f[i] = kind == 4 ? (float)rng_below(&c->rng, 509) * 0.5f - 127 : edges[rng_below(&c->rng, kind == 0 ? 2 : kind == 1 ? 7 : EDGES)];
     }
     memcpy((float *)(uintptr_t)y.f, f, ROWS * 64 * sizeof *f);
-    is_int(quantize_both(c, &x, &y), 0, "%s: quantize: zeros, denormals, halves, the largest", c->name);
+    is_int(quantize_both(c, &x, &y), 0, "%s: quantize to %d bits: zeros, denormals, halves, the largest", c->name, wide ? 16 : 8);
     data_acts_free(&x);
     data_acts_free(&y);
 }
@@ -135,7 +140,8 @@ void check_mat(struct check *c)
             good += check_shape(c, (enum quant_type)t, shape);
         is_int(good, SHAPES, "%s: quantize, mat, row of %s: shapes that agree bit for bit", c->name, quant_traits(t)->name);
     }
-    check_quantize_edges(c);
+    check_quantize_edges(c, false);
+    check_quantize_edges(c, true);
 
     int good = 0;
     for (uint32_t n = 0; n < 600; n = n < 40 ? n + 1 : n + 37) {

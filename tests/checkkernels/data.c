@@ -198,11 +198,20 @@ struct acts data_acts(struct rng *r, uint32_t rows, uint32_t k, float sd, uint32
     return x;
 }
 
+struct acts data_acts16(struct rng *r, uint32_t rows, uint32_t k, float sd, uint32_t tile)
+{
+    struct acts x = data_acts(r, rows, k, sd, tile);
+    if (x.q)
+        x.low = guarded_alloc(places_of(&x) * ACT_GROUP);
+    return x;
+}
+
 void data_acts_free(struct acts *x)
 {
     size_t n = places_of(x);
     guarded_free((void *)(uintptr_t)x->f, (size_t)x->rows * x->k * sizeof *x->f);
     guarded_free(x->q, n * ACT_GROUP);
+    guarded_free(x->low, n * ACT_GROUP);
     guarded_free(x->scale, n * sizeof *x->scale);
     guarded_free(x->sum, n * sizeof *x->sum);
     guarded_free(x->sum16, n * 2 * sizeof *x->sum16);

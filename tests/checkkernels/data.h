@@ -39,6 +39,8 @@ struct weight data_weight_packed(struct rng *r, const struct kernels *k, const s
 /* rows × k activations in guarded memory, with places for their 8-bit copies in tiles of `tile` rows at most (k a multiple of
  * 32: else none). */
 struct acts data_acts(struct rng *r, uint32_t rows, uint32_t k, float sd, uint32_t tile);
+/* The same with room for 16-bit activations. */
+struct acts data_acts16(struct rng *r, uint32_t rows, uint32_t k, float sd, uint32_t tile);
 void data_acts_free(struct acts *x);
 
 /* The next type that is computed, from *type on; false when there is none. for (t = 0; data_next_type(&t); t++) */

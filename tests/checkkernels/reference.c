@@ -41,11 +41,16 @@ static void ref_quantize(struct acts *x, uint32_t r)
         for (int i = 0; i < 32; i++)
             largest = fmaxf(largest, fabsf(f[i]));
         bool zero = largest < 0x1p-100f;
-        float a = zero ? 0 : largest / 127;
+        float most = x->low ? 32512 : 127, a = zero ? 0 : largest / most;
         for (int i = 0; i < 32; i++) {
-            float q = zero ? 0 : nearbyintf(f[i] * (127 / largest));
+            int q = zero ? 0 : (int)nearbyintf(f[i] * (most / largest));
+            half[i / 16] += q;
+            if (x->low) { /* q = 255 * high + low, both of at most 127 */
+                int low = (q % 255 + 255 + 127) % 255 - 127;
+                x->low[32 * at + (size_t)i] = (int8_t)low;
+                q = (q - low) / 255;
+            }
             x->q[32 * at + (size_t)i] = (int8_t)q;
-            half[i / 16] += (int)q;
         }
         x->scale[at] = a;
         x->sum[at] = a * (float)(half[0] + half[1]);
@@ -97,7 +102,7 @@ static float one_product(const struct weight *w, const uint8_t *row, const struc
             size_t at = act_at(x, r, k / 32);
             int sum = 0;
             for (uint32_t i = 0; i < dec->group; i++)
-                sum += q[g * dec->group + i] * x->q[32 * at + k % 32 + i];
+                sum += q[g * dec->group + i] * (x->low ? 255 * x->q[32 * at + k % 32 + i] + x->low[32 * at + k % 32 + i] : x->q[32 * at + k % 32 + i]);
             acc = fmaf((float)sum, scale[g] * x->scale[at], acc);
             if (dec->has_min)
                 acc = fmaf(min[g], dec->group == 32 ? x->sum[at] : x->sum16[2 * at + k % 32 / 16], acc);
@@ -291,6 +296,7 @@ void reference_init(struct kernels *k)
     k->softmax = ref_softmax;
     k->dot = ref_dot;
     k->act_tile = 7; /* any will do */
+    k->act_tile16 = 5;
     for (uint32_t t = 0; data_next_type(&t); t++) {
         k->row[LAYOUT_FILE][t] = ref_row;
         k->mat[LAYOUT_FILE][t] = ref_mat;
