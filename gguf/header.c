@@ -85,7 +85,7 @@ static int set_alignment(struct gguf_file *f, struct err *err)
     return 0;
 }
 
-/* From here on offsets count from the file's start. Tensors may share bytes: reading them is harmless. */
+/* From here on offsets count from the file's start. */
 static int place_tensor(struct gguf_file *f, struct gguf_tensor *t, bool allow_header_only, struct err *err)
 {
     char shown[80];
@@ -110,6 +110,17 @@ static int place_tensor(struct gguf_file *f, struct gguf_tensor *t, bool allow_h
     return 0;
 }
 
+/* Tensors that lie over each other would let a small file ask for any amount of memory. */
+static int check_sum(const struct gguf_file *f, struct err *err)
+{
+    uint64_t sum = 0, room = f->implied_bytes - (f->n_tensors ? f->data_offset : f->header_bytes);
+    for (size_t i = 0; i < f->n_tensors; i++)
+        if (__builtin_add_overflow(sum, f->tensors[i].bytes, &sum) || sum > room)
+            return err_set(err, ERR_INPUT, "tensors overlap: the first %zu of %zu make %" PRIu64 " bytes, all end within %" PRIu64, i + 1, f->n_tensors,
+                           sum, room);
+    return 0;
+}
+
 static int read_header(struct gguf_file *f, bool allow_header_only, struct err *err)
 {
     if (gguf_parse(f, err) != 0 || index_kv(f, err) != 0 || set_alignment(f, err) != 0)
@@ -117,7 +128,7 @@ static int read_header(struct gguf_file *f, bool allow_header_only, struct err *
     for (size_t i = 0; i < f->n_tensors; i++)
         if (place_tensor(f, &f->tensors[i], allow_header_only, err) != 0)
             return -1;
-    return 0;
+    return check_sum(f, err);
 }
 
 /* The path for messages: its end if it is long, so that there is room for what went wrong. */

@@ -343,6 +343,11 @@ static void test_refused_tensors(void)
     gguf_build_tensor(&b, "t", QUANT_F32, 1, (uint64_t[]){1}, NULL);
     memset(b.tensors.data + b.tensors.len - 8, 0xE0, 8);
     refused(&b, "beyond 2^63", "an offset that overflows");
+    gguf_build_init(&b, 3, 0);
+    gguf_build_tensor(&b, "t", QUANT_F32, 1, (uint64_t[]){64}, NULL);
+    gguf_build_tensor(&b, "u", QUANT_F32, 1, (uint64_t[]){64}, NULL);
+    memset(b.tensors.data + b.tensors.len - 8, 0, 8);
+    refused(&b, "tensors overlap", "two tensors in one place");
 }
 
 /* Three splits of four tensors, as llama.cpp's tools write them; break_what makes one of them wrong. */
