@@ -46,7 +46,9 @@ static void quantize(struct acts *x, uint32_t r)
                 int32x4_t n = nearest4(vmulq_f32(vld1q_f32(f + 16 * h + i), vdupq_n_f32(inverse))), q = low_bytes(n);
                 if (x->low) {
                     q = low_bytes(nearest4(vmulq_f32(vcvtq_f32_s32(n), vdupq_n_f32(1.0f / 255.0f))));
-                    store_bytes(x->low + first + i, vsubq_s32(n, vsubq_s32(vshlq_n_s32(q, 8), q)));
+                    int32x4_t most_of = vsubq_s32(vshlq_n_s32(q, 8), q), low = low_bytes(vsubq_s32(n, most_of));
+                    store_bytes(x->low + first + i, low);
+                    n = vaddq_s32(most_of, low); /* n itself, if it was a number */
                 } else {
                     n = q;
                 }

@@ -202,9 +202,10 @@ static void quantize(struct acts *x, uint32_t r)
         for (int i = 0; i < ACT_GROUP; i++) {
             int32_t v = nearest(f[i] * inverse);
             if (x->low) { /* 255: so that either part stays within 127 */
-                int32_t high = (int8_t)(nearest((float)v * (1.0f / 255.0f)) & 0xFF);
-                x->low[ACT_GROUP * at + (size_t)i] = (int8_t)((v - 255 * high) & 0xFF);
+                int32_t high = (int8_t)(nearest((float)v * (1.0f / 255.0f)) & 0xFF), low = (int8_t)((v - 255 * high) & 0xFF);
+                x->low[ACT_GROUP * at + (size_t)i] = (int8_t)low;
                 q[i] = (int8_t)high;
+                v = 255 * high + low; /* v itself, if it was a number */
             } else {
                 v = (int8_t)(v & 0xFF);
                 q[i] = (int8_t)v;

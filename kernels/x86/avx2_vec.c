@@ -101,7 +101,9 @@ static void quantize(struct acts *x, uint32_t r)
                 __m256i n = nearest8(_mm256_mul_ps(_mm256_loadu_ps(f + i), _mm256_set1_ps(inverse))), q = low_bytes(n);
                 if (x->low) {
                     q = low_bytes(nearest8(_mm256_mul_ps(_mm256_cvtepi32_ps(n), _mm256_set1_ps(1.0f / 255.0f))));
-                    store_bytes(x->low + ACT_GROUP * at + i, _mm256_sub_epi32(n, _mm256_sub_epi32(_mm256_slli_epi32(q, 8), q)));
+                    __m256i most_of = _mm256_sub_epi32(_mm256_slli_epi32(q, 8), q), low = low_bytes(_mm256_sub_epi32(n, most_of));
+                    store_bytes(x->low + ACT_GROUP * at + i, low);
+                    n = _mm256_add_epi32(most_of, low); /* n itself, if it was a number */
                 } else {
                     n = q;
                 }

@@ -33,9 +33,10 @@ static void quantize(struct acts *x, uint32_t r)
             __m128i q = _mm512_cvtepi32_epi8(n);
             if (x->low) {
                 q = _mm512_cvtepi32_epi8(nearest16(_mm512_mul_ps(_mm512_cvtepi32_ps(n), _mm512_set1_ps(1.0f / 255.0f))));
-                __m512i high = _mm512_cvtepi8_epi32(q);
-                __m512i low = _mm512_sub_epi32(n, _mm512_sub_epi32(_mm512_slli_epi32(high, 8), high));
-                _mm_storeu_si128((__m128i *)(x->low + i), _mm512_cvtepi32_epi8(low));
+                __m512i high = _mm512_cvtepi8_epi32(q), most_of = _mm512_sub_epi32(_mm512_slli_epi32(high, 8), high);
+                __m128i low = _mm512_cvtepi32_epi8(_mm512_sub_epi32(n, most_of));
+                _mm_storeu_si128((__m128i *)(x->low + i), low);
+                n = _mm512_add_epi32(most_of, _mm512_cvtepi8_epi32(low)); /* n itself, if it was a number */
             } else {
                 n = _mm512_cvtepi8_epi32(q);
             }
