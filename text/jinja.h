@@ -163,6 +163,8 @@ const struct jinja_str *jinja_replace(struct jinja *j, const struct jinja_str *s
                                       const struct jinja_str *fresh, int64_t count);
 enum jinja_case { JINJA_UPPER, JINJA_LOWER, JINJA_CAPITALIZE, JINJA_TITLE, JINJA_SWAPCASE, JINJA_FOLD };
 const struct jinja_str *jinja_change_case(struct jinja *j, const struct jinja_str *s, enum jinja_case to);
+/* Adds the character at byte i, turned into a capital (or title case) or small letter. */
+void jinja_text_cased(struct jinja *j, struct jinja_text *t, const struct jinja_str *s, size_t i, bool upper, bool title);
 bool jinja_all_case(const struct jinja_str *s, bool upper); /* isupper, islower */
 const struct jinja_str *jinja_pad(struct jinja *j, const struct jinja_str *s, int64_t width, char align, const struct jinja_str *fill);
 int jinja_split_lines(struct jinja *j, const struct jinja_str *s, bool keep, struct jinja_list_buf *ret);

@@ -105,6 +105,6 @@ struct jinja_tree {
     const struct jinja_str *special_names[JINJA_N_SPECIAL_NAMES];
 };
 /* Parses a whole template into the arena. -1 and an error with line and column. */
-int jinja_parse(struct arena *arena, const char *name, const char *source, size_t len, struct jinja_tree *ret, struct err *err);
+int jinja_parse(struct arena *arena, const char *source, size_t len, struct jinja_tree *ret, struct err *err);
 
 #endif

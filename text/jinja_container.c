@@ -93,7 +93,7 @@ static int hash_value(struct jinja *j, struct jinja_value v, uint64_t *ret)
     switch (v.type) {
     case JINJA_STR:
         *ret = v.str->hash ? v.str->hash : jinja_hash_bytes(v.str->s, v.str->len);
-        return 0;
+        return jinja_charge_bytes(j, v.str->len);
     case JINJA_BOOL:
     case JINJA_INT:
         *ret = stir((uint64_t)jinja_as_int(v));
@@ -112,11 +112,11 @@ static int hash_value(struct jinja *j, struct jinja_value v, uint64_t *ret)
     case JINJA_TUPLE:
         rc = jinja_enter(j);
         for (size_t i = 0; i < v.list->n && rc == 0; i++)
-            if ((rc = hash_value(j, v.list->items[i], &item)) == 0)
+            if ((rc = jinja_charge(j, 1)) == 0 && (rc = hash_value(j, v.list->items[i], &item)) == 0)
                 h = stir(h ^ item);
         jinja_leave(j);
         *ret = h;
-        return rc != 0 ? -1 : jinja_charge(j, v.list->n / 8);
+        return rc;
     case JINJA_NONE:
     case JINJA_UNDEFINED:
         *ret = stir(1000 + v.type);

@@ -85,11 +85,13 @@ static struct jinja_node *parse_arg(struct jinja_parser *p, struct jinja_node *c
 static int parse_args(struct jinja_parser *p, struct jinja_node *call)
 {
     struct jinja_chain args = {0};
-    unsigned seen = 0;
+    unsigned seen = 0, n = 0;
 
     if (jinja_expect_op(p, '(') != 0)
         return -1;
     while (!jinja_is_op(p, ')')) {
+        if (++n > JINJA_MAX_ARGS)
+            return jinja_parse_error(p, "more than %d arguments", JINJA_MAX_ARGS);
         if (args.first) {
             if (jinja_expect_op(p, ',') != 0)
                 return -1;

@@ -327,7 +327,9 @@ int jinja_format_percent(struct jinja *j, const struct jinja_str *format, struct
         if (percent && (jinja_charge(j, 1) != 0 || percent_one(j, &t, &p, &s, end) != 0))
             return -1;
     }
-    if (args.type == JINJA_TUPLE ? p.used < args.list->n : args.type != JINJA_DICT && args.type != JINJA_LIST && !p.used)
+    if (args.type == JINJA_TUPLE
+            ? p.used < args.list->n
+            : args.type != JINJA_DICT && args.type != JINJA_LIST && args.type != JINJA_RANGE && args.type != JINJA_UNDEFINED && !p.used)
         return jinja_fail(j, ERR_INPUT, "not all arguments converted during string formatting");
     if (jinja_text_value(j, &t, ret) != 0 || !(ret->str = jinja_str_markup(j, ret->str, format->markup)))
         return -1;

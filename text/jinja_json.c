@@ -196,15 +196,18 @@ int jinja_tojson(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
     struct json_style st = {.ascii = jinja_given(c->v[0]) && jinja_truth(c->v[0]), .sort = jinja_given(c->v[3]) && jinja_truth(c->v[3])};
     struct jinja_text out = {0};
 
-    if (set_indent(j, &st, c->v[1]) != 0 || !(st.item = jinja_str_new(j, ", ", st.pretty ? 1 : 2, false)) ||
+    if ((c->self.type != JINJA_STR && set_indent(j, &st, c->v[1]) != 0) ||
+        /* dumps has a short way for strings */ !(st.item = jinja_str_new(j, ", ", st.pretty ? 1 : 2, false)) ||
         !(st.key = jinja_str_new(j, ": ", 2, false)))
         return -1;
     if (jinja_given(c->v[2])) {
-        const struct jinja_list *l = jinja_is_seq(c->v[2]) ? c->v[2].list : NULL;
-        if (!l || l->n != 2 || l->items[0].type != JINJA_STR || l->items[1].type != JINJA_STR)
+        struct jinja_list_buf l;
+        if (jinja_collect(j, c->v[2], &l) != 0)
+            return -1;
+        if (l.n != 2 || l.items[0].type != JINJA_STR || l.items[1].type != JINJA_STR)
             return jinja_fail(j, ERR_INPUT, "tojson: separators must be two strings");
-        st.item = l->items[0].str;
-        st.key = l->items[1].str;
+        st.item = l.items[0].str;
+        st.key = l.items[1].str;
     }
     return write_value(j, &out, &st, c->self, 0) != 0 ? -1 : jinja_text_value(j, &out, ret);
 }

@@ -9,14 +9,14 @@
 #include "text/jinja.h"
 #include "text/jinja_unicode.h"
 
-int jinja_syntax_error(struct err *err, const char *name, uint32_t line, uint32_t column, const char *fmt, ...)
+int jinja_syntax_error(struct err *err, uint32_t line, uint32_t column, const char *fmt, ...)
 {
     char text[400];
     va_list args;
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    return err_set(err, ERR_INPUT, "template %s, line %u, column %u: %s", name, line, column, text);
+    return err_set(err, ERR_INPUT, "line %u, column %u: %s", line, column, text);
 }
 
 /* Counts lines up to pos, which never goes back. */
@@ -36,10 +36,10 @@ static void count_lines(struct jinja_lexer *lx, size_t pos)
 static int fail_at(struct jinja_lexer *lx, size_t pos, const char *what)
 {
     count_lines(lx, pos);
-    return jinja_syntax_error(lx->err, lx->name, lx->line, (uint32_t)(pos - lx->line_start + 1), "%s", what);
+    return jinja_syntax_error(lx->err, lx->line, (uint32_t)(pos - lx->line_start + 1), "%s", what);
 }
 
-int jinja_lexer_init(struct jinja_lexer *lx, struct arena *arena, const char *name, const char *source, size_t len, struct err *err)
+int jinja_lexer_init(struct jinja_lexer *lx, struct arena *arena, const char *source, size_t len, struct err *err)
 {
     char *copy = arena_alloc(arena, len + 1, err);
     size_t n = 0;
@@ -57,8 +57,7 @@ int jinja_lexer_init(struct jinja_lexer *lx, struct arena *arena, const char *na
     if (n > 0 && copy[n - 1] == '\n') /* keep_trailing_newline is off */
         n--;
     copy[n] = '\0';
-    *lx = (struct jinja_lexer){
-        .arena = arena, .err = err, .name = name, .src = copy, .len = n, .line = 1, .state = JINJA_IN_DATA, .line_starting = true};
+    *lx = (struct jinja_lexer){.arena = arena, .err = err, .src = copy, .len = n, .line = 1, .state = JINJA_IN_DATA, .line_starting = true};
     for (size_t i = 0; i < n;) {
         size_t l = utf8_len(copy + i, n - i);
         if (l == 0)
@@ -188,6 +187,8 @@ static int next_data(struct jinja_lexer *lx, struct jinja_token *ret)
         lx->state = JINJA_IN_RAW;
     } else if (kind == '#') {
         size_t end = 0, q = p + 2 + (sign != 0);
+        if (q >= lx->len) /* Jinja2 misses the end only where something follows */
+            end = lx->len;
         while (q < lx->len && !(end = closing(lx, q, "#}")))
             q++;
         if (!end)
@@ -227,7 +228,10 @@ static int next_raw(struct jinja_lexer *lx, struct jinja_token *ret)
         lx->state = JINJA_IN_DATA;
         return any;
     }
-    return fail_at(lx, from, "missing end of raw directive");
+    if (from < lx->len)
+        return fail_at(lx, from, "missing end of raw directive");
+    lx->state = JINJA_IN_DATA;
+    return 0;
 }
 
 /* --- literals ----------------------------------------------------------- */

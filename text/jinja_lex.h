@@ -32,12 +32,15 @@ struct jinja_token {
     double f;
 };
 
-enum { JINJA_MAX_BRACKETS = 4 * JINJA_MAX_NESTING };
+enum {
+    JINJA_MAX_BRACKETS = 4 * JINJA_MAX_NESTING,
+    JINJA_MAX_ARGS = 1000, /* of one call or macro */
+    JINJA_MAX_NAMES = 16384,
+};
 
 struct jinja_lexer {
     struct arena *arena;
     struct err *err;
-    const char *name;
     const char *src; /* newlines are \n */
     size_t len, pos;
     size_t counted; /* up to here lines are counted */
@@ -50,10 +53,9 @@ struct jinja_lexer {
     size_t n_brackets;
 };
 
-int jinja_lexer_init(struct jinja_lexer *lx, struct arena *arena, const char *name, const char *source, size_t len, struct err *err);
+int jinja_lexer_init(struct jinja_lexer *lx, struct arena *arena, const char *source, size_t len, struct err *err);
 int jinja_lexer_next(struct jinja_lexer *lx, struct jinja_token *ret);
 /* -1, with the place in the message. */
-int jinja_syntax_error(struct err *err, const char *name, uint32_t line, uint32_t column, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
+int jinja_syntax_error(struct err *err, uint32_t line, uint32_t column, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
 #endif

@@ -105,15 +105,23 @@ static int rsplit_words(struct jinja *j, const struct jinja_str *s, int64_t max,
     }
 }
 
-/* The last occurrence that ends at or before `to`. */
-static size_t find_last(const struct jinja_str *s, const struct jinja_str *needle, size_t from, size_t to)
+/* The last occurrence that ends at or before `to`, SIZE_MAX if there is none. Comparisons cost what they read. */
+static int find_last(struct jinja *j, const struct jinja_str *s, const struct jinja_str *needle, size_t from, size_t to, size_t *ret)
 {
+    *ret = SIZE_MAX;
     if (needle->len > to || to - needle->len < from)
-        return SIZE_MAX;
-    for (size_t i = to - needle->len + 1; i-- > from;)
-        if (memcmp(s->s + i, needle->s, needle->len) == 0)
-            return i;
-    return SIZE_MAX;
+        return 0;
+    for (size_t i = to - needle->len + 1; i-- > from;) {
+        if (needle->len && s->s[i] != needle->s[0])
+            continue;
+        if (jinja_charge_bytes(j, needle->len) != 0)
+            return -1;
+        if (memcmp(s->s + i, needle->s, needle->len) == 0) {
+            *ret = i;
+            return 0;
+        }
+    }
+    return 0;
 }
 
 static int split_at(struct jinja *j, const struct jinja_str *s, const struct jinja_str *sep, int64_t max, bool right,
@@ -121,7 +129,9 @@ static int split_at(struct jinja *j, const struct jinja_str *s, const struct jin
 {
     size_t from = 0, to = s->len, hit;
     while (max-- != 0) {
-        hit = right ? find_last(s, sep, 0, to) : jinja_str_find(s, sep, from, to);
+        hit = right ? SIZE_MAX : jinja_str_find(s, sep, from, to);
+        if (right && find_last(j, s, sep, 0, to, &hit) != 0)
+            return -1;
         if (hit == SIZE_MAX)
             break;
         if (right ? push_part(j, ret, s, hit + sep->len, to) != 0 : push_part(j, ret, s, from, hit) != 0)
@@ -166,8 +176,10 @@ static int m_split(struct jinja *j, struct jinja_call *c, struct jinja_value *re
 static int m_splitlines(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
     struct jinja_list_buf l;
-    bool keep = c->v[0].type != JINJA_MISSING && jinja_truth(c->v[0]);
-    return jinja_split_lines(j, self_str(c), keep, &l) != 0 ? -1 : jinja_list_value(j, &l, JINJA_LIST, ret);
+    int64_t keep;
+    if (opt_int(j, c, c->v[0], 0, &keep) != 0)
+        return -1;
+    return jinja_split_lines(j, self_str(c), keep != 0, &l) != 0 ? -1 : jinja_list_value(j, &l, JINJA_LIST, ret);
 }
 
 /* partition, rpartition (tag 1): a tuple of three */
@@ -181,7 +193,9 @@ static int m_partition(struct jinja *j, struct jinja_call *c, struct jinja_value
     sep = c->v[0].str;
     if (sep->len == 0)
         return jinja_fail(j, ERR_INPUT, "empty separator");
-    hit = c->builtin->tag ? find_last(s, sep, 0, s->len) : jinja_str_find(s, sep, 0, s->len);
+    hit = c->builtin->tag ? SIZE_MAX : jinja_str_find(s, sep, 0, s->len);
+    if (c->builtin->tag && find_last(j, s, sep, 0, s->len, &hit) != 0)
+        return -1;
     if (hit == SIZE_MAX) {
         size_t cut = c->builtin->tag ? 0 : s->len;
         if (push_part(j, &l, s, 0, cut) != 0 || push_part(j, &l, s, cut, cut) != 0 ||
@@ -229,16 +243,14 @@ enum { FIND_LAST = 1, FIND_OR_FAIL = 2 };
 static int m_find(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
     const struct jinja_str *s = self_str(c);
-    size_t from, to, hit;
+    size_t from, to, hit = SIZE_MAX;
     bool valid;
     if (need_str(j, c, c->v[0]) != 0 || range_args(j, c, 1, &from, &to, &valid) != 0)
         return -1;
-    if (!valid)
-        hit = SIZE_MAX;
-    else if (c->builtin->tag & FIND_LAST)
-        hit = find_last(s, c->v[0].str, from, to);
-    else
+    if (valid && !(c->builtin->tag & FIND_LAST))
         hit = jinja_str_find(s, c->v[0].str, from, to);
+    else if (valid && find_last(j, s, c->v[0].str, from, to, &hit) != 0)
+        return -1;
     if (hit == SIZE_MAX && (c->builtin->tag & FIND_OR_FAIL))
         return jinja_fail(j, ERR_INPUT, "substring not found");
     *ret = jinja_int(hit == SIZE_MAX ? -1 : (int64_t)jinja_str_index(s, hit));
@@ -273,7 +285,7 @@ static int m_startswith(struct jinja *j, struct jinja_call *c, struct jinja_valu
     if (range_args(j, c, 1, &from, &to, &valid) != 0)
         return -1;
     for (size_t i = 0; i < l->n && !is; i++) {
-        if (need_str(j, c, l->items[i]) != 0 || jinja_charge(j, 1) != 0)
+        if (need_str(j, c, l->items[i]) != 0 || jinja_charge(j, 1) != 0 || jinja_charge_bytes(j, l->items[i].str->len) != 0)
             return -1;
         const struct jinja_str *affix = l->items[i].str;
         is = valid && affix->len <= to - from && memcmp(s->s + (c->builtin->tag ? to - affix->len : from), affix->s, affix->len) == 0;

@@ -169,7 +169,7 @@ static int plain_attr(struct jinja *j, struct jinja_value v, const struct jinja_
 int jinja_attribute(struct jinja *j, struct jinja_value v, const struct jinja_str *name, struct jinja_value *ret)
 {
     bool unsafe = false;
-    int rc = plain_attr(j, v, name, ret);
+    int rc = jinja_charge_bytes(j, name->len) == 0 ? plain_attr(j, v, name, ret) : -1;
     if (rc != 0)
         return rc;
     if (v.type == JINJA_NAMESPACE) /* its attributes are its entries and nothing else */
@@ -293,11 +293,14 @@ static int slice_string(struct jinja *j, const struct jinja_str *s, int64_t star
     const struct jinja_str *sub;
     if (jinja_charge_bytes(j, s->len) != 0)
         return -1;
-    if (step == 1 || count == 0) {
+    if (count == 0) { /* start may lie outside */
+        *ret = jinja_string(jinja_str_new(j, "", 0, false));
+        return ret->str ? 0 : -1;
+    }
+    if (step == 1) {
         size_t from = jinja_str_offset(s, (size_t)start);
         struct jinja_str rest = {.s = s->s + from, .len = s->len - from, .n_chars = s->n_chars == s->len ? s->len - from : SIZE_MAX};
-        sub = count ? jinja_str_sub(j, s, from, from + jinja_str_offset(&rest, (size_t)count)) : jinja_str_new(j, "", 0, false);
-        if (!sub)
+        if (!(sub = jinja_str_sub(j, s, from, from + jinja_str_offset(&rest, (size_t)count))))
             return -1;
         *ret = jinja_string(sub);
         return 0;

@@ -70,7 +70,7 @@ int jinja_parse_error(struct jinja_parser *p, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    return jinja_syntax_error(p->err, p->lx.name, p->tok.line, p->tok.column, "%s", text);
+    return jinja_syntax_error(p->err, p->tok.line, p->tok.column, "%s", text);
 }
 
 int jinja_unexpected(struct jinja_parser *p, const char *wanted)
@@ -180,6 +180,8 @@ const struct jinja_str *jinja_intern(struct jinja_parser *p, const char *s, size
     for (n = p->names[hash % p->cap_names]; n; n = n->next)
         if (n->str.len == len && memcmp(n->str.s, s, len) == 0)
             return &n->str;
+    if (p->n_names >= JINJA_MAX_NAMES)
+        return jinja_parse_error(p, "more than %d different names", JINJA_MAX_NAMES), NULL;
     n = arena_alloc(p->arena, sizeof *n, p->err);
     char *copy = n ? arena_strndup(p->arena, s, len, p->err) : NULL;
     if (!copy)
@@ -284,10 +286,13 @@ static int parse_set(struct jinja_parser *p, struct jinja_node *n)
 static int parse_signature(struct jinja_parser *p, struct jinja_node *n)
 {
     struct jinja_chain params = {0};
+    unsigned count = 0;
     int rc;
     if (jinja_expect_op(p, '(') != 0)
         return -1;
     while (!jinja_is_op(p, ')')) {
+        if (++count > JINJA_MAX_ARGS)
+            return jinja_parse_error(p, "more than %d parameters", JINJA_MAX_ARGS);
         if (params.first && jinja_expect_op(p, ',') != 0)
             return -1;
         bool defaults = params.last && params.last->a;
@@ -583,15 +588,14 @@ static int check(struct jinja_parser *p, const struct jinja_node *n, bool soft)
     return 0;
 }
 
-int jinja_parse(struct arena *arena, const char *name, const char *source, size_t len, struct jinja_tree *ret, struct err *err)
+int jinja_parse(struct arena *arena, const char *source, size_t len, struct jinja_tree *ret, struct err *err)
 {
     static const char *const special[JINJA_N_SPECIAL_NAMES] = {"caller", "kwargs", "varargs", "loop"};
     struct jinja_parser p = {.arena = arena, .err = err};
     struct jinja_node *root;
 
-    if (jinja_lexer_init(&p.lx, arena, name, source, len, err) != 0 || jinja_next(&p) != 0 ||
-        !(root = jinja_node_new(&p, JINJA_N_SCOPE, 1)) || parse_items(&p, root, &root->body, NULL) != 0 ||
-        check(&p, root->body, false) != 0)
+    if (jinja_lexer_init(&p.lx, arena, source, len, err) != 0 || jinja_next(&p) != 0 || !(root = jinja_node_new(&p, JINJA_N_SCOPE, 1)) ||
+        parse_items(&p, root, &root->body, NULL) != 0 || check(&p, root->body, false) != 0)
         return -1;
     ret->root = root;
     for (int i = 0; i < JINJA_N_SPECIAL_NAMES; i++)

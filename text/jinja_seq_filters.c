@@ -1,5 +1,5 @@
 /* Filters on sequences and mappings. What Jinja2 makes a generator is evaluated at once here, but read once all the same
- * and shown to templates as the generator it would be. */
+ * and shown to templates as the generator it would be: an error waits until somebody reads so far. */
 #include <string.h>
 
 #include "text/jinja.h"
@@ -14,6 +14,21 @@ static int make_iter(struct jinja *j, const struct jinja_list_buf *l, const char
         return -1;
     *it = (struct jinja_iter){.list = v.list, .type_name = type_name};
     *ret = (struct jinja_value){.type = JINJA_ITER, .iter = it};
+    return 0;
+}
+
+/* The same for what failed behind these items (l NULL: at once), unless it hit a limit. */
+static int make_failing_iter(struct jinja *j, const struct jinja_list_buf *l, struct jinja_value *ret)
+{
+    static const struct jinja_list_buf nothing;
+    struct err *failed;
+    if (j->err->kind == ERR_LIMIT || j->err->kind == ERR_MEMORY)
+        return -1;
+    if (!(failed = jinja_alloc(j, 1, sizeof *failed)) || make_iter(j, l ? l : &nothing, "generator", ret) != 0)
+        return -1;
+    *failed = *j->err;
+    ret->iter->failed = failed;
+    err_clear(j->err);
     return 0;
 }
 
@@ -273,18 +288,22 @@ static int f_sort(struct jinja *j, struct jinja_call *c, struct jinja_value *ret
 {
     struct jinja_list_buf l;
     struct jinja_value *keys;
+    int64_t reverse = 0; /* sorted() wants an integer, unlike most */
+    if (c->v[0].type != JINJA_MISSING && need_int(j, c->v[0], "reverse", &reverse) != 0)
+        return -1;
     if (jinja_collect(j, c->self, &l) != 0 || !(keys = jinja_alloc(j, l.n + 1, sizeof *keys)))
         return -1;
     for (size_t i = 0; i < l.n; i++)
         if (get_attributes(j, l.items[i], c->v[2], !flag(c->v[1]), &keys[i]) != 0)
             return -1;
-    return jinja_sort(j, l.items, keys, l.n, flag(c->v[0])) != 0 ? -1 : jinja_list_value(j, &l, JINJA_LIST, ret);
+    return jinja_sort(j, l.items, keys, l.n, reverse != 0) != 0 ? -1 : jinja_list_value(j, &l, JINJA_LIST, ret);
 }
 
 static int f_dictsort(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
     struct jinja_list_buf l = {0};
     struct jinja_value *keys;
+    int64_t reverse = 0;
     bool by_value = false;
     if (c->v[1].type != JINJA_MISSING) {
         if (c->v[1].type != JINJA_STR || !(jinja_str_is(c->v[1].str, "key") || jinja_str_is(c->v[1].str, "value")))
@@ -295,6 +314,8 @@ static int f_dictsort(struct jinja *j, struct jinja_call *c, struct jinja_value 
         return jinja_fail_undefined(j, c->self);
     if (c->self.type != JINJA_DICT)
         return jinja_fail(j, ERR_INPUT, "'%s' object has no attribute 'items'", jinja_type_name(c->self));
+    if (c->v[2].type != JINJA_MISSING && need_int(j, c->v[2], "reverse", &reverse) != 0)
+        return -1;
     if (!(keys = jinja_alloc(j, c->self.dict->n + 1, sizeof *keys)))
         return -1;
     for (size_t i = 0; i < c->self.dict->n; i++) {
@@ -305,10 +326,10 @@ static int f_dictsort(struct jinja *j, struct jinja_call *c, struct jinja_value 
             (!flag(c->v[0]) && fold_case(j, &keys[i]) != 0))
             return -1;
     }
-    return jinja_sort(j, l.items, keys, l.n, flag(c->v[2])) != 0 ? -1 : jinja_list_value(j, &l, JINJA_LIST, ret);
+    return jinja_sort(j, l.items, keys, l.n, reverse != 0) != 0 ? -1 : jinja_list_value(j, &l, JINJA_LIST, ret);
 }
 
-static int f_unique(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
+static int unique(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
     struct jinja_dict *seen = jinja_dict_new(j);
     struct jinja_list_buf l, out = {0};
@@ -354,16 +375,16 @@ static int f_groupby(struct jinja *j, struct jinja_call *c, struct jinja_value *
     return jinja_list_value(j, &out, JINJA_LIST, ret);
 }
 
-static int f_batch(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
+static int batch(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
     struct jinja_list_buf l, out = {0}, row = {0};
     struct jinja_value v;
-    int64_t count = 0;
-    if (need_int(j, c->v[0], "linecount", &count) != 0 || jinja_collect(j, c->self, &l) != 0)
+    int64_t count = jinja_is_int(c->v[0]) ? jinja_as_int(c->v[0]) : -1; /* no length equals what is no integer */
+    if (jinja_collect(j, c->self, &l) != 0)
         return -1;
     for (size_t i = 0; i <= l.n; i++) {
         if (i == l.n && row.n && jinja_given(c->v[1])) {
-            if (jinja_charge(j, count > 0 ? (size_t)count : 0) != 0)
+            if (need_int(j, c->v[0], "linecount", &count) != 0 || jinja_charge(j, count > 0 ? (size_t)count : 0) != 0)
                 return -1;
             while ((int64_t)row.n < count)
                 if (jinja_list_push(j, &row, c->v[1]) != 0)
@@ -380,7 +401,7 @@ static int f_batch(struct jinja *j, struct jinja_call *c, struct jinja_value *re
     return make_iter(j, &out, "generator", ret);
 }
 
-static int f_slice(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
+static int slice_list(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
     struct jinja_list_buf l, out = {0};
     int64_t slices = 0;
@@ -408,10 +429,9 @@ static int f_slice(struct jinja *j, struct jinja_call *c, struct jinja_value *re
 
 /* --- map, select -------------------------------------------------------- */
 
-static int map_attribute(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
+static int map_attribute(struct jinja *j, struct jinja_call *c, struct jinja_list_buf *out)
 {
     struct jinja_value attribute = {.type = JINJA_MISSING}, fallback = attribute, item;
-    struct jinja_list_buf out = {0};
     struct jinja_cursor cursor;
     int rc;
     for (size_t i = 0; i < c->args->n_kw; i++) {
@@ -427,76 +447,86 @@ static int map_attribute(struct jinja *j, struct jinja_call *c, struct jinja_val
     if (jinja_cursor_init(j, &cursor, c->self) != 0)
         return -1;
     while ((rc = jinja_cursor_next(j, &cursor, &item)) == 1)
-        if (get_attribute(j, item, attribute, fallback, false, &item) != 0 || jinja_list_push(j, &out, item) != 0)
+        if (get_attribute(j, item, attribute, fallback, false, &item) != 0 || jinja_list_push(j, out, item) != 0)
             return -1;
-    return rc < 0 ? -1 : make_iter(j, &out, "generator", ret);
+    return rc;
+}
+
+static int map_filter(struct jinja *j, struct jinja_call *c, struct jinja_list_buf *out)
+{
+    struct jinja_args rest = {.n = c->args->n - 1, .kw = c->args->kw, .n_kw = c->args->n_kw};
+    const struct jinja_value name = c->args->v[0];
+    const struct jinja_builtin *filter = name.type == JINJA_STR ? jinja_find_filter(name.str->s, name.str->len) : NULL;
+    struct jinja_cursor cursor;
+    struct jinja_value item;
+    int rc;
+    rest.v = rest.n ? c->args->v + 1 : NULL;
+    if (jinja_cursor_init(j, &cursor, c->self) != 0)
+        return -1;
+    while ((rc = jinja_cursor_next(j, &cursor, &item)) == 1) {
+        if (!filter)
+            return jinja_fail(j, ERR_INPUT, "map: no such filter");
+        if (jinja_invoke(j, filter, item, &rest, &item) != 0 || jinja_list_push(j, out, item) != 0)
+            return -1;
+    }
+    return rc;
 }
 
 static int f_map(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
     struct jinja_list_buf out = {0};
-    struct jinja_cursor cursor;
-    struct jinja_value item;
-    int rc;
-    if (!jinja_truth(c->self))
-        return make_iter(j, &out, "generator", ret);
-    if (!c->args->n)
-        return map_attribute(j, c, ret);
-    struct jinja_args rest = {.v = c->args->v + 1, .n = c->args->n - 1, .kw = c->args->kw, .n_kw = c->args->n_kw};
-    const struct jinja_builtin *filter =
-        c->args->v[0].type == JINJA_STR ? jinja_find_filter(c->args->v[0].str->s, c->args->v[0].str->len) : NULL;
-    if (!filter)
-        return jinja_fail(j, ERR_INPUT, "map: no such filter");
-    if (jinja_cursor_init(j, &cursor, c->self) != 0)
-        return -1;
-    while ((rc = jinja_cursor_next(j, &cursor, &item)) == 1)
-        if (jinja_invoke(j, filter, item, &rest, &item) != 0 || jinja_list_push(j, &out, item) != 0)
-            return -1;
-    return rc < 0 ? -1 : make_iter(j, &out, "generator", ret);
+    if (jinja_truth(c->self) && (c->args->n ? map_filter(j, c, &out) : map_attribute(j, c, &out)) != 0)
+        return make_failing_iter(j, &out, ret);
+    return make_iter(j, &out, "generator", ret);
 }
 
 enum { SELECT_REJECT = 1, SELECT_ATTR = 2 };
 
 /* select, reject, selectattr, rejectattr: by the builtin's tag. */
-static int f_select(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
+static int select_items(struct jinja *j, struct jinja_call *c, struct jinja_list_buf *out)
 {
     size_t skip = c->builtin->tag & SELECT_ATTR ? 1 : 0;
     const struct jinja_args *args = c->args;
     const struct jinja_builtin *test = NULL;
-    struct jinja_list_buf out = {0};
     struct jinja_cursor cursor;
     struct jinja_value item, v;
     int rc;
 
-    if (!jinja_truth(c->self))
-        return make_iter(j, &out, "generator", ret);
     if (args->n < skip)
         return jinja_fail(j, ERR_INPUT, "missing parameter for attribute name");
-    if (args->n > skip) {
-        test = args->v[skip].type == JINJA_STR ? jinja_find_test(args->v[skip].str->s, args->v[skip].str->len) : NULL;
-        if (!test)
-            return jinja_fail(j, ERR_INPUT, "%s: no such test", c->builtin->name);
-        skip++;
-    }
+    bool named = args->n > skip;
+    if (named && args->v[skip].type == JINJA_STR)
+        test = jinja_find_test(args->v[skip].str->s, args->v[skip].str->len);
+    skip += named;
     struct jinja_args rest = {.n = args->n - skip, .kw = args->kw, .n_kw = args->n_kw};
     rest.v = rest.n ? args->v + skip : NULL;
     if (jinja_cursor_init(j, &cursor, c->self) != 0)
         return -1;
     while ((rc = jinja_cursor_next(j, &cursor, &item)) == 1) {
         v = item;
+        if (named && !test)
+            return jinja_fail(j, ERR_INPUT, "%s: no such test", c->builtin->name);
         if ((c->builtin->tag & SELECT_ATTR) && get_attribute(j, item, args->v[0], jinja_none(), false, &v) != 0)
             return -1;
         if (test && jinja_invoke(j, test, v, &rest, &v) != 0)
             return -1;
-        if (jinja_truth(v) != (c->builtin->tag & SELECT_REJECT) && jinja_list_push(j, &out, item) != 0)
+        if (jinja_truth(v) != (c->builtin->tag & SELECT_REJECT) && jinja_list_push(j, out, item) != 0)
             return -1;
     }
-    return rc < 0 ? -1 : make_iter(j, &out, "generator", ret);
+    return rc;
+}
+
+static int f_select(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
+{
+    struct jinja_list_buf out = {0};
+    if (jinja_truth(c->self) && select_items(j, c, &out) != 0)
+        return make_failing_iter(j, &out, ret);
+    return make_iter(j, &out, "generator", ret);
 }
 
 /* --- members ------------------------------------------------------------ */
 
-static int f_items(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
+static int items(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
     struct jinja_view view = {.dict = c->self.dict, .kind = JINJA_ITEMS};
     struct jinja_value v = {.type = JINJA_VIEW, .view = &view};
@@ -508,6 +538,26 @@ static int f_items(struct jinja *j, struct jinja_call *c, struct jinja_value *re
             return -1;
     }
     return make_iter(j, &l, "generator", ret);
+}
+
+static int f_batch(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
+{
+    return batch(j, c, ret) == 0 ? 0 : make_failing_iter(j, NULL, ret);
+}
+
+static int f_slice(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
+{
+    return slice_list(j, c, ret) == 0 ? 0 : make_failing_iter(j, NULL, ret);
+}
+
+static int f_unique(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
+{
+    return unique(j, c, ret) == 0 ? 0 : make_failing_iter(j, NULL, ret);
+}
+
+static int f_items(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
+{
+    return items(j, c, ret) == 0 ? 0 : make_failing_iter(j, NULL, ret);
 }
 
 static int f_attr(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)

@@ -30,9 +30,11 @@ static bool in_set(const struct jinja_str *chars, uint32_t c, const char *s, siz
 const struct jinja_str *jinja_strip(struct jinja *j, const struct jinja_str *s, const struct jinja_str *chars, bool left, bool right)
 {
     size_t from = 0, to = s->len, l;
-    size_t each = chars ? 1 + chars->len / 64 : 1;
+    size_t each = chars ? chars->len : 0;
     while (left && from < to) {
         uint32_t c = char_at(s, from, &l);
+        if (jinja_charge_bytes(j, each) != 0)
+            return NULL;
         if (!in_set(chars, c, s->s + from, l))
             break;
         from += l;
@@ -40,11 +42,13 @@ const struct jinja_str *jinja_strip(struct jinja *j, const struct jinja_str *s, 
     while (right && to > from) {
         size_t p = previous(s, to);
         uint32_t c = char_at(s, p, &l);
+        if (jinja_charge_bytes(j, each) != 0)
+            return NULL;
         if (!in_set(chars, c, s->s + p, to - p))
             break;
         to = p;
     }
-    if (jinja_charge_bytes(j, (s->len - (to - from)) * each) != 0)
+    if (jinja_charge_bytes(j, s->len - (to - from)) != 0)
         return NULL;
     return jinja_str_sub(j, s, from, to);
 }
@@ -97,12 +101,14 @@ static bool final_sigma(const struct jinja_str *s, size_t at, size_t after)
     return after >= s->len || !is_cased(char_at(s, after, &l));
 }
 
-static void add_cased(struct jinja *j, struct jinja_text *t, const struct jinja_str *s, size_t i, size_t l, bool upper)
+void jinja_text_cased(struct jinja *j, struct jinja_text *t, const struct jinja_str *s, size_t i, bool upper, bool title)
 {
+    size_t l;
     uint32_t c = char_at(s, i, &l);
+    const char *several = upper && c >= 0x80 ? jinja_special_upper(c, title) : NULL;
     bool special = jinja_str_special_at(s, i);
-    if (upper && c == 0xDF)
-        jinja_text_add(j, t, "SS", 2, special);
+    if (several)
+        jinja_text_add(j, t, several, strlen(several), special);
     else if (!upper && c == 0x3A3 && final_sigma(s, i, i + l))
         jinja_text_char(j, t, 0x3C2, special);
     else if (!upper && c == 0x130)
@@ -129,16 +135,14 @@ const struct jinja_str *jinja_change_case(struct jinja *j, const struct jinja_st
         else if (to == JINJA_SWAPCASE)
             upper = jinja_is_lower(c);
         in_word = is_cased(c);
-        if ((to == JINJA_CAPITALIZE || to == JINJA_TITLE) && upper && c == 0xDF)
-            jinja_text_add(j, &t, "Ss", 2, jinja_str_special_at(s, i));
-        else if (to == JINJA_FOLD && c == 0xDF)
+        if (to == JINJA_FOLD && c == 0xDF)
             jinja_text_add(j, &t, "ss", 2, jinja_str_special_at(s, i));
         else if (to == JINJA_FOLD && c == 0x3C2)
             jinja_text_char(j, &t, 0x3C3, jinja_str_special_at(s, i));
         else if (to == JINJA_SWAPCASE && !jinja_is_upper(c) && !jinja_is_lower(c))
             jinja_text_sub(j, &t, s, i, i + l);
         else
-            add_cased(j, &t, s, i, l, upper);
+            jinja_text_cased(j, &t, s, i, upper, to == JINJA_CAPITALIZE || to == JINJA_TITLE);
     }
     return jinja_text_done(j, &t);
 }

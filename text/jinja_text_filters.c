@@ -68,11 +68,10 @@ static int f_title(struct jinja *j, struct jinja_call *c, struct jinja_value *re
         l = utf8_decode(s->s + i, s->len - i, &ch);
         l = l ? l : 1;
         bool between = jinja_is_space(ch) || (ch < 0x80 && ch && strchr("-({[<", (int)ch));
-        const struct jinja_str one = {.s = s->s + i, .len = l, .n_chars = 1, .special = jinja_str_special_at(s, i)};
-        const struct jinja_str *cased = between ? &one : jinja_change_case(j, &one, start ? JINJA_UPPER : JINJA_LOWER);
-        if (!cased)
-            return -1;
-        jinja_text_str(j, &t, cased);
+        if (between)
+            jinja_text_sub(j, &t, s, i, i + l);
+        else
+            jinja_text_cased(j, &t, s, i, start, false);
         start = between;
     }
     return jinja_text_value(j, &t, ret);
@@ -188,28 +187,31 @@ static int f_truncate(struct jinja *j, struct jinja_call *c, struct jinja_value 
     int64_t length, leeway;
     size_t n, keep;
 
-    if (c->self.type == JINJA_UNDEFINED) {
-        *ret = c->self;
-        return 0;
-    }
-    if (need_str(j, c, &s) != 0 || opt_int(j, c, c->v[0], 255, &length) != 0)
+    if (opt_int(j, c, c->v[0], 255, &length) != 0)
         return -1;
-    if (c->v[2].type != JINJA_MISSING) {
-        if (c->v[2].type != JINJA_STR)
-            return jinja_fail(j, ERR_INPUT, "truncate: end must be a string");
+    if (c->v[2].type == JINJA_STR)
         end = c->v[2].str;
-    }
+    n = jinja_str_chars(end);
+    if (c->v[2].type != JINJA_STR && c->v[2].type != JINJA_MISSING && !jinja_length(c->v[2], &n))
+        return jinja_fail(j, ERR_INPUT, "truncate: end must be a string");
     if (jinja_given(c->v[3]) ? opt_int(j, c, c->v[3], 5, &leeway) != 0 : (leeway = 5, false))
         return -1;
-    n = jinja_str_chars(end);
     if (length < (int64_t)n || leeway < 0)
         return jinja_fail(j, ERR_INPUT, "truncate: expected length >= %zu, got %" PRId64, n, length);
+    if (c->self.type != JINJA_STR && jinja_length(c->self, &keep) && (int64_t)keep - leeway <= length) {
+        *ret = c->self; /* what has a length and is short enough stays */
+        return 0;
+    }
+    if (need_str(j, c, &s) != 0)
+        return -1;
     if (jinja_charge_bytes(j, s->len) != 0)
         return -1;
     if ((int64_t)jinja_str_chars(s) - leeway <= length) {
         *ret = c->self;
         return 0;
     }
+    if (c->v[2].type != JINJA_STR && c->v[2].type != JINJA_MISSING)
+        return jinja_fail(j, ERR_INPUT, "truncate: end must be a string");
     keep = jinja_str_offset(s, (size_t)length - n);
     if (!flag(c->v[1])) { /* back to the last blank */
         size_t p = keep;
@@ -279,6 +281,10 @@ static void wrap_paragraph(struct jinja *j, struct jinja_text *t, const struct j
             from = end = chunk_end(s, from, false);
         while (end < s->len) {
             size_t next = chunk_end(s, end, hyphens), n = chars_between(s, end, next);
+            if (jinja_charge_bytes(j, 2 * (next - end)) != 0) {
+                t->failed = true;
+                return;
+            }
             if (used + n > width) {
                 if (used == 0 && !break_long) {
                     end = next;
@@ -342,22 +348,21 @@ static int f_striptags(struct jinja *j, struct jinja_call *c, struct jinja_value
     struct jinja_text t = {0}, words = {0};
     if (!s || jinja_charge_bytes(j, 8 * s->len) != 0)
         return -1;
-    for (size_t i = 0, from = 0; i <= s->len;) { /* comments, then tags */
-        bool comment = s->len - i >= 4 && memcmp(s->s + i, "<!--", 4) == 0;
+    bool comments = true, tags = true; /* whether one still can end */
+    for (size_t i = 0, from = 0; i <= s->len;) {
+        bool comment = comments && s->len - i >= 4 && memcmp(s->s + i, "<!--", 4) == 0;
         const char *end = NULL;
         if (comment)
-            end = memmem(s->s + i + 4, s->len - i - 4, "-->", 3);
+            comments = (end = memmem(s->s + i + 4, s->len - i - 4, "-->", 3));
         comment = end != NULL;
-        if (!end && i < s->len && s->s[i] == '<')
-            end = memchr(s->s + i, '>', s->len - i);
+        if (!end && tags && i < s->len && s->s[i] == '<')
+            tags = (end = memchr(s->s + i, '>', s->len - i));
         if (end || i == s->len)
             jinja_text_sub(j, &t, s, from, i);
         if (i == s->len)
             break;
         if (end)
             i = from = (size_t)(end - s->s) + (comment ? 3 : 1);
-        else if (s->s[i] == '<' && jinja_charge_bytes(j, s->len - i) != 0)
-            return -1;
         else
             i++;
     }

@@ -1,6 +1,8 @@
 /* See jinja_unicode.h. */
 #include "text/jinja_unicode.h"
 
+#include <stddef.h>
+
 #include "text/jinja_unicode_data.h"
 
 #define IN(table, c) within(jinja_##table, jinja_n_##table, c)
@@ -89,4 +91,19 @@ uint32_t jinja_to_upper(uint32_t c)
 uint32_t jinja_to_lower(uint32_t c)
 {
     return map(jinja_lower_of, jinja_n_lower_of, c);
+}
+
+const char *jinja_special_upper(uint32_t c, bool title)
+{
+    size_t low = 0, high = jinja_n_specials;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (jinja_specials[middle].c == c)
+            return title ? jinja_specials[middle].title : jinja_specials[middle].upper;
+        if (jinja_specials[middle].c < c)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
 }

@@ -15,8 +15,10 @@ bool jinja_is_upper(uint32_t c);
 bool jinja_is_lower(uint32_t c);
 bool jinja_is_title(uint32_t c);
 bool jinja_is_printable(uint32_t c);
-/* One character each; the few that become several (ß) are the caller's. */
+/* One character each. */
 uint32_t jinja_to_upper(uint32_t c);
 uint32_t jinja_to_lower(uint32_t c);
+/* The few whose capitals are several characters (ß) or differ from their title case (ǆ): these, in UTF-8; else NULL. */
+const char *jinja_special_upper(uint32_t c, bool title);
 
 #endif

@@ -202,7 +202,9 @@ int jinja_equal(struct jinja *j, struct jinja_value a, struct jinja_value b)
     case JINJA_UNDEFINED:
         return 1;
     case JINJA_STR:
-        return jinja_str_equal(a.str, b.str);
+        if (a.str->len != b.str->len)
+            return 0;
+        return jinja_charge_bytes(j, a.str->len) != 0 ? -1 : jinja_str_equal(a.str, b.str);
     case JINJA_LIST:
     case JINJA_TUPLE:
     case JINJA_DICT:
@@ -310,6 +312,8 @@ int jinja_cursor_next(struct jinja *j, struct jinja_cursor *c, struct jinja_valu
     if (jinja_charge(j, 1) != 0)
         return -1;
     if (c->v.type == JINJA_ITER) {
+        if (c->v.iter->pos >= c->v.iter->list->n && c->v.iter->failed)
+            return err_set(j->err, c->v.iter->failed->kind, "%s", c->v.iter->failed->text);
         if (c->v.iter->pos >= c->v.iter->list->n)
             return 0;
         *ret = c->v.iter->list->items[c->v.iter->pos++];

@@ -159,6 +159,7 @@ struct jinja_iter {
     const struct jinja_list *list;
     size_t pos;
     const char *type_name;
+    const struct err *failed; /* what happens behind the last item; NULL: nothing */
 };
 struct jinja_macro {
     const struct jinja_node *node; /* MACRO or CALL_BLOCK */

@@ -55,15 +55,10 @@ static int f_float(struct jinja *j, struct jinja_call *c, struct jinja_value *re
 
 static int f_int(struct jinja *j, struct jinja_call *c, struct jinja_value *ret)
 {
-    int64_t base = 10, i;
+    int64_t base = c->v[1].type == JINJA_MISSING ? 10 : jinja_is_int(c->v[1]) ? jinja_as_int(c->v[1]) : -1, i;
     double f;
     if (c->self.type == JINJA_UNDEFINED)
         return jinja_fail_undefined(j, c->self);
-    if (c->v[1].type != JINJA_MISSING) {
-        if (!jinja_is_int(c->v[1]))
-            return jinja_fail(j, ERR_INPUT, "int: base must be an integer");
-        base = jinja_as_int(c->v[1]);
-    }
     *ret = c->v[0].type == JINJA_MISSING ? jinja_int(0) : c->v[0];
     if (jinja_is_int(c->self)) {
         *ret = jinja_int(jinja_as_int(c->self));

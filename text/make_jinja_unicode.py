@@ -46,6 +46,15 @@ def mapping(name, convert):
     print("};\nconst size_t jinja_n_%s = %d;\n" % (name, len(out)))
 
 
+def specials():
+    """Characters whose capitals are several characters, or not the same as their title case."""
+    out = [c for c in chars if not "\ud800" <= c < "\ue000" and (len(c.upper()) > 1 or (len(c.title()) == 1 and c.title() != c.upper()))]
+    print("const struct jinja_special jinja_specials[] = {")
+    for i in range(0, len(out), 5):
+        print("    " + " ".join('{0x%X, "%s", "%s"},' % (ord(c), c.upper(), c.title()) for c in out[i:i + 5]))
+    print("};\nconst size_t jinja_n_specials = %d;" % len(out))
+
+
 print(f"/* Made by make_jinja_unicode.py from Unicode {unicodedata.unidata_version}; do not edit. */")
 print('#include "text/jinja_unicode_data.h"\n')
 print("/* clang-format off */")
@@ -60,3 +69,4 @@ show("space", ranges(str.isspace))
 show("unprintable", ranges(lambda c: not c.isprintable()))
 mapping("upper_of", str.upper)
 mapping("lower_of", str.lower)
+specials()

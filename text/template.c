@@ -39,7 +39,8 @@ struct template *template_compile(const char *name, const char *source, size_t l
         return NULL;
     err_printable(t->name, sizeof t->name, name, strlen(name));
     arena_init(&t->arena, MAX_TREE_BYTES);
-    if (jinja_parse(&t->arena, t->name, source, len, &t->tree, err) != 0) {
+    if (jinja_parse(&t->arena, source, len, &t->tree, err) != 0) {
+        err_wrap(err, "template %s", t->name);
         template_destroy(t);
         return NULL;
     }
@@ -95,6 +96,6 @@ int template_render(const struct template *t, const json_t *context, time_t now,
     free(text.data);
     arena_fini(&j.arena);
     if (rc != 0)
-        return err_set(err, here.kind ? here.kind : ERR_INTERNAL, "template %s, %s", t->name, here.text);
+        return err_set(err, here.kind ? here.kind : ERR_INTERNAL, "template %s: %s", t->name, here.text);
     return 0;
 }

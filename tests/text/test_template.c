@@ -297,8 +297,8 @@ static void fails_repeated(const char *before, const char *what, size_t n, const
 static void test_bounds(void)
 {
     fails("a\n{{ 1 +\n }}", ERR_INPUT, "line 3, column 2");
-    fails("a\nb {% nosuch %}", ERR_INPUT, "template test, line 2, column 6: unknown tag 'nosuch'");
-    fails("a\n\n{{ n.x.y }}", ERR_INPUT, "template test, line 3: 'None' has no attribute 'x'");
+    fails("a\nb {% nosuch %}", ERR_INPUT, "template test: line 2, column 6: unknown tag 'nosuch'");
+    fails("a\n\n{{ n.x.y }}", ERR_INPUT, "template test: line 3: 'None' has no attribute 'x'");
     fails("{{ raise_exception('Only\nuser') }}", ERR_INPUT, "line 1: Only?user");
     fails("{{ x.append }}{{ [].append(1) }}", ERR_INPUT, "'x' is undefined");
     fails("{{ [].append(1) }}", ERR_UNSUPPORTED, "unsafe");
