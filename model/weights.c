@@ -129,7 +129,7 @@ static int lay_vec(struct layout *l, const struct gguf_tensor *t, const float **
 static int lay_layer_tensor(struct layout *l, const struct model_tensor *t, struct err *err)
 {
     const struct tensor_rule *rule = t->rule;
-    struct layer unused, *layer = l->w ? &l->w->layers[t->layer - l->w->first] : &unused;
+    struct layer unused = {0}, *layer = l->w ? &l->w->layers[t->layer - l->w->first] : &unused;
     uint32_t row = 0;
     const float *floats = NULL;
     if (rule->parts[0].kind == PART_VEC && lay_vec(l, t->tensor, &floats, err) != 0)
@@ -151,7 +151,7 @@ static int lay_layer_tensor(struct layout *l, const struct model_tensor *t, stru
 static int lay_tensor(void *arg, const struct model_tensor *t, struct err *err)
 {
     struct layout *l = arg;
-    struct weights unused, *w = l->w ? l->w : &unused;
+    struct weights unused = {0}, *w = l->w ? l->w : &unused;
     uint32_t rows = (uint32_t)t->tensor->dims[1];
     switch (t->place) {
     case PLACE_LAYER: return lay_layer_tensor(l, t, err);

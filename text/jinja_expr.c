@@ -537,7 +537,8 @@ struct jinja_node *jinja_parse_expression(struct jinja_parser *p, bool with_cond
     if (jinja_deeper(p) != 0)
         return NULL;
     n = parse_logic(p, JINJA_N_OR);
-    while (n && with_condition && (rc = jinja_accept_name(p, "if")) == 1) {
+    bool may = n && with_condition;
+    while (may && (rc = jinja_accept_name(p, "if")) == 1) {
         if (!(cond = wrap(p, JINJA_N_COND, line, parse_logic(p, JINJA_N_OR))) || jinja_adopt(p, cond, n) != 0) {
             rc = -1;
             break;

@@ -88,7 +88,8 @@ void jinja_text_puts(struct jinja *j, struct jinja_text *t, const char *s)
 void jinja_text_char(struct jinja *j, struct jinja_text *t, uint32_t c, bool special)
 {
     char buf[4];
-    jinja_text_add(j, t, buf, utf8_encode(c, buf), special);
+    size_t len = utf8_encode(c, buf);
+    jinja_text_add(j, t, buf, len, special);
 }
 
 /* The run in which offset lies. */

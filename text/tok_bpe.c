@@ -217,7 +217,8 @@ static int merge_word(struct encoder *e, const char *s, size_t len)
     for (size_t i = 0; i < len; i += width) {
         char c[2];
         width = raw ? utf8_len(s + i, len - i) : 1;
-        uint32_t name = raw ? char_name(s + i, width) : char_name(c, byte_char((unsigned char)s[i], c));
+        size_t n = raw ? width : byte_char((unsigned char)s[i], c);
+        uint32_t name = char_name(raw ? s + i : c, n);
         if (i > start && !joins_may(&t->joins, before, name)) {
             if (encode_part(e, s + start, i - start) != 0)
                 return -1;
