@@ -354,8 +354,8 @@ static void cpu_qkv(struct run *run, const struct layer *l)
     struct cpu_run *r = self(run);
     uint32_t rows = r->batch.n_rows;
     norm_rows(r, &l->attn_norm, NULL, rows);
-    /* Keys and values get 16-bit activations: every later position looks at them, their matrices are small (a tenth of the
-     * layer's work at most where heads share them), and it halves the whole model's distance from the truth. */
+    /* Keys and values get 16-bit activations: every later position looks at them, their matrices are small where
+     * heads share them, and it takes a fifth off the whole model's distance from the truth (docs/numerics.md). */
     set_acts(r, r->n, rows, r->shape.embd, wants_quantized(&l->q));
     fill_acts(r, &r->acts16, r->n, rows, r->shape.embd, wants_quantized(&l->k) || wants_quantized(&l->v));
     struct mat_job job = {.k = r->k, .x = &r->acts};
