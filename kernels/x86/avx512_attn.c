@@ -156,73 +156,7 @@ INLINE void values_of_heads(enum kv_type type, const int heads, const struct att
     }
 }
 
-/* Joins a tile's result to what came before. */
-static void join_tile(uint32_t dv, float tile_m, float tile_l, const float *o, float *m, float *l, float *out)
-{
-    float both = *m > tile_m ? *m : tile_m, old = sc_expf(*m - both), new = sc_expf(tile_m - both);
-    *l = fmaf(*l, old, tile_l * new);
-    for (uint32_t d = 0; d < dv; d += 16) {
-        __mmask16 k = first_lanes(dv - d);
-        __m512 t = _mm512_mul_ps(_mm512_maskz_loadu_ps(k, o + d), _mm512_set1_ps(new));
-        _mm512_mask_storeu_ps(out + d, k, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(k, out + d), _mm512_set1_ps(old), t));
-    }
-    *m = both;
-}
-
-INLINE void attend_heads(enum kv_type type, const int heads, const struct attend_job *job, const struct kv_layout *lay, const float *q, float *out)
-{
-    const struct attention *a = job->attn;
-    uint32_t dv = a->head_dim_v;
-    float *s = job->scratch, *o = s + HEADS * ATTENTION_TILE, m[HEADS], l[HEADS];
-
-    for (int h = 0; h < heads; h++) {
-        m[h] = -INFINITY;
-        l[h] = 0;
-    }
-    memset(out, 0, (size_t)heads * dv * sizeof *out);
-    for (uint32_t from = job->first; from <= job->last;) {
-        uint32_t tile = from / ATTENTION_TILE * ATTENTION_TILE, to = tile + ATTENTION_TILE - 1;
-        to = to < job->last ? to : job->last;
-        for (uint32_t p = from / KV_BLOCK * KV_BLOCK; p <= to; p += KV_BLOCK)
-            scores_of_block(type, heads, job, lay, block_head(job, lay, p), q, s + (p - tile));
-        float tile_m[HEADS], tile_l[HEADS];
-        for (int h = 0; h < heads; h++)
-            weights_of_tile(a, s + h * ATTENTION_TILE, from, to, &tile_m[h], &tile_l[h]);
-        values_of_heads(type, heads, job, lay, from, to, s, o);
-        for (int h = 0; h < heads; h++)
-            join_tile(dv, tile_m[h], tile_l[h], o + (size_t)h * dv, &m[h], &l[h], out + (size_t)h * dv);
-        from = to + 1;
-    }
-    for (int h = 0; h < heads; h++)
-        for (uint32_t d = 0; d < dv; d++)
-            out[(size_t)h * dv + d] /= l[h];
-}
-
-INLINE void attend_type(enum kv_type type, const struct attend_job *job)
-{
-    const struct attention *a = job->attn;
-    struct kv_layout l = kv_layout_of(a, type);
-    uint32_t heads = a->n_heads / a->n_kv_heads;
-    for (uint32_t h = 0; h < heads; h += HEADS) {
-        const float *q = job->q + (size_t)h * a->head_dim_k;
-        float *out = job->out + (size_t)h * a->head_dim_v;
-        switch (heads - h) {
-        case 1: attend_heads(type, 1, job, &l, q, out); break;
-        case 2: attend_heads(type, 2, job, &l, q, out); break;
-        case 3: attend_heads(type, 3, job, &l, q, out); break;
-        default: attend_heads(type, 4, job, &l, q, out); break;
-        }
-    }
-}
-
-static void attend(const struct attend_job *job)
-{
-    switch (job->kv->type) {
-    case KV_F32: attend_type(KV_F32, job); break;
-    case KV_F16: attend_type(KV_F16, job); break;
-    default: attend_type(KV_Q8_0, job); break;
-    }
-}
+#include "kernels/attend.inc"
 
 void avx512_init_attention(struct kernels *k)
 {
