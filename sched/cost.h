@@ -1,0 +1,40 @@
+#ifndef SCHED_COST_H
+#define SCHED_COST_H
+
+/* What steps cost: the model of sched.h, corrected by what was measured. For every stage and power of two of rows the ratio of
+ * measured to modelled time is kept (a moving mean); between two powers it is interpolated, beyond the measured ones the
+ * nearest holds. So the model gives the shape where nothing was measured, and the stage's own clock the truth where it was. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sched/sched.h"
+
+enum { COST_BUCKETS = 14, COST_ONE = 1 << 12 };
+
+/* What the costs of a step depend on. */
+struct load {
+    uint32_t rows;
+    uint64_t ctx;  /* sum over its sequences of the positions they look at */
+    uint64_t attn; /* sum over its rows of the same */
+};
+
+struct costs {
+    uint32_t n_stages;
+    struct sched_costs base;
+    uint32_t ratio[SCHED_MAX_STAGES][COST_BUCKETS]; /* in 1 / COST_ONE; 0: not measured */
+    uint64_t version; /* grows when a prediction may have changed */
+};
+
+void costs_set(struct costs *c, uint32_t n_stages, const struct sched_costs *base);
+void costs_measured(struct costs *c, uint32_t stage, const struct load *load, uint64_t us);
+
+uint64_t cost_stage_ns(const struct costs *c, uint32_t stage, const struct load *load);
+/* The slowest stage's time. */
+uint64_t cost_max_ns(const struct costs *c, const struct load *load);
+/* Once through all stages [0, stop] and back, hops included. */
+uint64_t cost_through_ns(const struct costs *c, const struct load *load);
+/* Time between two visits of a step to the same stage with m such steps under way: max(m · t_max, Σt + Σh). */
+uint64_t cost_cycle_ns(const struct costs *c, const struct load *load, uint32_t m);
+
+#endif

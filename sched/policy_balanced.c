@@ -1,0 +1,89 @@
+/* The default. Decoding: the number of steps under way that gives most tokens a second (SCHEDULING.md's formula 3), decode rows
+ * split evenly among them. Prompts alone: uniform chunks of the size that finishes what waits soonest (formula 5, with the
+ * measured times of uneven stages in place of the closed form). Both: as many prompt rows beside the decode rows as keep the
+ * predicted cycle within the stretch limit, with the number of steps that then computes most rows a second. */
+#include "sched/policy.h"
+
+/* Time until n prompt rows in chunks of c are through: Σt + Σh for the first, t_max for each of the others. */
+static uint64_t prompt_time(const struct policy_view *v, uint64_t n, uint32_t c)
+{
+    struct load load = policy_load(v, 0, c);
+    return cost_through_ns(v->costs, &load) + ((n + c - 1) / c - 1) * cost_max_ns(v->costs, &load);
+}
+
+static uint32_t best_chunk(const struct policy_view *v)
+{
+    uint64_t n = v->prompt_rows, best_time = UINT64_MAX;
+    uint32_t best = 1, most = n < v->max_rows ? (uint32_t)n : v->max_rows;
+    /* Whole chunks only, from the largest down in steps of about an eighth: among equals the fewest steps. */
+    for (uint32_t c = most; c > 0; c -= (c + 7) / 8) {
+        uint64_t time = prompt_time(v, n, c);
+        if (time < best_time) {
+            best_time = time;
+            best = c;
+        }
+        if (c == 1)
+            break;
+    }
+    return best;
+}
+
+/* The most prompt rows that, in each of m steps, keep the cycle within the limit. */
+static uint32_t rows_within(const struct policy_view *v, uint32_t m, uint64_t limit_ns)
+{
+    uint32_t share = policy_share(v, m), lo = 0, hi = share < v->max_rows ? v->max_rows - share : 0;
+    if (hi > v->prompt_rows)
+        hi = (uint32_t)v->prompt_rows;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo + 1) / 2;
+        struct load load = policy_load(v, share, mid);
+        if (cost_cycle_ns(v->costs, &load, m) <= limit_ns)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    return lo;
+}
+
+static void mix(const struct policy_view *v, struct policy_plan *plan)
+{
+    uint64_t limit = plan->cycle_ns * v->stretch_percent / 100, best_rate = 0;
+    for (uint32_t m = 1; m <= v->max_in_flight; m++) {
+        uint32_t c = rows_within(v, m, limit);
+        struct load load = policy_load(v, policy_share(v, m), c);
+        uint64_t cycle = cost_cycle_ns(v->costs, &load, m), work = v->n_decoding + (uint64_t)m * c;
+        uint64_t rate = work * 1000000000 / (cycle ? cycle : 1); /* rows a thousand seconds would be too coarse for */
+        if (c > 0 && rate > best_rate + best_rate / 50) {
+            best_rate = rate;
+            plan->in_flight = m;
+            plan->prompt_rows = c;
+        }
+    }
+    if (best_rate == 0)
+        plan->prompt_rows = 1; /* a limit that allows nothing would starve them */
+    plan->decode_rows = policy_share(v, plan->in_flight);
+}
+
+static void plan_balanced(const struct policy_view *v, struct policy_plan *ret)
+{
+    struct load load;
+    ret->in_flight = policy_best_in_flight(v);
+    ret->decode_rows = policy_share(v, ret->in_flight);
+    ret->prompt_rows = 0;
+    load = policy_load(v, ret->decode_rows, 0);
+    ret->cycle_ns = cost_cycle_ns(v->costs, &load, ret->in_flight);
+    if (v->prompt_rows == 0)
+        return;
+    if (v->n_decoding == 0) {
+        ret->in_flight = v->max_in_flight;
+        ret->prompt_rows = best_chunk(v);
+        return;
+    }
+    mix(v, ret);
+}
+
+const struct policy policy_balanced = {
+    .name = "balanced",
+    .help = "steps under way and prompt rows by measured times, within the stretch limit of running answers",
+    .plan = plan_balanced,
+};
