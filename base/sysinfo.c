@@ -37,6 +37,20 @@ uint64_t sysinfo_memory_available(void)
     return available;
 }
 
+unsigned sysinfo_cpu_quota(void)
+{
+    char line[64] = "", *end;
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re"); /* "250000 100000": microseconds of each so many; or "max 100000" */
+    if (!f)
+        return 0;
+    int found = fgets(line, sizeof line, f) && line[0] >= '1' && line[0] <= '9';
+    fclose(f);
+    unsigned long quota = found ? strtoul(line, &end, 10) : 0, period = found ? strtoul(end, NULL, 10) : 0;
+    if (!quota || !period || quota / period >= 1u << 20)
+        return 0;
+    return (unsigned)((quota + period - 1) / period);
+}
+
 const char *sysinfo_bytes(char buf[32], uint64_t bytes)
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

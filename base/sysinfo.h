@@ -9,6 +9,9 @@
  * UINT64_MAX when the system does not say. */
 uint64_t sysinfo_memory_available(void);
 
+/* How many processors' worth of time the process's control group may use, rounded up; 0: no limit. */
+unsigned sysinfo_cpu_quota(void);
+
 /* "14.8 GiB": a size for people, in buf. Returns buf. */
 const char *sysinfo_bytes(char buf[32], uint64_t bytes);
 

@@ -2,7 +2,12 @@
  *
  * `round` counts operations. A helper waits until it changes, takes tasks from `next` until there are none, then counts
  * itself out in `busy`; the caller does the same and waits for busy = 0. As the caller never starts a round before every
- * helper has left the last one, the job's fields need no lock. Both waits spin first, then sleep on a futex. */
+ * helper has left the last one, the job's fields need no lock. Both waits spin first, then sleep on a futex.
+ *
+ * How long to spin: waking a sleeper costs up to 50 µs on a virtual machine, so a team that never spun made half the tokens of a
+ * small model (124 against 250 a second). The gaps between operations are a few µs; those between tokens are longer than anyone
+ * should spin. So SPIN_NS is about a wake-up's cost, which bounds what is lost either way. A spinner soon offers its processor to
+ * whoever waits for it (an I/O thread, another team's), and one whose spins keep failing spins less. */
 #include "base/threadpool.h"
 
 #include <limits.h>
@@ -10,20 +15,28 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/cpus.h"
 #include "base/mem.h"
 
-enum { SPINS = 4000 }; /* some 10 µs: longer than the serial gaps between operations, shorter than a wake-up costs */
+enum {
+    SPIN_NS = 50000,
+    SPIN_NS_MIN = 3000,   /* what is left to one whose spins fail: enough to see that they no longer do */
+    SPIN_NS_ALONE = 8000, /* before it offers its processor to others */
+    SPINS_A_LOOK = 24,    /* between looks at the clock: half a µs to 2 µs, as processors pause */
+};
 
 struct helper {
     struct threadpool *pool;
     pthread_t thread;
     uint32_t index;
+    uint32_t spin_ns; /* what it would spin next */
 };
 
 struct threadpool {
@@ -33,6 +46,11 @@ struct threadpool {
     void *arg;
     uint32_t n_tasks;
     bool stop;
+    bool may_spin; /* there is a processor for every thread */
+    uint32_t caller_spin_ns;
+    int *cpu, *claim; /* of each thread, where it is pinned; else NULL */
+    uint64_t id;      /* of all pools ever: what a caller remembers */
+    char placement[160];
     _Atomic uint32_t round;
     _Atomic uint32_t sleepers; /* helpers asleep on round */
     _Atomic uint32_t next;
@@ -59,6 +77,36 @@ static void relax(void)
 #endif
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Spins until *word is (or, with is = false, is no longer) `value`; false when it took too long. */
+static bool spin(_Atomic uint32_t *word, uint32_t value, bool is, uint32_t *budget_ns)
+{
+    uint64_t start = 0;
+    for (uint32_t i = 1;; i++) {
+        if ((atomic_load_explicit(word, memory_order_acquire) == value) == is) {
+            *budget_ns = *budget_ns * 2 < SPIN_NS ? *budget_ns * 2 : SPIN_NS;
+            return true;
+        }
+        relax();
+        if (i % SPINS_A_LOOK != 0)
+            continue;
+        uint64_t now = now_ns();
+        start = start ? start : now;
+        if (now - start > *budget_ns)
+            break;
+        if (now - start > SPIN_NS_ALONE)
+            sched_yield();
+    }
+    *budget_ns = *budget_ns / 2 > SPIN_NS_MIN ? *budget_ns / 2 : SPIN_NS_MIN;
+    return false;
+}
+
 static void take_tasks(struct threadpool *pool, uint32_t thread)
 {
     uint32_t task;
@@ -66,14 +114,10 @@ static void take_tasks(struct threadpool *pool, uint32_t thread)
         pool->fn(pool->arg, task, thread);
 }
 
-static uint32_t wait_for_round(struct threadpool *pool, uint32_t seen)
+static uint32_t wait_for_round(struct threadpool *pool, uint32_t seen, uint32_t *spin_ns)
 {
-    for (int i = 0; i < SPINS; i++) {
-        uint32_t now = atomic_load_explicit(&pool->round, memory_order_acquire);
-        if (now != seen)
-            return now;
-        relax();
-    }
+    if (pool->may_spin && spin(&pool->round, seen, false, spin_ns))
+        return atomic_load_explicit(&pool->round, memory_order_acquire);
     atomic_fetch_add(&pool->sleepers, 1);
     uint32_t now;
     while ((now = atomic_load(&pool->round)) == seen)
@@ -87,8 +131,10 @@ static void *help(void *arg)
     struct helper *me = arg;
     struct threadpool *pool = me->pool;
     uint32_t seen = 0;
+    if (pool->cpu)
+        cpus_pin_self(pool->cpu[me->index]); /* where it fails, the system places it */
     for (;;) {
-        seen = wait_for_round(pool, seen);
+        seen = wait_for_round(pool, seen, &me->spin_ns);
         if (pool->stop)
             return NULL;
         take_tasks(pool, me->index);
@@ -106,16 +152,24 @@ static void start_round(struct threadpool *pool)
 
 static void wait_for_helpers(struct threadpool *pool)
 {
-    for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&pool->busy, memory_order_acquire) == 0)
-            return;
-        relax();
-    }
+    if (pool->may_spin && spin(&pool->busy, 0, true, &pool->caller_spin_ns))
+        return;
     atomic_store(&pool->caller_sleeps, 1);
     uint32_t busy;
     while ((busy = atomic_load(&pool->busy)) != 0)
         futex_wait(&pool->busy, busy);
     atomic_store(&pool->caller_sleeps, 0);
+}
+
+/* The pool that pinned this thread; 0: none. */
+static _Thread_local uint64_t pinned_by;
+
+static void pin_caller(const struct threadpool *pool)
+{
+    if (pinned_by == pool->id)
+        return;
+    pinned_by = pool->id;
+    cpus_pin_self(pool->cpu[0]);
 }
 
 void threadpool_run(struct threadpool *pool, threadpool_fn fn, void *arg, uint32_t n_tasks)
@@ -125,6 +179,8 @@ void threadpool_run(struct threadpool *pool, threadpool_fn fn, void *arg, uint32
             fn(arg, i, 0);
         return;
     }
+    if (pool->cpu)
+        pin_caller(pool);
     pool->fn = fn;
     pool->arg = arg;
     pool->n_tasks = n_tasks;
@@ -135,8 +191,102 @@ void threadpool_run(struct threadpool *pool, threadpool_fn fn, void *arg, uint32
     wait_for_helpers(pool);
 }
 
-struct threadpool *threadpool_create(unsigned n_threads, struct err *err)
+/* --- making ------------------------------------------------------------------------------------------------------------- */
+
+static void give_back_claims(struct threadpool *pool)
 {
+    for (unsigned i = 0; pool->claim && i < pool->n_threads; i++)
+        if (pool->claim[i] >= 0)
+            close(pool->claim[i]);
+    free(pool->claim);
+    free(pool->cpu);
+    pool->claim = pool->cpu = NULL;
+}
+
+/* "0-3,8" */
+static void list_cpus(const struct threadpool *pool, char *ret, size_t n)
+{
+    size_t at = 0;
+    ret[0] = '\0';
+    for (unsigned i = 0, run; i < pool->n_threads && at < n; i += run) {
+        for (run = 1; i + run < pool->n_threads && pool->cpu[i + run] == pool->cpu[i] + (int)run; run++)
+            ;
+        int len = run > 1 ? snprintf(ret + at, n - at, "%s%d-%d", i ? "," : "", pool->cpu[i], pool->cpu[i] + (int)run - 1)
+                          : snprintf(ret + at, n - at, "%s%d", i ? "," : "", pool->cpu[i]);
+        at += (size_t)len;
+    }
+}
+
+/* A processor for each thread, or -1 and why not in placement. */
+static int claim_cpus(struct threadpool *pool, struct err *err)
+{
+    int cpus[CPUS_MAX];
+    unsigned n = cpus_in_order(cpus, CPUS_MAX), got = 0;
+    char list[100];
+    if (n < pool->n_threads) {
+        snprintf(pool->placement, sizeof pool->placement, "not pinned: %u threads, %u processors", pool->n_threads, n);
+        return -1;
+    }
+    if (!(pool->cpu = mem_new(pool->n_threads, sizeof *pool->cpu, err)) ||
+        !(pool->claim = mem_new(pool->n_threads, sizeof *pool->claim, err))) {
+        snprintf(pool->placement, sizeof pool->placement, "not pinned: out of memory");
+        pool->claim = NULL;
+        give_back_claims(pool);
+        return -1;
+    }
+    for (unsigned i = 0; i < pool->n_threads; i++)
+        pool->claim[i] = -1;
+    for (unsigned i = 0; i < n && got < pool->n_threads; i++) {
+        int claim = cpus_claim(cpus[i]);
+        if (claim < 0 && n > pool->n_threads)
+            continue; /* who wants all has no choice */
+        pool->claim[got] = claim;
+        pool->cpu[got++] = cpus[i];
+    }
+    if (got < pool->n_threads) {
+        snprintf(pool->placement, sizeof pool->placement, "not pinned: %u threads, but others have taken all but %u of %u processors",
+                 pool->n_threads, got, n);
+        give_back_claims(pool);
+        return -1;
+    }
+    list_cpus(pool, list, sizeof list);
+    snprintf(pool->placement, sizeof pool->placement, "pinned to processor%s %s", pool->n_threads == 1 ? "" : "s", list);
+    return 0;
+}
+
+static int place(struct threadpool *pool, enum threadpool_pin pin, struct err *err)
+{
+    struct err why;
+    unsigned usable = cpus_usable();
+    pool->may_spin = pool->n_threads <= usable;
+    snprintf(pool->placement, sizeof pool->placement, "not pinned");
+    if (pin == THREADPOOL_PIN_NO)
+        return 0;
+    if (pool->n_threads == 1) {
+        snprintf(pool->placement, sizeof pool->placement, "not pinned: a thread alone goes where there is room");
+        return 0;
+    }
+    if (claim_cpus(pool, &why) == 0 || pin == THREADPOOL_PIN_AUTO)
+        return 0;
+    return err_set(err, ERR_USAGE, "%s; use fewer threads, or let the system place them (--pin auto)", pool->placement);
+}
+
+static int start_helpers(struct threadpool *pool, struct err *err)
+{
+    for (unsigned i = 1; i < pool->n_threads; i++) {
+        pool->helpers[i] = (struct helper){.pool = pool, .index = i, .spin_ns = SPIN_NS};
+        int rc = pthread_create(&pool->helpers[i].thread, NULL, help, &pool->helpers[i]);
+        if (rc != 0)
+            return err_set(err, ERR_MEMORY, "thread %u of %u could not be started: %s; try --threads %u", i + 1, pool->n_threads,
+                           strerror(rc), i);
+        pool->n_started++;
+    }
+    return 0;
+}
+
+struct threadpool *threadpool_create_pinned(unsigned n_threads, enum threadpool_pin pin, struct err *err)
+{
+    static _Atomic uint64_t pools;
     if (n_threads == 0)
         n_threads = threadpool_cpus();
     if (n_threads > THREADPOOL_MAX_THREADS) {
@@ -147,21 +297,18 @@ struct threadpool *threadpool_create(unsigned n_threads, struct err *err)
     if (!pool)
         return NULL;
     pool->n_threads = n_threads;
-    if (!(pool->helpers = mem_new(n_threads, sizeof *pool->helpers, err)))
-        goto error;
-    for (unsigned i = 1; i < n_threads; i++) {
-        pool->helpers[i] = (struct helper){.pool = pool, .index = i};
-        int rc = pthread_create(&pool->helpers[i].thread, NULL, help, &pool->helpers[i]);
-        if (rc != 0) {
-            err_set(err, ERR_MEMORY, "thread %u of %u could not be started: %s; try --threads %u", i + 1, n_threads, strerror(rc), i);
-            goto error;
-        }
-        pool->n_started++;
+    pool->id = atomic_fetch_add(&pools, 1) + 1;
+    pool->caller_spin_ns = SPIN_NS;
+    if (!(pool->helpers = mem_new(n_threads, sizeof *pool->helpers, err)) || place(pool, pin, err) != 0 || start_helpers(pool, err) != 0) {
+        threadpool_destroy(pool);
+        return NULL;
     }
     return pool;
-error:
-    threadpool_destroy(pool);
-    return NULL;
+}
+
+struct threadpool *threadpool_create(unsigned n_threads, struct err *err)
+{
+    return threadpool_create_pinned(n_threads, THREADPOOL_PIN_NO, err);
 }
 
 void threadpool_destroy(struct threadpool *pool)
@@ -172,6 +319,11 @@ void threadpool_destroy(struct threadpool *pool)
     start_round(pool);
     for (unsigned i = 1; i <= pool->n_started; i++)
         pthread_join(pool->helpers[i].thread, NULL);
+    if (pinned_by == pool->id) {
+        cpus_pin_self(-1);
+        pinned_by = 0;
+    }
+    give_back_claims(pool);
     free(pool->helpers);
     free(pool);
 }
@@ -181,10 +333,18 @@ unsigned threadpool_size(const struct threadpool *pool)
     return pool->n_threads;
 }
 
+bool threadpool_pinned(const struct threadpool *pool)
+{
+    return pool->cpu != NULL;
+}
+
+const char *threadpool_placement(const struct threadpool *pool)
+{
+    return pool->placement;
+}
+
 unsigned threadpool_cpus(void)
 {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
-        return (unsigned)CPU_COUNT(&set);
-    return 1;
+    unsigned n = cpus_usable();
+    return n < THREADPOOL_MAX_THREADS ? n : THREADPOOL_MAX_THREADS;
 }

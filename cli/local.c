@@ -14,6 +14,8 @@ enum { CTX_DEFAULT = 8192, CTX_MAX = 1 << 24, PARALLEL_MAX = 1024 };
 
 static const char *const kv_names[] = {"f16", "f32", "q8_0", NULL};
 static const enum kv_type kv_types[] = {KV_F16, KV_F32, KV_Q8_0};
+static const char *const pin_names[] = {"auto", "no", "yes", NULL};
+static const enum threadpool_pin pins[] = {THREADPOOL_PIN_AUTO, THREADPOOL_PIN_NO, THREADPOOL_PIN_YES};
 
 const struct opt model_option_table[] = {
     {"model", 'm', OPT_STRING, .required = true, .arg = "FILE", .offset = offsetof(struct model_options, model),
@@ -21,7 +23,10 @@ const struct opt model_option_table[] = {
     {"ctx", 'c', OPT_INT, .arg = "N", .offset = offsetof(struct model_options, ctx), .min = 1, .max = CTX_MAX,
      .help = "Positions (prompt and answer) a sequence may have (default: the model's, at most 8192)"},
     {"threads", 't', OPT_INT, .arg = "N", .offset = offsetof(struct model_options, threads), .min = 1, .max = 1024,
-     .help = "Threads that compute (default: one a processor)"},
+     .help = "Threads that compute (default: as many as this process may use processors)"},
+    {"pin", 0, OPT_CHOICE, .arg = "WHEN", .offset = offsetof(struct model_options, pin), .choices = pin_names, .def = "auto",
+     .help = "Bind each thread to a processor, one of each core first; auto: where no other Stagecoach on this machine has taken them, or "
+             "where the threads are as many as the processors; yes: fail otherwise"},
     {"parallel", 0, OPT_INT, .arg = "N", .offset = offsetof(struct model_options, parallel), .min = 1, .max = PARALLEL_MAX,
      .help = "Sequences computed together (default: as many as there are, at most 8)"},
     {"kv", 0, OPT_CHOICE, .arg = "TYPE", .offset = offsetof(struct model_options, kv), .choices = kv_names, .def = "f16",
@@ -160,6 +165,9 @@ int local_load(struct local *l, uint32_t parallel, uint32_t batch_rows, struct e
     for (size_t i = 0; kv_names[i]; i++)
         if (o->kv && strcmp(o->kv, kv_names[i]) == 0)
             so.kv = kv_types[i];
+    for (size_t i = 0; pin_names[i]; i++)
+        if (o->pin && strcmp(o->pin, pin_names[i]) == 0)
+            so.pin = pins[i];
     snprintf(progress.what, sizeof progress.what, "loading %s", l->name);
     ui_progress_begin(&progress.bar, progress.what, true);
     l->session = session_open(o->model, &so, err);

@@ -16,7 +16,7 @@
 #include "text/tokenizer.h"
 
 struct model_options {
-    const char *model, *kv, *isa;
+    const char *model, *kv, *isa, *pin;
     int64_t ctx, threads, parallel; /* 0: not given */
 };
 extern const struct opt model_option_table[];

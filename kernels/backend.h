@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/threadpool.h"
 #include "gguf/quant.h"
 #include "kernels/layout.h"
 
@@ -168,8 +169,16 @@ struct run {
 
 /* The CPU. n_threads 0: all this process may use; isa: cap ("scalar", …), NULL: the best there is. An unknown isa is named
  * with the known ones. */
+struct backend_cpu_options {
+    unsigned n_threads;
+    const char *isa;
+    enum threadpool_pin pin;
+};
+struct backend *backend_cpu_create_with(const struct backend_cpu_options *options, struct err *err);
+/* The same with nothing else to say. */
 struct backend *backend_cpu_create(unsigned n_threads, const char *isa, struct err *err);
 unsigned backend_cpu_threads(const struct backend *);
+const char *backend_cpu_placement(const struct backend *); /* threadpool_placement */
 const char *backend_cpu_isa(const struct backend *);
 void backend_destroy(struct backend *); /* takes NULL */
 

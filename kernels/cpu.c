@@ -735,17 +735,27 @@ static const struct backend_ops cpu_ops = {
     .logits = cpu_logits,
 };
 
-struct backend *backend_cpu_create(unsigned n_threads, const char *isa, struct err *err)
+struct backend *backend_cpu_create_with(const struct backend_cpu_options *o, struct err *err)
 {
     struct cpu *cpu = mem_new(1, sizeof *cpu, err);
     if (!cpu)
         return NULL;
     cpu->backend.ops = &cpu_ops;
-    if (kernels_select(isa, &cpu->kernels, err) != 0 || !(cpu->pool = threadpool_create(n_threads, err))) {
+    if (kernels_select(o->isa, &cpu->kernels, err) != 0 || !(cpu->pool = threadpool_create_pinned(o->n_threads, o->pin, err))) {
         free(cpu);
         return NULL;
     }
     return &cpu->backend;
+}
+
+struct backend *backend_cpu_create(unsigned n_threads, const char *isa, struct err *err)
+{
+    return backend_cpu_create_with(&(struct backend_cpu_options){.n_threads = n_threads, .isa = isa}, err);
+}
+
+const char *backend_cpu_placement(const struct backend *b)
+{
+    return threadpool_placement(((const struct cpu *)b)->pool);
 }
 
 unsigned backend_cpu_threads(const struct backend *b)

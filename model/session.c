@@ -131,13 +131,14 @@ struct session *session_open(const char *path, const struct session_options *opt
 {
     static const struct session_options defaults;
     const struct session_options *o = options ? options : &defaults;
+    struct backend_cpu_options cpu = {.n_threads = o->threads, .isa = o->isa, .pin = o->pin};
     struct session *s = mem_new(1, sizeof *s, err);
     if (!s)
         return NULL;
     if (!(s->gguf = gguf_open(path, false, err)))
         goto error;
     if (model_params_read(s->gguf, &s->params, err) != 0 || check_options(s, o, err) != 0 ||
-        !(s->backend = backend_cpu_create(o->threads, o->isa, err)) || !(s->readers = threadpool_create(backend_cpu_threads(s->backend), err)) ||
+        !(s->backend = backend_cpu_create_with(&cpu, err)) || !(s->readers = threadpool_create(backend_cpu_threads(s->backend), err)) ||
         open_stage(s, o, err) != 0) {
         err_wrap(err, "%s", path);
         goto error;
@@ -312,6 +313,11 @@ uint32_t session_threads(const struct session *s)
 const char *session_isa(const struct session *s)
 {
     return backend_cpu_isa(s->backend);
+}
+
+const char *session_placement(const struct session *s)
+{
+    return backend_cpu_placement(s->backend);
 }
 
 uint64_t session_weight_bytes(const struct session *s)

@@ -22,6 +22,7 @@ struct session_options {
     uint32_t batch_rows; /* most rows of one step; 0: 512 */
     enum kv_type kv;
     const char *isa; /* cap of the kernels ("scalar", …); NULL: the best there is */
+    enum threadpool_pin pin;
     /* Called while loading, from this thread, with done ≤ total; NULL for none. */
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;
@@ -40,6 +41,7 @@ uint32_t session_parallel(const struct session *s);
 uint32_t session_batch_rows(const struct session *s);
 uint32_t session_threads(const struct session *s);
 const char *session_isa(const struct session *s);
+const char *session_placement(const struct session *s); /* of its threads: threadpool_placement */
 uint64_t session_weight_bytes(const struct session *s);
 uint64_t session_kv_bytes(const struct session *s);
 
