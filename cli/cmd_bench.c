@@ -172,6 +172,8 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     (void)parsed;
     if (parse_sizes(v->batch, sizes, &n_sizes, err) != 0)
         return -1;
+    if (!v->pp && !v->tg)
+        return err_set(err, ERR_USAGE, "--pp 0 and --tg 0: nothing is left to measure; give at least one of them a number of tokens");
     for (size_t i = 0; i < n_sizes; i++)
         most = sizes[i] > most ? sizes[i] : most;
     uint64_t need = (uint64_t)(v->depth + v->tg > v->pp ? v->depth + v->tg : v->pp);

@@ -47,6 +47,7 @@ for args, want in [
     (["eval", "-m", "x", "--text", "a", "--reference", "b"], "either --reference REF.json or --text FILE"),
     (["bench", "-m", "x", "--batch", "1,,2"], "--batch: numbers from 1 to 1024"),
     (["bench", "-m", "x", "--batch", "0"], "--batch: numbers from 1"),
+    (["bench", "-m", "x", "--pp", "0", "--tg", "0"], "nothing is left to measure"),
     (["bench", "-m", "x", "--ctx", "100"], "--pp, --depth and --tg need 512 positions"),
     (["template", "x"], "1 argument given; expected: FILE.jinja CONTEXT.json"),
     (["template", "x", "y", "--now", "noon"], '--now: "noon" is no time'),
