@@ -8,7 +8,9 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "base/strbuf.h"
 #include "cli/ui.h"
+#include "kernels/backend.h"
 
 enum { CTX_DEFAULT = 8192, CTX_MAX = 1 << 24, PARALLEL_MAX = 1024 };
 
@@ -32,7 +34,7 @@ const struct opt model_option_table[] = {
     {"kv", 0, OPT_CHOICE, .arg = "TYPE", .offset = offsetof(struct model_options, kv), .choices = kv_names, .def = "f16",
      .help = "How keys and values are kept"},
     {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct model_options, isa),
-     .help = "Best instruction set that may be used, such as scalar (default: the processor's)"},
+     .help = "Best instruction set that may be used, such as scalar (default: the processor's, but amx only if named)"},
     {0},
 };
 
@@ -147,6 +149,18 @@ static void on_load(void *arg, uint64_t done, uint64_t total)
     ui_progress(&((struct load_progress *)arg)->bar, done, total);
 }
 
+/* A cap that this processor lacks is no error, but whoever names one wants to know what it came to. */
+static void say_isa(const char *cap, const char *isa)
+{
+    struct strbuf levels;
+    if (!cap || strcmp(cap, isa) == 0)
+        return;
+    strbuf_init(&levels, 256);
+    backend_cpu_levels(&levels);
+    ui_say("--isa %s: this processor (or its kernel) lacks it; it has %s; computing with %s", cap, strbuf_str(&levels), isa);
+    strbuf_fini(&levels);
+}
+
 int local_load(struct local *l, uint32_t parallel, uint32_t batch_rows, struct err *err)
 {
     const struct model_options *o = l->options;
@@ -175,6 +189,7 @@ int local_load(struct local *l, uint32_t parallel, uint32_t batch_rows, struct e
     if (!l->session)
         return -1;
     l->load_seconds = ui_seconds() - start;
+    say_isa(o->isa, session_isa(l->session));
     l->ctx = session_ctx(l->session);
     gguf_close(l->header);
     l->header = NULL;

@@ -180,6 +180,9 @@ struct backend *backend_cpu_create(unsigned n_threads, const char *isa, struct e
 unsigned backend_cpu_threads(const struct backend *);
 const char *backend_cpu_placement(const struct backend *); /* threadpool_placement */
 const char *backend_cpu_isa(const struct backend *);
+/* Appends the names of the levels that this processor has: "scalar, avx2". */
+struct strbuf;
+void backend_cpu_levels(struct strbuf *ret);
 void backend_destroy(struct backend *); /* takes NULL */
 
 #endif

@@ -768,6 +768,11 @@ const char *backend_cpu_isa(const struct backend *b)
     return ((const struct cpu *)b)->kernels.isa;
 }
 
+void backend_cpu_levels(struct strbuf *ret)
+{
+    kernels_present(ret);
+}
+
 void backend_destroy(struct backend *b)
 {
     if (b)

@@ -1,4 +1,7 @@
 /* Choosing kernels: see kernels.h. One row a level, ascending; a level that the processor lacks is passed over. */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
 #include <string.h>
 
 #include "base/strbuf.h"
@@ -19,12 +22,16 @@ static const struct {
     const char *name;
     bool (*present)(void);
     void (*init)(struct kernels *k);
+    bool by_name; /* taken only where the cap names it: a level that never ran on a processor that has it */
 } levels[] = {
     {"scalar", always, kernels_init_scalar},
 #if defined(__x86_64__)
     {"avx2", x86_has_avx2, x86_init_avx2},
     {"avxvnni", x86_has_avxvnni, x86_init_avxvnni},
     {"avx512vnni", x86_has_avx512vnni, x86_init_avx512vnni},
+#ifdef HAVE_AMX
+    {"amx", x86_has_amx, x86_init_amx, .by_name = true},
+#endif
 #elif defined(__aarch64__)
     {"neon", arm_has_neon, arm_init_neon},
     {"dotprod", arm_has_dotprod, arm_init_dotprod},
@@ -46,6 +53,13 @@ const char *kernels_level(unsigned i)
     return i < N_LEVELS ? levels[i].name : NULL;
 }
 
+void kernels_present(struct strbuf *ret)
+{
+    for (int i = 0; i < N_LEVELS; i++)
+        if (!levels[i].by_name && levels[i].present())
+            strbuf_printf(ret, "%s%s", i ? ", " : "", levels[i].name);
+}
+
 static int unknown_level(const char *isa_cap, struct err *err)
 {
     struct strbuf known;
@@ -62,7 +76,8 @@ static int unknown_level(const char *isa_cap, struct err *err)
 int kernels_select(const char *isa_cap, struct kernels *ret, struct err *err)
 {
     int cap = N_LEVELS - 1;
-    if (isa_cap) {
+    bool named = isa_cap != NULL;
+    if (named) {
         for (cap = 0; cap < N_LEVELS && strcmp(levels[cap].name, isa_cap) != 0; cap++)
             ;
         if (cap == N_LEVELS)
@@ -70,7 +85,7 @@ int kernels_select(const char *isa_cap, struct kernels *ret, struct err *err)
     }
     memset(ret, 0, sizeof *ret);
     for (int i = 0; i <= cap; i++) {
-        if (!levels[i].present())
+        if ((levels[i].by_name && !(named && i == cap)) || !levels[i].present())
             continue;
         levels[i].init(ret);
         ret->isa = levels[i].name;

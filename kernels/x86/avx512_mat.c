@@ -10,153 +10,12 @@
 #include <string.h>
 
 #include "kernels/r16.h"
+#include "kernels/x86/avx512_unfold.h"
 #include "kernels/x86/x86.h"
 
 enum { TILE = 12, TILE16 = 4, AHEAD = 4096 };
 
 #define INLINE static inline __attribute__((always_inline))
-
-struct unfolded {
-    __m512i kg[8];
-    __m512 scale[2], min[2]; /* [1]: of the second 16 where the group is 16; min is negated for K-quants: see min_sign */
-};
-
-INLINE __m512 halves(const uint8_t *p)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-}
-
-INLINE __m512 signed_bytes(const uint8_t *p)
-{
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
-}
-
-INLINE __m512 floats_of(__m128i bytes)
-{
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
-}
-
-INLINE void unfold_nibbles(const uint8_t *p, __m512i kg[8])
-{
-    const __m512i low = _mm512_set1_epi8(15);
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        __m512i v = _mm512_loadu_si512(p + 64 * i);
-        kg[i] = _mm512_and_si512(v, low);
-        kg[i + 4] = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-    }
-}
-
-/* kg |= the one-bit line's bits at `to`. */
-INLINE void add_one_bits(const uint8_t *p, __m512i kg[8], int to)
-{
-    __m512i v = _mm512_loadu_si512(p), bit = _mm512_set1_epi8((char)(1 << to));
-#pragma GCC unroll 8
-    for (int g = 0; g < 8; g++) {
-        __m512i at = g <= to ? _mm512_slli_epi16(v, (unsigned)(to - g)) : _mm512_srli_epi16(v, (unsigned)(g - to));
-        kg[g] = _mm512_ternarylogic_epi32(kg[g], at, bit, 0xF8); /* a | (b & c) */
-    }
-}
-
-/* kg |= the two-bit lines' bits at `to`. */
-INLINE void add_two_bits(const uint8_t *p, __m512i kg[8], int to)
-{
-    __m512i bits = _mm512_set1_epi8((char)(3 << to));
-#pragma GCC unroll 8
-    for (int g = 0; g < 8; g++) {
-        __m512i v = _mm512_loadu_si512(p + 64 * (g / 4));
-        int from = 2 * (g % 4);
-        __m512i at = from <= to ? _mm512_slli_epi16(v, (unsigned)(to - from)) : _mm512_srli_epi16(v, (unsigned)(from - to));
-        kg[g] = _mm512_ternarylogic_epi32(kg[g], at, bits, 0xF8);
-    }
-}
-
-INLINE void look_up(__m512i kg[8], __m128i table)
-{
-    __m512i t = _mm512_broadcast_i32x4(table);
-#pragma GCC unroll 8
-    for (int g = 0; g < 8; g++)
-        kg[g] = _mm512_shuffle_epi8(t, kg[g]);
-}
-
-INLINE __m128i iq4_table(void) /* values + 128 */
-{
-    return _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char)129, (char)141, (char)153, (char)166, (char)181, (char)197, (char)217, (char)241);
-}
-
-INLINE __m128i mxfp4_table(void) /* values + 12 */
-{
-    return _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
-}
-
-/* 2^(e - 128), as the scalar version builds it. */
-INLINE __m512 mxfp4_scale(const uint8_t *p)
-{
-    __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
-    __m512i bits = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
-    __mmask16 small = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
-    return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(bits, small, _mm512_set1_epi32(0x200000), e));
-}
-
-INLINE void unfold_scales(enum quant_type type, const uint8_t *head, const uint8_t *s, struct unfolded *u)
-{
-    switch (type) {
-    case QUANT_Q4_1:
-    case QUANT_Q5_1:
-        u->scale[0] = halves(s);
-        u->min[0] = halves(s + 32);
-        break;
-    case QUANT_Q4_K:
-    case QUANT_Q5_K:
-        u->scale[0] = _mm512_mul_ps(halves(head), floats_of(_mm_loadu_si128((const __m128i *)s)));
-        u->min[0] = _mm512_mul_ps(halves(head + 32), floats_of(_mm_loadu_si128((const __m128i *)(s + 16))));
-        break;
-    case QUANT_Q2_K:
-        for (int h = 0; h < 2; h++) {
-            __m128i both = _mm_loadu_si128((const __m128i *)(s + 16 * h)), low = _mm_set1_epi8(15);
-            u->scale[h] = _mm512_mul_ps(halves(head), floats_of(_mm_and_si128(both, low)));
-            u->min[h] = _mm512_mul_ps(halves(head + 32), floats_of(_mm_and_si128(_mm_srli_epi16(both, 4), low)));
-        }
-        break;
-    case QUANT_Q3_K:
-    case QUANT_Q6_K:
-        for (int h = 0; h < 2; h++)
-            u->scale[h] = _mm512_mul_ps(halves(head), signed_bytes(s + 16 * h));
-        break;
-    case QUANT_IQ4_XS: u->scale[0] = _mm512_mul_ps(halves(head), signed_bytes(s)); break;
-    case QUANT_MXFP4: u->scale[0] = mxfp4_scale(s); break;
-    default: u->scale[0] = halves(s); break;
-    }
-}
-
-INLINE void unfold_ints(enum quant_type type, const uint8_t *p, __m512i kg[8])
-{
-    switch (type) {
-    case QUANT_Q8_0:
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++)
-            kg[g] = _mm512_loadu_si512(p + 64 * g);
-        return;
-    case QUANT_Q2_K:
-    case QUANT_Q3_K:
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++)
-            kg[g] = _mm512_setzero_si512();
-        add_two_bits(p, kg, 0);
-        if (type == QUANT_Q3_K)
-            add_one_bits(p + 128, kg, 2);
-        return;
-    default: unfold_nibbles(p, kg);
-    }
-    if (type == QUANT_Q5_0 || type == QUANT_Q5_1 || type == QUANT_Q5_K)
-        add_one_bits(p + 256, kg, 4);
-    if (type == QUANT_Q6_K)
-        add_two_bits(p + 256, kg, 4);
-    if (type == QUANT_IQ4_NL || type == QUANT_IQ4_XS)
-        look_up(kg, iq4_table());
-    if (type == QUANT_MXFP4)
-        look_up(kg, mxfp4_table());
-}
 
 /* Four bytes of activations in every lane. */
 INLINE __m512i four(const int8_t *a)
@@ -317,16 +176,21 @@ MAT(mat_iq4_xs, QUANT_IQ4_XS)
 MAT(mat_mxfp4, QUANT_MXFP4)
 #undef MAT
 
-void avx512_init_mat(struct kernels *k)
+mat_fn avx512_mat(enum quant_type type)
 {
     static const mat_fn fns[QUANT_TYPES] = {
         [QUANT_Q4_0] = mat_q4_0, [QUANT_Q4_1] = mat_q4_1, [QUANT_Q5_0] = mat_q5_0,   [QUANT_Q5_1] = mat_q5_1,   [QUANT_Q8_0] = mat_q8_0,
         [QUANT_Q2_K] = mat_q2_k, [QUANT_Q3_K] = mat_q3_k, [QUANT_Q4_K] = mat_q4_k,   [QUANT_Q5_K] = mat_q5_k,   [QUANT_Q6_K] = mat_q6_k,
         [QUANT_MXFP4] = mat_mxfp4, [QUANT_IQ4_NL] = mat_iq4_nl, [QUANT_IQ4_XS] = mat_iq4_xs,
     };
+    return fns[type];
+}
+
+void avx512_init_mat(struct kernels *k)
+{
     for (int t = 0; t < QUANT_TYPES; t++)
-        if (fns[t])
-            r16_use(k, (enum quant_type)t, fns[t]);
+        if (avx512_mat((enum quant_type)t))
+            r16_use(k, (enum quant_type)t, avx512_mat((enum quant_type)t));
     k->act_tile = TILE;
     k->act_tile16 = TILE16;
 }

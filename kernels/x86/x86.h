@@ -11,11 +11,13 @@
 bool x86_has_avx2(void); /* with FMA and F16C */
 bool x86_has_avxvnni(void);
 bool x86_has_avx512vnni(void);
+bool x86_has_amx(void); /* with AVX-512-VNNI; asks the kernel for this process's leave to use tiles, which enlarges signal frames */
 
 /* Each level overwrites what it does better. */
 void x86_init_avx2(struct kernels *k);
 void x86_init_avxvnni(struct kernels *k);
 void x86_init_avx512vnni(struct kernels *k);
+void x86_init_amx(struct kernels *k);
 
 /* Parts of a level. */
 void avx2_init_mat(struct kernels *k);
@@ -23,5 +25,10 @@ void avx2_init_attention(struct kernels *k);
 void avxvnni_init_mat(struct kernels *k);
 void avx512_init_mat(struct kernels *k);
 void avx512_init_attention(struct kernels *k);
+void amx_init_mat(struct kernels *k);
+/* Rows from which on tiles pay; fewer are AVX-512's, whose tiles hold up to 12 rows, of 16-bit activations 4. */
+enum { AMX_ROWS_MIN = 9, AMX_ROWS_MIN16 = 5 };
+/* AVX-512's product for a type, for the few rows where tiles do not pay; NULL: it has none. */
+mat_fn avx512_mat(enum quant_type type);
 
 #endif

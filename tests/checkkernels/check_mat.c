@@ -51,14 +51,15 @@ static int quantize_both(struct check *c, struct acts *x, struct acts *y)
     return wrong;
 }
 
-/* The matrix in pieces of random height; out is rows × stride, its gaps must stay as they were. */
-static bool same_product(struct check *c, const struct weight *w, const struct weight *packed, const struct acts *x, const struct acts *y)
+/* The matrix in pieces of random height, at most so many packs of rows; out is rows × stride, its gaps must stay as they were. */
+static bool same_product(struct check *c, const struct weight *w, const struct weight *packed, const struct acts *x, const struct acts *y,
+                         uint32_t most_packs)
 {
     size_t stride = w->rows + rng_below(&c->rng, 3), n = (x->rows - 1) * stride + w->rows, first = 0;
     float *got = guarded_alloc(n * sizeof *got), *want = guarded_alloc(n * sizeof *want);
     uint32_t mat = rng_below(&c->rng, w->mats);
     for (uint32_t row = 0, next; row < w->rows; row = next) {
-        next = row + rng_between(&c->rng, 1, 3) * PACK_ROWS;
+        next = row + rng_between(&c->rng, 1, most_packs) * PACK_ROWS;
         next = next < w->rows ? next : w->rows;
         c->k->mat[packed->layout][w->type](packed, mat, row, next, x, got, stride);
     }
@@ -100,7 +101,7 @@ static bool check_shape(struct check *c, enum quant_type type, int shape)
     if (rng_below(r, 3) == 0)
         f[rng_below(r, act_rows * cols)] *= 1000;
     memcpy((float *)(uintptr_t)y.f, f, (size_t)act_rows * cols * sizeof *f);
-    bool quantized = quantize_both(c, &x, &y) == 0, product = same_product(c, &w, &packed, &x, &y), row = same_rows(c, &w, &packed);
+    bool quantized = quantize_both(c, &x, &y) == 0, product = same_product(c, &w, &packed, &x, &y, 3), row = same_rows(c, &w, &packed);
     if (!quantized || !product || !row)
         tap_note("%s%s%s differ: %u matrices of %u x %u, %u rows%s", quantized ? "" : "activations ", product ? "" : "products ", row ? "" : "rows ",
                  mats, rows, cols, act_rows, wide ? " of 16 bits" : "");
@@ -109,6 +110,30 @@ static bool check_shape(struct check *c, enum quant_type type, int shape)
     data_weight_free(&packed);
     data_weight_free(&w);
     return quantized && product && row;
+}
+
+/* Every number of rows up to more than two of the tallest tiles, and one that no block takes whole, in large pieces of a matrix:
+ * a kernel that treats heights, or several packs at once, each in its own way has all its ways taken. */
+static void check_heights(struct check *c, enum quant_type type, bool wide)
+{
+    enum { HEIGHTS = 36, MANY = 277, ROWS = 139 };
+    uint32_t cols = quant_traits(type)->block == 32 ? 544 : 512, wrong = 0;
+    struct weight w = data_weight(&c->rng, type, ROWS, cols, 1, 0.1f), packed = data_weight_packed(&c->rng, c->k, &w);
+    for (uint32_t rows = 1; rows <= HEIGHTS + 1; rows++) {
+        uint32_t n = rows > HEIGHTS ? MANY : rows;
+        struct acts x = wide ? data_acts16(&c->rng, n, cols, 1, c->k->act_tile16) : data_acts(&c->rng, n, cols, 1, c->k->act_tile);
+        struct acts y = wide ? data_acts16(&c->rng, n, cols, 1, c->want->act_tile16) : data_acts(&c->rng, n, cols, 1, c->want->act_tile);
+        memcpy((float *)(uintptr_t)y.f, x.f, (size_t)n * cols * sizeof *x.f);
+        if (quantize_both(c, &x, &y) != 0 || !same_product(c, &w, &packed, &x, &y, ROWS / PACK_ROWS + 1)) {
+            tap_note("%u rows", n);
+            wrong++;
+        }
+        data_acts_free(&x);
+        data_acts_free(&y);
+    }
+    is_int(wrong, 0, "%s: %s with 1 to %d and %d rows of %d bits", c->name, quant_traits(type)->name, HEIGHTS, MANY, wide ? 16 : 8);
+    data_weight_free(&packed);
+    data_weight_free(&w);
 }
 
 /* What a vector version may round or compare otherwise: halves of integers, tiny, huge and equal values. */
@@ -139,6 +164,11 @@ void check_mat(struct check *c)
         for (int shape = 0; shape < SHAPES; shape++)
             good += check_shape(c, (enum quant_type)t, shape);
         is_int(good, SHAPES, "%s: quantize, mat, row of %s: shapes that agree bit for bit", c->name, quant_traits(t)->name);
+    }
+    static const enum quant_type forms[] = {QUANT_Q8_0, QUANT_Q4_K, QUANT_Q6_K, QUANT_Q2_K}; /* groups of 32 and 16, with and without a minimum */
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        check_heights(c, forms[i], false);
+        check_heights(c, forms[i], true);
     }
     check_quantize_edges(c, false);
     check_quantize_edges(c, true);

@@ -1,6 +1,7 @@
 """run, eval and bench on a tiny model of random weights: TAP. Skips without shared/testdata or Python's gguf and numpy."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,14 @@ is_(len(json.loads(r.out)["cases"][0]["greedy"]), 13 - n_one, "-n -1 fills the c
 has(r.err, "the context of 12 positions is full", "and says so")
 r = run("run", "-m", model, "-p", "One", "--isa", "nonsense")
 ok(r.status != 0 and "nonsense" in r.err, "an unknown ISA is named", r.err)
+levels = r.err[r.err.index("known here: ") + len("known here: "):].split("\n")[0].split(", ")
+for level in levels:  # one that this processor lacks is a cap that is not reached: a sentence, and the same answer
+    r = run("bench", "-m", model, "--pp", 20, "--tg", 2, "--batch", 1, "--reps", 1, "--isa", level, "--json")
+    isa = json.loads(r.out)["isa"] if r.status == 0 else None
+    said = re.search(r"--isa (\w+): .* it has (.*); computing with (\w+)", r.err)
+    ok(r.status == 0 and (isa == level and not said or said and said[1] == level and said[3] == isa and isa in said[2].split(", ")),
+       f"bench --isa {level} is or becomes {isa}", r.err)
+    is_(answer("-p", "One", "-n", 6, "--temp", 0, "--isa", level).out, alone[0]["text"] + "\n", "and the answer is the same")
 
 # Ctrl-C: what there is stays, the shell sees an interrupted program.
 p = subprocess.Popen([PROGRAM, "run", "-m", model, "-p", "One", "-n", "8000", "--ignore-eos"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

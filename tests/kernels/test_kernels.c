@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/strbuf.h"
 #include "kernels/fmath.h"
 #include "tests/checkkernels/data.h"
 #include "tests/tap.h"
@@ -275,6 +276,32 @@ static void test_attention(void)
         }
 }
 
+/* A cap is reached or passed over; what is taken unasked is among what the processor is said to have. */
+static void test_caps(void)
+{
+    struct kernels other, best;
+    struct err err = {0};
+    struct strbuf here;
+    strbuf_init(&here, 256);
+    kernels_present(&here);
+    has_str(strbuf_str(&here), "scalar", "every processor has the scalar level");
+    kernels_select(NULL, &best, &err);
+    has_str(strbuf_str(&here), best.isa, "the level taken unasked is one that this processor is said to have");
+    ok(strcmp(best.isa, "amx") != 0 && strstr(strbuf_str(&here), "amx") == NULL, "amx is not taken unasked");
+    for (unsigned i = 0; kernels_level(i); i++) {
+        bool at_most = false;
+        is_int(kernels_select(kernels_level(i), &other, &err), 0, "the cap %s", kernels_level(i));
+        for (unsigned j = 0; j <= i; j++)
+            at_most = at_most || strcmp(other.isa, kernels_level(j)) == 0;
+        ok(at_most && other.mat[other.layout[QUANT_Q4_K]][QUANT_Q4_K], "gives a table, of %s", other.isa);
+        if (!strstr(strbuf_str(&here), kernels_level(i)))
+            tap_note("%s: this processor lacks it", kernels_level(i));
+        else
+            is_str(other.isa, kernels_level(i), "which the processor has");
+    }
+    strbuf_fini(&here);
+}
+
 static void test_select(void)
 {
     struct kernels other;
@@ -294,6 +321,7 @@ int main(void)
         return tap_done();
     tap_note("isa %s", k.isa);
     test_select();
+    test_caps();
     test_products();
     test_quantize();
     test_vectors();
