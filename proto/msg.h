@@ -46,6 +46,7 @@ enum {
     MSG_MAX_WINDOW = 4096,   /* credit, in frames */
     MSG_MAX_PIECE = 256 << 10, /* payload of one weights_put: what a token may have to wait for on a link */
     MSG_MAX_STAGE_TIMES = 32,
+    MSG_MAX_PROBE = 4 << 20, /* payload of a probe, and of its echo */
 };
 
 enum msg_type {
@@ -454,16 +455,18 @@ struct msg_manifest_put {
     const char *error;
 };
 
-/* Answered at once by the other side's wire, with the payload's size asked for: measures a link. */
+/* Measures a link: whoever gets it on a bulk link answers at once with a payload of the size asked for. */
 struct msg_probe {
     uint64_t id;
     uint64_t now_us;
+    uint32_t bytes; /* of this payload */
     uint32_t answer_bytes;
 };
 
 struct msg_probe_echo {
     uint64_t id;
     uint64_t now_us; /* as asked */
+    uint32_t bytes;  /* of this payload */
 };
 
 struct msg {
