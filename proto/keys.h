@@ -31,6 +31,9 @@ const char *keys_name(const struct keys *k);
 const uint8_t *keys_public(const struct keys *k); /* KEY_BYTES */
 const uint8_t *keys_secret(const struct keys *k); /* KEY_BYTES; for sockets only */
 
+/* What this node is called from now on; writes node.name. */
+int keys_set_name(struct keys *k, const char *name, struct err *err);
+
 /* Writes trusted/NAME.pub. ERR_BUSY when that name or key is already known differently. The same again is no error. */
 int keys_trust(struct keys *k, const char *name, const uint8_t *key, struct err *err);
 /* Removes it: the node's links are closed within a second, in every process that uses the folder. ERR_NOT_FOUND names those

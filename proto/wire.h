@@ -27,7 +27,7 @@ enum {
     WIRE_MAX_LISTENERS = 8,
     WIRE_MAX_HEAD = 8 << 20,      /* bytes of a frame's encoded message */
     WIRE_MAX_PAYLOAD = 128 << 20, /* of a data frame; other purposes have less */
-    WIRE_SEND_QUEUE = 1024,       /* frames that a link takes before it would block */
+    WIRE_SEND_QUEUE = 256,        /* frames that a link takes before it would block */
     WIRE_MAX_HELD_FRAMES = 16384, /* received on one link and not released: more is a peer that minds no credit */
     WIRE_HANDSHAKE_MS = 3000,     /* for the keys' part */
     WIRE_HELLO_MS = 3000,         /* from there to link_hello, and to its answer */
@@ -90,7 +90,7 @@ void wire_destroy(struct wire *w);
 int wire_listen(struct wire *w, const char *endpoint, char ret_endpoint[MSG_MAX_ADDRESS + 1], struct err *err);
 
 struct wire_dial {
-    const char *endpoint;
+    const char *endpoint; /* with numbers: wire_resolve */
     enum link_purpose purpose;
     const uint8_t *key; /* the peer's; NULL for ipc */
     const char *node;   /* the peer's name; NULL: whatever it says it is (ipc), or the name its key is trusted by */
@@ -102,6 +102,9 @@ struct wire_dial {
     int timeout_ms;       /* until UP; 0: WIRE_CONNECT_MS */
     void *user;
 };
+
+/* An address with a host's name becomes one with its IP. Blocks (DNS), so not for the thread that does the I/O. */
+int wire_resolve(const char *endpoint, char ret[MSG_MAX_ADDRESS + 1], struct err *err);
 
 /* Begins to connect. WIRE_UP or WIRE_DOWN follows. NULL: the endpoint cannot be one. */
 struct wire_link *wire_dial(struct wire *w, const struct wire_dial *dial, struct err *err);

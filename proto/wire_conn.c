@@ -1,0 +1,102 @@
+/* Accepted connections: see wire_int.h. */
+#include "proto/wire_int.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+enum { CONNS_MAX = WIRE_MAX_LINKS + 4 * WIRE_MAX_PENDING };
+
+/* 0: the descriptor is no socket (any more). */
+static uint64_t cookie_of(int fd)
+{
+    uint64_t cookie = 0;
+    socklen_t len = sizeof cookie;
+
+    return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 ? cookie : 0;
+}
+
+static void address_of(int fd, char *buf, size_t cap)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_storage room;
+    } peer;
+    socklen_t len = sizeof peer;
+    char ip[INET6_ADDRSTRLEN];
+
+    snprintf(buf, cap, "unknown");
+    if (getpeername(fd, &peer.any, &len) != 0)
+        return;
+    if (peer.any.sa_family == AF_UNIX)
+        snprintf(buf, cap, "ipc");
+    else if (peer.any.sa_family == AF_INET && inet_ntop(AF_INET, &peer.v4.sin_addr, ip, sizeof ip))
+        snprintf(buf, cap, "%s:%u", ip, ntohs(peer.v4.sin_port));
+    else if (peer.any.sa_family == AF_INET6 && inet_ntop(AF_INET6, &peer.v6.sin6_addr, ip, sizeof ip))
+        snprintf(buf, cap, "[%s]:%u", ip, ntohs(peer.v6.sin6_port));
+}
+
+struct conn *conns_find(struct conns *cs, int fd)
+{
+    for (size_t i = 0; i < cs->len; i++)
+        if (cs->items[i].fd == fd)
+            return &cs->items[i];
+    return NULL;
+}
+
+struct conn *conns_add(struct conns *cs, int fd, struct err *err)
+{
+    struct conn *c = conns_find(cs, fd);
+
+    if (!c) {
+        if (mem_grow(&cs->items, &cs->cap, cs->len + 1, sizeof *cs->items, CONNS_MAX, "connections", err) != 0)
+            return NULL;
+        c = &cs->items[cs->len++];
+    }
+    *c = (struct conn){.fd = fd, .cookie = cookie_of(fd), .since_us = wire_now_us()};
+    address_of(fd, c->address, sizeof c->address);
+    return c;
+}
+
+void conns_remove(struct conns *cs, struct conn *c)
+{
+    *c = cs->items[--cs->len];
+}
+
+struct conn *conns_oldest_pending(struct conns *cs, size_t max)
+{
+    struct conn *oldest = NULL;
+    size_t n = 0;
+
+    for (size_t i = 0; i < cs->len; i++) {
+        struct conn *c = &cs->items[i];
+        if (c->link || c->kill_us)
+            continue;
+        n++;
+        if (!oldest || c->since_us < oldest->since_us)
+            oldest = c;
+    }
+    return n > max ? oldest : NULL;
+}
+
+void conn_kill(const struct conn *c)
+{
+    /* Between the two calls libzmq could close the descriptor and the kernel give it to the next connection, which then
+     * would be cut and dial again: rare, and harmless. */
+    if (c->cookie && cookie_of(c->fd) == c->cookie)
+        shutdown(c->fd, SHUT_RDWR);
+}
+
+bool conn_is_same_user(const struct conn *c)
+{
+    struct ucred peer;
+    socklen_t len = sizeof peer;
+
+    return getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.uid == geteuid();
+}
