@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <pwd.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +31,7 @@ struct keys {
     struct trusted *list; /* sorted by name */
     size_t len, cap;
     uint64_t look; /* of trusted/ when the list was read */
+    uint64_t version;
 };
 
 /* --- keys as text ------------------------------------------------------------------------------------------------------ */
@@ -57,29 +57,15 @@ int key_parse(const char *text, uint8_t *ret_key, struct err *err)
     return 0;
 }
 
-/* --- this node's own --------------------------------------------------------------------------------------------------- */
-static char *default_dir(struct err *err)
+/* As it stands in files. */
+static void key_line(const uint8_t *key, char buf[KEY_TEXT + 1])
 {
-    const char *base = getenv("XDG_CONFIG_HOME"), *rest = "/stagecoach";
-    char *dir;
-
-    if (!base || base[0] != '/') {
-        struct passwd *user = NULL;
-        base = getenv("HOME");
-        rest = "/.config/stagecoach";
-        if ((!base || base[0] != '/') && (user = getpwuid(geteuid())) != NULL)
-            base = user->pw_dir;
-    }
-    if (!base || base[0] != '/') {
-        err_set(err, ERR_NOT_FOUND, "there is no home folder to keep keys in: give --keys DIR");
-        return NULL;
-    }
-    size_t bytes = strlen(base) + strlen(rest) + 1;
-    if ((dir = mem_new(1, bytes, err)) != NULL)
-        snprintf(dir, bytes, "%s%s", base, rest);
-    return dir;
+    key_format(key, buf);
+    buf[KEY_TEXT - 1] = '\n';
+    buf[KEY_TEXT] = '\0';
 }
 
+/* --- this node's own --------------------------------------------------------------------------------------------------- */
 /* A host's name as a node's: what a node's name may not have becomes a dash; the domain goes. */
 static void host_name(char name[MSG_MAX_NAME + 1])
 {
@@ -139,8 +125,7 @@ static int make_pair(struct keys *k, const char *path, struct err *err)
     int rc;
 
     crypto_box_keypair(k->public_key, k->secret_key);
-    key_format(k->secret_key, text);
-    strcat(text, "\n");
+    key_line(k->secret_key, text);
     rc = files_write(path, text, 0, 1, &ignored);
     sodium_memzero(text, sizeof text);
     if (rc != 0 && ignored.kind != ERR_BUSY) /* busy: another process has just made it; what it made is read */
@@ -187,8 +172,7 @@ static int show_public(struct keys *k, struct err *err)
 
     if (files_path(path, k->dir, NULL, "node.public", err) != 0)
         return -1;
-    key_format(k->public_key, text);
-    strcat(text, "\n");
+    key_line(k->public_key, text);
     if (files_read(path, found, sizeof found, &ignored) == 0 && strcmp(found, text) == 0)
         return 0;
     return files_write(path, text, 1, 0, err);
@@ -205,10 +189,8 @@ struct keys *keys_open(const char *dir, const char *name, struct err *err)
         return NULL;
     pthread_mutex_init(&k->lock, NULL);
     sodium_mlock(k->secret_key, sizeof k->secret_key); /* not to be swapped out; a wish */
-    k->dir = dir ? strdup(dir) : default_dir(err);
-    if (!k->dir) {
-        if (dir)
-            err_set(err, ERR_MEMORY, "out of memory");
+    if (!(k->dir = strdup(dir))) {
+        err_set(err, ERR_MEMORY, "out of memory");
         goto failed;
     }
     bytes = strlen(k->dir) + sizeof "/trusted";
@@ -386,6 +368,7 @@ int keys_reload(struct keys *k, bool *ret_changed, struct err *err)
     k->list = list;
     k->len = len;
     k->look = look;
+    k->version += changed;
     pthread_mutex_unlock(&k->lock);
     if (ret_changed)
         *ret_changed = changed;
@@ -430,6 +413,32 @@ size_t keys_count(struct keys *k)
     return n;
 }
 
+void keys_each(struct keys *k, void (*fn)(void *arg, const char *name, const uint8_t *key), void *arg)
+{
+    pthread_mutex_lock(&k->lock);
+    for (size_t i = 0; i < k->len; i++)
+        fn(arg, k->list[i].name, k->list[i].key);
+    pthread_mutex_unlock(&k->lock);
+}
+
+int keys_check(struct keys *k, struct err *err)
+{
+    pthread_mutex_lock(&k->lock);
+    k->look = 0;
+    pthread_mutex_unlock(&k->lock);
+    return keys_reload(k, NULL, err);
+}
+
+uint64_t keys_version(struct keys *k)
+{
+    uint64_t version;
+
+    pthread_mutex_lock(&k->lock);
+    version = k->version;
+    pthread_mutex_unlock(&k->lock);
+    return version;
+}
+
 int keys_trust(struct keys *k, const char *name, const uint8_t *key, struct err *err)
 {
     char path[FILES_MAX_PATH], file[MSG_MAX_NAME + 8], text[KEY_TEXT + 1], known[MSG_MAX_NAME + 1];
@@ -446,8 +455,7 @@ int keys_trust(struct keys *k, const char *name, const uint8_t *key, struct err 
     if (keys_find(k, key, known))
         return err_set(err, ERR_BUSY, "this key is known as \"%s\" already", known);
     snprintf(file, sizeof file, "%s.pub", name);
-    key_format(key, text);
-    strcat(text, "\n");
+    key_line(key, text);
     if (files_path(path, k->trusted_dir, NULL, file, err) != 0 || files_write(path, text, 0, 0, err) != 0)
         return -1;
     keys_reload(k, NULL, NULL);

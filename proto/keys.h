@@ -21,7 +21,7 @@ enum { KEY_BYTES = MSG_ID_BYTES, KEY_TEXT = 2 * KEY_BYTES + 1, KEYS_MAX_TRUSTED 
 
 struct keys;
 
-/* dir NULL: $XDG_CONFIG_HOME/stagecoach or ~/.config/stagecoach. Makes what is missing. name: what the node shall be called;
+/* Makes what is missing (the command line knows where the folder is by default: cli/keydir.h). name: what the node shall be called;
  * NULL: as in node.name, else the host's name. ERR_INPUT, with the chmod to run, when others could read the secret. */
 struct keys *keys_open(const char *dir, const char *name, struct err *err);
 void keys_close(struct keys *k); /* takes NULL; wipes the secret */
@@ -48,6 +48,12 @@ bool keys_find(struct keys *k, const uint8_t *key, char *ret_name);
 /* The key trusted by that name. */
 bool keys_lookup(struct keys *k, const char *name, uint8_t *ret_key);
 size_t keys_count(struct keys *k);
+/* Calls fn for every trusted key, by name; fn may not call back into k. */
+void keys_each(struct keys *k, void (*fn)(void *arg, const char *name, const uint8_t *key), void *arg);
+/* Reads the folder again in any case: -1 and err for the first file in trusted/ that is passed over. */
+int keys_check(struct keys *k, struct err *err);
+/* A number that grows with every change of the list that this object has seen. */
+uint64_t keys_version(struct keys *k);
 
 /* 64 digits (either case), with nothing before or behind but white space. */
 int key_parse(const char *text, uint8_t *ret_key, struct err *err);

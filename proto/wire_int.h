@@ -74,6 +74,7 @@ struct wire_net {
     bool zap_running;
     void *zap;   /* only the thread's, once it runs */
     int stop_fd; /* written to end it */
+    uint64_t keys_version; /* the thread's: the wires know of it */
 
     pthread_mutex_t lock; /* for the lists */
     struct wire *wires;

@@ -192,13 +192,18 @@ void wire_net_revoke(struct wire_net *net, const char *name)
     wake_wires(net);
 }
 
+/* Somebody else of this process may have read the folder again, too: hence the version. Only the authentication's thread
+ * calls this. */
 static void reload(struct wire_net *net)
 {
-    bool changed = false;
+    uint64_t version;
 
-    keys_reload(net->keys, &changed, NULL);
-    if (changed)
-        wake_wires(net);
+    keys_reload(net->keys, NULL, NULL);
+    version = keys_version(net->keys);
+    if (version == net->keys_version)
+        return;
+    net->keys_version = version;
+    wake_wires(net);
 }
 
 /* --- the thread that answers ----------------------------------------------------------------------------------------------- */

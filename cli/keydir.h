@@ -1,0 +1,12 @@
+#ifndef CLI_KEYDIR_H
+#define CLI_KEYDIR_H
+
+/* Where this user's keys are, for every command that has --keys. */
+
+#include "base/err.h"
+#include "proto/keys.h"
+
+/* keys_open of dir, or of $XDG_CONFIG_HOME/stagecoach or ~/.config/stagecoach where it is NULL. name: as there. */
+struct keys *keydir_open(const char *dir, const char *name, struct err *err);
+
+#endif
