@@ -173,7 +173,7 @@ static void test_back_pressure(void)
             sides_run((struct side *[]){&a}, 1, 1);
     }
     is_int(last, WIRE_BLOCKED, "a peer that does not read: sending blocks after %u frames", sent);
-    ok(sent >= WIRE_SEND_QUEUE && sent < 20000, "within its named limit and the kernel's buffers");
+    ok(sent + 1 >= WIRE_SEND_QUEUE && sent < 20000, "within its named limit and the kernel's buffers");
     is_int(a.n_frames + b.n_frames, 0, "nothing was received meanwhile");
     b.release = true;
     ok(until2(&a, &b, b.n_frames, sent), "once it reads, all of it comes");
@@ -324,19 +324,14 @@ static void test_addresses(void)
 
 static void test_nobody(void)
 {
-    struct side a, b;
+    struct side a;
 
     side_open(&a, "alpha", NULL);
-    side_open(&b, "beta", NULL);
-    side_listen(&b, "tcp://127.0.0.1:*");
-    snprintf(a.endpoint, sizeof a.endpoint, "%s", b.endpoint);
-    wire_destroy(b.wire);
-    b.wire = wire_create(b.net, NULL);
+    snprintf(a.endpoint, sizeof a.endpoint, "tcp://127.0.0.1:1");
     side_dial(&a, &a, LINK_CONTROL);
     ok(sides_until((struct side *[]){&a}, 1, &a.n_down, 1, SIDES_WAIT_MS), "nobody listens there: down");
     has_str(a.down.text, "nobody answers", "and why");
     side_close(&a);
-    side_close(&b);
 }
 
 static void test_ipc_folder(void)
