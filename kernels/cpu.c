@@ -111,6 +111,7 @@ static void lay_out(struct cpu_run *r, struct carver *c)
     r->acts.sum = carve(c, groups, sizeof(float));
     r->acts.sum16 = carve(c, groups * 2, sizeof(float));
     r->acts.isum = carve(c, groups * 2, sizeof(int32_t));
+    r->acts.isum32 = carve(c, groups, sizeof(int32_t));
     groups = (size_t)(s->embd / ACT_GROUP) * (rows + r->k->act_tile16);
     r->acts16.q = carve(c, groups * ACT_GROUP, 1);
     r->acts16.low = carve(c, groups * ACT_GROUP, 1);
@@ -118,6 +119,7 @@ static void lay_out(struct cpu_run *r, struct carver *c)
     r->acts16.sum = carve(c, groups, sizeof(float));
     r->acts16.sum16 = carve(c, groups * 2, sizeof(float));
     r->acts16.isum = carve(c, groups * 2, sizeof(int32_t));
+    r->acts16.isum32 = carve(c, groups, sizeof(int32_t));
     r->scratch_floats = (attend_scratch_floats(s->head_dim_v) + LINE) / 16 * 16;
     r->scratch = carve(c, r->scratch_floats * threadpool_size(r->cpu->pool), sizeof(float));
 }
@@ -194,7 +196,8 @@ static void fill_acts(struct cpu_run *r, struct acts *x, const float *f, uint32_
     x->f = f;
     x->f_stride = k;
     x->rows = rows;
-    x->tile = rows < tile ? rows : tile;
+    uint32_t tiles = (rows + tile - 1) / tile;
+    x->tile = tiles ? (rows + tiles - 1) / tiles : 1; /* equal shares: a last tile of few rows would unfold the weights for little */
     x->k = k;
     if (quantized) {
         struct quantize_job job = {r->k, x};

@@ -35,6 +35,7 @@ struct acts {
     float *sum;     /* scale * sum of the 32 */
     float *sum16;   /* scale * sum of the first and of the second 16: two each */
     int32_t *isum;  /* sum of the first and of the second 16: two each */
+    int32_t *isum32; /* of all 32 */
 };
 
 /* Index of group g of row r. */

@@ -63,6 +63,7 @@ static void quantize(struct acts *x, uint32_t r)
         x->sum16[2 * at + 1] = scale * (float)sum[1];
         x->isum[2 * at] = sum[0];
         x->isum[2 * at + 1] = sum[1];
+        x->isum32[at] = sum[0] + sum[1];
     }
 }
 

@@ -32,7 +32,8 @@ static bool same_group(const struct acts *x, size_t i, const struct acts *y, siz
 {
     return memcmp(x->q + ACT_GROUP * i, y->q + ACT_GROUP * j, ACT_GROUP) == 0 &&
            (!x->low || memcmp(x->low + ACT_GROUP * i, y->low + ACT_GROUP * j, ACT_GROUP) == 0) &&
-           memcmp(&x->isum[2 * i], &y->isum[2 * j], 2 * sizeof *x->isum) == 0 && memcmp(&x->scale[i], &y->scale[j], sizeof *x->scale) == 0 &&
+           memcmp(&x->isum[2 * i], &y->isum[2 * j], 2 * sizeof *x->isum) == 0 && x->isum32[i] == y->isum32[j] &&
+           memcmp(&x->scale[i], &y->scale[j], sizeof *x->scale) == 0 &&
            memcmp(&x->sum[i], &y->sum[j], sizeof *x->sum) == 0 && memcmp(&x->sum16[2 * i], &y->sum16[2 * j], 2 * sizeof *x->sum16) == 0;
 }
 

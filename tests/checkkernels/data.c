@@ -194,6 +194,7 @@ struct acts data_acts(struct rng *r, uint32_t rows, uint32_t k, float sd, uint32
         x.sum = guarded_alloc(n * sizeof *x.sum);
         x.sum16 = guarded_alloc(n * 2 * sizeof *x.sum16);
         x.isum = guarded_alloc(n * 2 * sizeof *x.isum);
+        x.isum32 = guarded_alloc(n * sizeof *x.isum32);
     }
     return x;
 }
@@ -216,6 +217,7 @@ void data_acts_free(struct acts *x)
     guarded_free(x->sum, n * sizeof *x->sum);
     guarded_free(x->sum16, n * 2 * sizeof *x->sum16);
     guarded_free(x->isum, n * 2 * sizeof *x->isum);
+    guarded_free(x->isum32, n * sizeof *x->isum32);
 }
 
 int data_next_type(uint32_t *type)

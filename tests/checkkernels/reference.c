@@ -58,6 +58,7 @@ static void ref_quantize(struct acts *x, uint32_t r)
         x->sum16[2 * at + 1] = a * (float)half[1];
         x->isum[2 * at] = half[0];
         x->isum[2 * at + 1] = half[1];
+        x->isum32[at] = half[0] + half[1];
     }
 }
 
