@@ -12,7 +12,7 @@
 #include "kernels/fmath.h"
 #include "kernels/kernels.h"
 
-enum { LINE = 64, MAT_TASK_BYTES = 64 << 10, MAT_TASK_ROWS = 16 };
+enum { LINE = 64, MAT_TASK_BYTES = 64 << 10, MAT_TASK_ROWS = 16, MAT_THREAD_TASKS = 4 };
 
 struct cpu {
     struct backend backend;
@@ -25,6 +25,16 @@ struct choice {
     uint32_t expert;
     float weight;
     uint32_t at; /* its row in the grouped activations */
+};
+
+/* One matrix against one operand. */
+struct mat_part {
+    const struct acts *x;
+    const struct weight *w;
+    uint32_t mat;
+    float *out;
+    size_t stride;
+    uint32_t task_rows, first_task;
 };
 
 struct cpu_run {
@@ -48,6 +58,8 @@ struct cpu_run {
     struct choice *choices; /* rows × experts used */
     uint32_t *expert_first; /* experts + 1: where each one's rows begin in the grouped order */
     uint32_t *grouped;    /* grouped order → row */
+    struct acts *expert_acts;      /* each one's rows as operands: windows of acts */
+    struct mat_part *expert_parts; /* two for each expert */
     float *cos[MAX_ROPES], *sin[MAX_ROPES]; /* rows × n_dims / 2 */
     struct acts acts;     /* 8-bit copies */
     struct acts acts16;   /* 16-bit ones, of x's norm, for keys and values */
@@ -80,7 +92,9 @@ static void lay_out(struct cpu_run *r, struct carver *c)
     const struct run_shape *s = &r->shape;
     size_t rows = s->max_rows, used = max_u32(s->n_experts_used, 1), spread = rows * used;
     size_t widest = max_u32(max_u32(s->embd, s->q_dim), max_u32(s->ff_dim, s->v_dim));
-    size_t groups = (widest + ACT_GROUP - 1) / ACT_GROUP * (spread + r->k->act_tile); /* the last tile is whole */
+    /* Each tile is whole: one place too many for each tile but one of an operand, and there are as many operands as experts. */
+    size_t places = spread + spread / r->k->act_tile + r->k->act_tile + s->n_experts;
+    size_t groups = (widest + ACT_GROUP - 1) / ACT_GROUP * places;
 
     r->seq = carve(c, rows, sizeof *r->seq);
     r->pos = carve(c, rows, sizeof *r->pos);
@@ -101,6 +115,8 @@ static void lay_out(struct cpu_run *r, struct carver *c)
         r->choices = carve(c, spread, sizeof *r->choices);
         r->expert_first = carve(c, s->n_experts + 1, sizeof *r->expert_first);
         r->grouped = carve(c, spread, sizeof *r->grouped);
+        r->expert_acts = carve(c, s->n_experts, sizeof *r->expert_acts);
+        r->expert_parts = carve(c, (size_t)s->n_experts * 2, sizeof *r->expert_parts);
     }
     for (uint32_t i = 0; i < s->n_ropes; i++) {
         r->cos[i] = carve(c, rows * (s->ropes[i].n_dims / 2), sizeof(float));
@@ -190,7 +206,8 @@ static bool wants_quantized(const struct weight *w)
     return quant_decoders[w->type].group != 0;
 }
 
-static void fill_acts(struct cpu_run *r, struct acts *x, const float *f, uint32_t rows, uint32_t k, bool quantized)
+/* Makes `rows` rows of `k` floats the operand of the products that follow, once each has been quantized (where that is wanted). */
+static void shape_acts(struct cpu_run *r, struct acts *x, const float *f, uint32_t rows, uint32_t k)
 {
     uint32_t tile = x->low ? r->k->act_tile16 : r->k->act_tile;
     x->f = f;
@@ -199,66 +216,75 @@ static void fill_acts(struct cpu_run *r, struct acts *x, const float *f, uint32_
     uint32_t tiles = (rows + tile - 1) / tile;
     x->tile = tiles ? (rows + tiles - 1) / tiles : 1; /* equal shares: a last tile of few rows would unfold the weights for little */
     x->k = k;
+}
+
+/* The same, quantized. */
+static void set_acts(struct cpu_run *r, const float *f, uint32_t rows, uint32_t k, bool quantized)
+{
+    shape_acts(r, &r->acts, f, rows, k);
     if (quantized) {
-        struct quantize_job job = {r->k, x};
+        struct quantize_job job = {r->k, &r->acts};
         team(r, quantize_task, &job, rows);
     }
 }
 
-/* Makes `rows` rows of `k` floats the operand of the products that follow. */
-static void set_acts(struct cpu_run *r, const float *f, uint32_t rows, uint32_t k, bool quantized)
-{
-    fill_acts(r, &r->acts, f, rows, k, quantized);
-}
-
-/* Several products with the same activations: one barrier for all. */
+/* Several products that need nothing of each other: one barrier for all. */
 struct mat_job {
     const struct kernels *k;
-    const struct acts *x;
-    uint32_t n;
-    struct {
-        const struct acts *x;
-        const struct weight *w;
-        uint32_t mat;
-        float *out;
-        size_t stride;
-        uint32_t task_rows, first_task;
-    } part[4];
+    const struct acts *x; /* of the parts that are added next */
+    uint32_t n, n_tasks, threads;
+    struct mat_part *part;
 };
+
+enum { DENSE_PARTS = 3 };
+
+/* The last part that begins at or before the task. */
+static const struct mat_part *part_of(const struct mat_job *job, uint32_t task)
+{
+    uint32_t low = 0, high = job->n;
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (task >= job->part[middle].first_task)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &job->part[low];
+}
 
 static void mat_task(void *arg, uint32_t task, uint32_t thread)
 {
     struct mat_job *job = arg;
-    uint32_t i = 0;
+    const struct mat_part *p = part_of(job, task);
+    const struct weight *w = p->w;
+    uint32_t row0 = (task - p->first_task) * p->task_rows, row1 = row0 + p->task_rows;
     (void)thread;
-    while (i + 1 < job->n && task >= job->part[i + 1].first_task)
-        i++;
-    const struct weight *w = job->part[i].w;
-    uint32_t row0 = (task - job->part[i].first_task) * job->part[i].task_rows, row1 = row0 + job->part[i].task_rows;
-    job->k->mat[w->layout][w->type](w, job->part[i].mat, row0, row1 < w->rows ? row1 : w->rows, job->part[i].x, job->part[i].out, job->part[i].stride);
+    job->k->mat[w->layout][w->type](w, p->mat, row0, row1 < w->rows ? row1 : w->rows, p->x, p->out, p->stride);
 }
 
 static void mat_add(struct mat_job *job, const struct weight *w, uint32_t mat, float *out, size_t stride)
 {
-    uint32_t i = job->n++;
+    struct mat_part *p = &job->part[job->n++];
     uint32_t rows = (uint32_t)(MAT_TASK_BYTES / (w->row_bytes ? w->row_bytes : 1)) / MAT_TASK_ROWS * MAT_TASK_ROWS;
-    job->part[i].x = job->x;
-    job->part[i].w = w;
-    job->part[i].mat = mat;
-    job->part[i].out = out;
-    job->part[i].stride = stride;
-    job->part[i].task_rows = max_u32(rows, MAT_TASK_ROWS);
-    job->part[i].first_task = 0;
-    if (i > 0) {
-        uint32_t before = job->part[i - 1].task_rows;
-        job->part[i].first_task = job->part[i - 1].first_task + (job->part[i - 1].w->rows + before - 1) / before;
-    }
+    uint32_t share = w->rows / (job->threads * MAT_THREAD_TASKS) / MAT_TASK_ROWS * MAT_TASK_ROWS; /* small ones: so that all finish together */
+    rows = rows < share ? rows : share;
+    *p = (struct mat_part){.x = job->x, .w = w, .mat = mat, .out = out, .stride = stride, .first_task = job->n_tasks};
+    p->task_rows = max_u32(rows, MAT_TASK_ROWS);
+    job->n_tasks += (w->rows + p->task_rows - 1) / p->task_rows;
 }
 
 static void mat_run(struct cpu_run *r, struct mat_job *job)
 {
-    uint32_t last = job->n - 1, rows = job->part[last].task_rows;
-    team(r, mat_task, job, job->part[last].first_task + (job->part[last].w->rows + rows - 1) / rows);
+    team(r, mat_task, job, job->n_tasks);
+}
+
+/* One product alone. */
+static void mat_one(struct cpu_run *r, const struct weight *w, float *out, size_t stride)
+{
+    struct mat_part part[1];
+    struct mat_job job = {.k = r->k, .x = &r->acts, .threads = threadpool_size(r->cpu->pool), .part = part};
+    mat_add(&job, w, 0, out, stride);
+    mat_run(r, &job);
 }
 
 /* Work on one row a task. */
@@ -272,9 +298,34 @@ struct row_job {
     const struct vec *bias;
     const float *in;
     float scale;
+    struct acts *acts, *acts16; /* quantized at once, while the row is at hand; NULL: not */
 };
 
+static void quantize_row(struct row_job *job, uint32_t row)
+{
+    if (job->acts)
+        job->r->k->quantize(job->acts, row);
+    if (job->acts16)
+        job->r->k->quantize(job->acts16, row);
+}
+
 /* --- operations --------------------------------------------------------------------------------------------------------- */
+
+static void angles_task(void *arg, uint32_t row, uint32_t thread)
+{
+    struct cpu_run *r = ((struct row_job *)arg)->r;
+    (void)thread;
+    for (uint32_t i = 0; i < r->shape.n_ropes; i++) {
+        const struct rope *rope = &r->shape.ropes[i];
+        uint32_t half = rope->n_dims / 2;
+        for (uint32_t d = 0; d < half; d++) {
+            double s, c;
+            sc_sincos((double)r->pos[row] * rope->freq[d], &s, &c);
+            r->cos[i][row * half + d] = (float)c * rope->scale;
+            r->sin[i][row * half + d] = (float)s * rope->scale;
+        }
+    }
+}
 
 static void cpu_begin(struct run *run, const struct batch *batch)
 {
@@ -285,17 +336,8 @@ static void cpu_begin(struct run *run, const struct batch *batch)
     memcpy(r->token, batch->token, batch->n_rows * sizeof *r->token);
     if (batch->n_wanted)
         memcpy(r->wanted, batch->wanted, batch->n_wanted * sizeof *r->wanted);
-    for (uint32_t i = 0; i < r->shape.n_ropes; i++) {
-        const struct rope *rope = &r->shape.ropes[i];
-        uint32_t half = rope->n_dims / 2;
-        for (uint32_t row = 0; row < batch->n_rows; row++)
-            for (uint32_t d = 0; d < half; d++) {
-                double s, c;
-                sc_sincos((double)r->pos[row] * rope->freq[d], &s, &c);
-                r->cos[i][row * half + d] = (float)c * rope->scale;
-                r->sin[i][row * half + d] = (float)s * rope->scale;
-            }
-    }
+    struct row_job job = {.r = r};
+    team(r, angles_task, &job, batch->n_rows);
 }
 
 static void embed_task(void *arg, uint32_t task, uint32_t thread)
@@ -335,12 +377,15 @@ static void norm_task(void *arg, uint32_t task, uint32_t thread)
         r->k->rms_norm(x, job->norm->weight.data, embd, job->norm->eps, n);
     else
         memcpy(n, x, embd * sizeof *n);
+    quantize_row(job, task);
 }
 
-/* n = norm(x) for all rows, or for the wanted ones. */
-static void norm_rows(struct cpu_run *r, const struct norm *norm, const struct head *head, uint32_t rows)
+/* n = norm(x) for all rows, or for the wanted ones, and the operand of what follows; in 8 bits, in 16 or as it is. */
+static void norm_rows(struct cpu_run *r, const struct norm *norm, const struct head *head, uint32_t rows, bool bits8, bool bits16)
 {
-    struct row_job job = {.r = r, .norm = norm, .head = head};
+    struct row_job job = {.r = r, .norm = norm, .head = head, .acts = bits8 ? &r->acts : NULL, .acts16 = bits16 ? &r->acts16 : NULL};
+    shape_acts(r, &r->acts, r->n, rows, r->shape.embd);
+    shape_acts(r, &r->acts16, r->n, rows, r->shape.embd);
     team(r, norm_task, &job, rows);
 }
 
@@ -356,12 +401,11 @@ static void cpu_qkv(struct run *run, const struct layer *l)
 {
     struct cpu_run *r = self(run);
     uint32_t rows = r->batch.n_rows;
-    norm_rows(r, &l->attn_norm, NULL, rows);
     /* Keys and values get 16-bit activations: every later position looks at them, their matrices are small where
      * heads share them, and it takes a fifth off the whole model's distance from the truth (docs/numerics.md). */
-    set_acts(r, r->n, rows, r->shape.embd, wants_quantized(&l->q));
-    fill_acts(r, &r->acts16, r->n, rows, r->shape.embd, wants_quantized(&l->k) || wants_quantized(&l->v));
-    struct mat_job job = {.k = r->k, .x = &r->acts};
+    norm_rows(r, &l->attn_norm, NULL, rows, wants_quantized(&l->q), wants_quantized(&l->k) || wants_quantized(&l->v));
+    struct mat_part part[DENSE_PARTS];
+    struct mat_job job = {.k = r->k, .x = &r->acts, .threads = threadpool_size(r->cpu->pool), .part = part};
     mat_add(&job, &l->q, 0, r->q, l->q.rows);
     job.x = &r->acts16;
     mat_add(&job, &l->k, 0, r->kk, l->k.rows);
@@ -413,7 +457,8 @@ static void attend_task(void *arg, uint32_t task, uint32_t thread)
     struct row_job *job = arg;
     struct cpu_run *r = job->r;
     const struct attention *a = &job->layer->attn;
-    uint32_t row = task / a->n_kv_heads, kv_head = task % a->n_kv_heads, group = a->n_heads / a->n_kv_heads;
+    /* A prompt's rows one after another: the head's keys and values stay in the cache. */
+    uint32_t row = task % r->batch.n_rows, kv_head = task / r->batch.n_rows, group = a->n_heads / a->n_kv_heads;
     uint32_t pos = r->pos[row];
     struct attend_job one = {
         .attn = a,
@@ -462,9 +507,7 @@ static void cpu_attn_out(struct run *run, const struct layer *l)
 {
     struct cpu_run *r = self(run);
     set_acts(r, r->att, r->batch.n_rows, l->out.cols, wants_quantized(&l->out));
-    struct mat_job job = {.k = r->k, .x = &r->acts};
-    mat_add(&job, &l->out, 0, r->t, r->shape.embd);
-    mat_run(r, &job);
+    mat_one(r, &l->out, r->t, r->shape.embd);
     join(r, &l->out_bias, &l->attn_post_norm);
 }
 
@@ -475,29 +518,28 @@ static void act_task(void *arg, uint32_t task, uint32_t thread)
     size_t n = job->layer->gate.rows;
     (void)thread;
     r->k->act_mul(job->layer->act, r->gate + task * n, r->up + task * n, (uint32_t)n);
+    quantize_row(job, task);
 }
 
 static void cpu_ffn_in(struct run *run, const struct layer *l)
 {
     struct cpu_run *r = self(run);
     uint32_t rows = r->batch.n_rows;
-    norm_rows(r, &l->ffn_norm, NULL, rows);
-    set_acts(r, r->n, rows, r->shape.embd, wants_quantized(&l->gate) || wants_quantized(&l->up));
-    struct mat_job job = {.k = r->k, .x = &r->acts};
+    norm_rows(r, &l->ffn_norm, NULL, rows, wants_quantized(&l->gate) || wants_quantized(&l->up), false);
+    struct mat_part part[DENSE_PARTS];
+    struct mat_job job = {.k = r->k, .x = &r->acts, .threads = threadpool_size(r->cpu->pool), .part = part};
     mat_add(&job, &l->gate, 0, r->gate, l->gate.rows);
     mat_add(&job, &l->up, 0, r->up, l->up.rows);
     mat_run(r, &job);
-    struct row_job act = {.r = r, .layer = l};
+    struct row_job act = {.r = r, .layer = l, .acts = wants_quantized(&l->down) ? &r->acts : NULL};
+    shape_acts(r, &r->acts, r->gate, rows, l->down.cols);
     team(r, act_task, &act, rows);
 }
 
 static void cpu_ffn_out(struct run *run, const struct layer *l)
 {
     struct cpu_run *r = self(run);
-    set_acts(r, r->gate, r->batch.n_rows, l->down.cols, wants_quantized(&l->down));
-    struct mat_job job = {.k = r->k, .x = &r->acts};
-    mat_add(&job, &l->down, 0, r->t, r->shape.embd);
-    mat_run(r, &job);
+    mat_one(r, &l->down, r->t, r->shape.embd); /* ffn_in left the operand */
     join(r, NULL, &l->ffn_post_norm);
 }
 
@@ -541,11 +583,8 @@ static void cpu_route(struct run *run, const struct layer *l)
 {
     struct cpu_run *r = self(run);
     uint32_t rows = r->batch.n_rows;
-    norm_rows(r, &l->ffn_norm, NULL, rows);
-    set_acts(r, r->n, rows, r->shape.embd, wants_quantized(&l->experts.router));
-    struct mat_job mat = {.k = r->k, .x = &r->acts};
-    mat_add(&mat, &l->experts.router, 0, r->router, l->experts.n);
-    mat_run(r, &mat);
+    norm_rows(r, &l->ffn_norm, NULL, rows, wants_quantized(&l->experts.router), false);
+    mat_one(r, &l->experts.router, r->router, l->experts.n);
     struct row_job job = {.r = r, .layer = l};
     team(r, route_task, &job, rows);
 }
@@ -568,22 +607,82 @@ static void group_rows(struct cpu_run *r, const struct experts *e, uint32_t rows
     first[0] = 0;
 }
 
-/* Products of one expert's rows; x and out are in grouped order. */
-static void expert_products(struct cpu_run *r, const struct experts *e, const float *in, uint32_t k, const struct weight *w0, float *out0,
-                            const struct weight *w1, float *out1)
+/* One expert's rows as operands: a window of acts that begins at `place`; returns the place behind it. */
+static size_t expert_acts(struct cpu_run *r, struct acts *x, const float *f, uint32_t rows, uint32_t k, size_t place)
 {
-    bool quantized = wants_quantized(w0) || (w1 && wants_quantized(w1));
+    size_t group = place * (k / ACT_GROUP);
+    *x = r->acts;
+    x->q += group * ACT_GROUP;
+    x->scale += group;
+    x->sum += group;
+    x->sum16 += group * 2;
+    x->isum += group * 2;
+    x->isum32 += group;
+    shape_acts(r, x, f, rows, k);
+    return place + (rows + x->tile - 1) / x->tile * x->tile;
+}
+
+/* Operands of all experts, `f` and k floats a row in grouped order. */
+static void shape_experts(struct cpu_run *r, const struct experts *e, const float *f, uint32_t k)
+{
+    size_t place = 0;
     for (uint32_t x = 0; x < e->n; x++) {
-        uint32_t first = r->expert_first[x], n = r->expert_first[x + 1] - first;
-        if (n == 0)
-            continue;
-        set_acts(r, in + (size_t)first * k, n, k, quantized);
-        struct mat_job job = {.k = r->k, .x = &r->acts};
-        mat_add(&job, w0, x, out0 + (size_t)first * w0->rows, w0->rows);
-        if (w1)
-            mat_add(&job, w1, x, out1 + (size_t)first * w1->rows, w1->rows);
-        mat_run(r, &job);
+        uint32_t first = r->expert_first[x];
+        place = expert_acts(r, &r->expert_acts[x], f + (size_t)first * k, r->expert_first[x + 1] - first, k, place);
     }
+}
+
+/* The products of all experts that have rows, w's own and (if there is one) more's; out is in grouped order. */
+static void expert_products(struct cpu_run *r, const struct experts *e, const struct weight *w, float *out, const struct weight *more, float *more_out)
+{
+    struct mat_job job = {.k = r->k, .threads = threadpool_size(r->cpu->pool), .part = r->expert_parts};
+    for (uint32_t x = 0; x < e->n; x++) {
+        uint32_t first = r->expert_first[x];
+        if (r->expert_first[x + 1] == first)
+            continue;
+        job.x = &r->expert_acts[x];
+        mat_add(&job, w, x, out + (size_t)first * w->rows, w->rows);
+        if (more)
+            mat_add(&job, more, x, more_out + (size_t)first * more->rows, more->rows);
+    }
+    mat_run(r, &job);
+}
+
+/* Which expert a place of the grouped order belongs to. */
+static uint32_t expert_at(const struct cpu_run *r, const struct experts *e, uint32_t at)
+{
+    uint32_t low = 0, high = e->n;
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (at >= r->expert_first[middle])
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Brings one row to its place in grouped order, quantized where its expert's matrices want that. */
+static void gather_task(void *arg, uint32_t at, uint32_t thread)
+{
+    struct row_job *job = arg;
+    struct cpu_run *r = job->r;
+    uint32_t embd = r->shape.embd, expert = expert_at(r, &job->layer->experts, at);
+    float *to = r->t + (size_t)at * embd;
+    (void)thread;
+    memcpy(to, r->n + (size_t)r->grouped[at] * embd, embd * sizeof *to);
+    if (wants_quantized(&job->layer->gate) || wants_quantized(&job->layer->up))
+        r->k->quantize(&r->expert_acts[expert], at - r->expert_first[expert]);
+}
+
+static void expert_act_task(void *arg, uint32_t at, uint32_t thread)
+{
+    struct row_job *job = arg;
+    struct cpu_run *r = job->r;
+    uint32_t expert = expert_at(r, &job->layer->experts, at);
+    act_task(arg, at, thread);
+    if (wants_quantized(&job->layer->down))
+        r->k->quantize(&r->expert_acts[expert], at - r->expert_first[expert]);
 }
 
 /* t of a row = sum of weight * its experts' outputs, in rank order. Reads up (grouped), as t itself is the target. */
@@ -606,15 +705,15 @@ static void sum_task(void *arg, uint32_t task, uint32_t thread)
 static void cpu_experts(struct run *run, const struct layer *l)
 {
     struct cpu_run *r = self(run);
-    uint32_t rows = r->batch.n_rows, embd = r->shape.embd;
-    group_rows(r, &l->experts, rows);
-    float *grouped = r->t; /* free until the products of `down`, which go to n: n is copied to grouped order first */
-    for (uint32_t i = 0; i < rows * l->experts.n_used; i++)
-        memcpy(grouped + (size_t)i * embd, r->n + (size_t)r->grouped[i] * embd, embd * sizeof *grouped);
-    expert_products(r, &l->experts, grouped, embd, &l->gate, r->gate, &l->up, r->up);
+    uint32_t rows = r->batch.n_rows, spread = rows * l->experts.n_used;
     struct row_job job = {.r = r, .layer = l};
-    team(r, act_task, &job, rows * l->experts.n_used);
-    expert_products(r, &l->experts, r->gate, l->down.cols, &l->down, r->n, NULL, NULL);
+    group_rows(r, &l->experts, rows);
+    shape_experts(r, &l->experts, r->t, r->shape.embd); /* t is free until the sum, n once the rows are grouped */
+    team(r, gather_task, &job, spread);
+    expert_products(r, &l->experts, &l->gate, r->gate, &l->up, r->up);
+    shape_experts(r, &l->experts, r->gate, l->down.cols);
+    team(r, expert_act_task, &job, spread);
+    expert_products(r, &l->experts, &l->down, r->n, NULL, NULL);
     job.in = r->n;
     team(r, sum_task, &job, rows);
     join(r, NULL, &l->ffn_post_norm);
@@ -635,11 +734,8 @@ static void cpu_head(struct run *run, const struct head *head)
     uint32_t rows = r->batch.n_wanted;
     if (rows == 0)
         return;
-    norm_rows(r, &head->norm, head, rows);
-    set_acts(r, r->n, rows, r->shape.embd, wants_quantized(&head->out));
-    struct mat_job job = {.k = r->k, .x = &r->acts};
-    mat_add(&job, &head->out, 0, r->logits, r->shape.n_vocab);
-    mat_run(r, &job);
+    norm_rows(r, &head->norm, head, rows, wants_quantized(&head->out), false);
+    mat_one(r, &head->out, r->logits, r->shape.n_vocab);
     struct row_job cap = {.r = r, .head = head};
     if (head->softcap != 0)
         team(r, softcap_task, &cap, rows);

@@ -7,7 +7,7 @@
 #include "kernels/fmath.h"
 #include "kernels/x86/x86.h"
 
-enum { HEADS = 2, DIMS = 32, VECS = DIMS / 8 };
+enum { HEADS = 3, DIMS = 32, VECS = DIMS / 8 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -32,14 +32,14 @@ INLINE void scores_of_block(enum kv_type type, const int heads, const struct att
 {
     uint32_t dk = job->attn->head_dim_k;
     __m256 acc[HEADS][4], part[HEADS][4];
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int h = 0; h < heads; h++)
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++)
             acc[h][i] = _mm256_setzero_ps();
     for (uint32_t d0 = 0; d0 < dk; d0 += 32) {
         uint32_t d1 = d0 + 32 < dk ? d0 + 32 : dk;
-#pragma GCC unroll 2
+#pragma GCC unroll 3
         for (int h = 0; h < heads; h++)
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++)
@@ -48,7 +48,7 @@ INLINE void scores_of_block(enum kv_type type, const int heads, const struct att
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
                 __m256 k = load8(type, head + l->k, d * KV_BLOCK + 8 * (size_t)i);
-#pragma GCC unroll 2
+#pragma GCC unroll 3
                 for (int h = 0; h < heads; h++)
                     part[h][i] = _mm256_fmadd_ps(_mm256_set1_ps(q[(uint32_t)h * dk + d]), k, part[h][i]);
             }
@@ -56,12 +56,12 @@ INLINE void scores_of_block(enum kv_type type, const int heads, const struct att
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             __m256 scale = type == KV_Q8_0 ? load8(KV_F16, head + l->k_scale, d0 + 8 * (size_t)i) : _mm256_setzero_ps(); /* 32 to a group */
-#pragma GCC unroll 2
+#pragma GCC unroll 3
             for (int h = 0; h < heads; h++)
                 acc[h][i] = type == KV_Q8_0 ? _mm256_fmadd_ps(part[h][i], scale, acc[h][i]) : part[h][i];
         }
     }
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int h = 0; h < heads; h++)
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++)
@@ -108,7 +108,7 @@ INLINE void values_of_tile(enum kv_type type, const int heads, const int vecs, c
 {
     uint32_t dv = job->attn->head_dim_v, tile = from / ATTENTION_TILE * ATTENTION_TILE;
     __m256 acc[HEADS][VECS];
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int h = 0; h < heads; h++)
 #pragma GCC unroll 4
         for (int i = 0; i < vecs; i++)
@@ -126,7 +126,7 @@ INLINE void values_of_tile(enum kv_type type, const int heads, const int vecs, c
                 memcpy(&half, head + l->v_scale + 2 * ((p % KV_BLOCK) * l->v_groups + d0 / 32), sizeof half);
                 scale = _cvtsh_ss(half);
             }
-#pragma GCC unroll 2
+#pragma GCC unroll 3
             for (int h = 0; h < heads; h++) {
                 float weight = s[h * ATTENTION_TILE + (int)(p - tile)];
                 w[h] = _mm256_set1_ps(type == KV_Q8_0 ? weight * scale : weight);
@@ -134,13 +134,13 @@ INLINE void values_of_tile(enum kv_type type, const int heads, const int vecs, c
 #pragma GCC unroll 4
             for (int i = 0; i < vecs; i++) {
                 __m256 v = load8(type, values, at + 8 * (size_t)i); /* past the head's end: within the block's bytes, masked below */
-#pragma GCC unroll 2
+#pragma GCC unroll 3
                 for (int h = 0; h < heads; h++)
                     acc[h][i] = _mm256_fmadd_ps(w[h], v, acc[h][i]);
             }
         }
     }
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int h = 0; h < heads; h++)
 #pragma GCC unroll 4
         for (int i = 0; i < vecs; i++)

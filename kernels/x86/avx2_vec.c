@@ -45,6 +45,13 @@ static inline struct two fmadd(struct two x, struct two y, struct two z)
     return (struct two){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
 
+enum { TOGETHER = 8 }; /* groups whose scales are computed side by side */
+
+/* Of TOGETHER groups, by lane. */
+struct groups {
+    float scale[TOGETHER], inverse[TOGETHER];
+};
+
 static float largest_of_group(const float *f)
 {
     /* as integers magnitudes order like floats, with inf and NaN on top */
@@ -58,20 +65,15 @@ static float largest_of_group(const float *f)
     return _mm_cvtss_f32(_mm_castsi128_ps(t));
 }
 
-static int32_t sum_of_lanes(__m256i v)
+static void scales_of_groups(const float *f, uint32_t n, float most, struct groups *g)
 {
-    __m128i t = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4E));
-    return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xB1)));
-}
-
-/* The low byte of eight lanes. */
-static inline void store_bytes(int8_t *to, __m256i v)
-{
-    const __m256i pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1,
-                                          -1, -1, -1, -1);
-    __m256i p = _mm256_shuffle_epi8(v, pick);
-    _mm_storel_epi64((__m128i *)to, _mm_unpacklo_epi32(_mm256_castsi256_si128(p), _mm256_extracti128_si256(p, 1)));
+    float amax[TOGETHER] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        amax[i] = largest_of_group(f + i * ACT_GROUP);
+    __m256 a = _mm256_loadu_ps(amax), all = _mm256_set1_ps(most);
+    __m256 counts = _mm256_cmp_ps(a, _mm256_set1_ps(0x1p-100f), _CMP_NLT_UQ); /* NaN counts */
+    _mm256_storeu_ps(g->scale, _mm256_and_ps(counts, _mm256_div_ps(a, all)));
+    _mm256_storeu_ps(g->inverse, _mm256_and_ps(counts, _mm256_div_ps(all, a)));
 }
 
 static inline __m256i nearest8(__m256 x)
@@ -86,39 +88,71 @@ static inline __m256i low_bytes(__m256i v)
     return _mm256_srai_epi32(_mm256_slli_epi32(v, 24), 24);
 }
 
+/* The low bytes of 32 lanes, in order. */
+static inline __m256i bytes_of(const __m256i v[4])
+{
+    const __m256i byte = _mm256_set1_epi32(255);
+    __m256i a = _mm256_packus_epi32(_mm256_and_si256(v[0], byte), _mm256_and_si256(v[1], byte));
+    __m256i b = _mm256_packus_epi32(_mm256_and_si256(v[2], byte), _mm256_and_si256(v[3], byte));
+    return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(a, b), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/* The sums of each half's signed bytes, in the lowest lane of each half. */
+static inline __m256i sums_of_halves(__m256i bytes)
+{
+    __m256i t = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes), _mm256_set1_epi16(1));
+    t = _mm256_add_epi32(t, _mm256_shuffle_epi32(t, 0x4E));
+    return _mm256_add_epi32(t, _mm256_shuffle_epi32(t, 0xB1));
+}
+
+/* 32 floats to bytes at q, and at low what 255 * q leaves; the sums of the two halves. */
+static inline void quantize_group(const float *f, float inverse, int8_t *q, int8_t *low, int32_t *sum0, int32_t *sum1)
+{
+    __m256i v[4];
+    for (int i = 0; i < 4; i++)
+        v[i] = nearest8(_mm256_mul_ps(_mm256_loadu_ps(f + 8 * i), _mm256_set1_ps(inverse)));
+    if (low) {
+        __m256i high[4];
+        for (int i = 0; i < 4; i++) {
+            high[i] = low_bytes(nearest8(_mm256_mul_ps(_mm256_cvtepi32_ps(v[i]), _mm256_set1_ps(1.0f / 255.0f))));
+            v[i] = _mm256_sub_epi32(v[i], _mm256_sub_epi32(_mm256_slli_epi32(high[i], 8), high[i]));
+        }
+        __m256i highs = bytes_of(high), lows = bytes_of(v), sum = sums_of_halves(highs);
+        sum = _mm256_add_epi32(_mm256_sub_epi32(_mm256_slli_epi32(sum, 8), sum), sums_of_halves(lows));
+        _mm256_storeu_si256((__m256i *)q, highs);
+        _mm256_storeu_si256((__m256i *)low, lows);
+        *sum0 = _mm256_cvtsi256_si32(sum);
+        *sum1 = _mm_cvtsi128_si32(_mm256_extracti128_si256(sum, 1));
+    } else {
+        __m256i bytes = bytes_of(v), sum = sums_of_halves(bytes);
+        _mm256_storeu_si256((__m256i *)q, bytes);
+        *sum0 = _mm256_cvtsi256_si32(sum);
+        *sum1 = _mm_cvtsi128_si32(_mm256_extracti128_si256(sum, 1));
+    }
+}
+
 static void quantize(struct acts *x, uint32_t r)
 {
     const float *f = x->f + r * x->f_stride;
-    for (uint32_t g = 0; g < x->k / ACT_GROUP; g++, f += ACT_GROUP) {
-        size_t at = act_at(x, r, g);
-        float amax = largest_of_group(f);
-        float most = x->low ? 32512.0f : 127.0f;
-        float scale = amax < 0x1p-100f ? 0.0f : amax / most, inverse = amax < 0x1p-100f ? 0.0f : most / amax;
-        int32_t sum[2];
-        for (int h = 0; h < 2; h++) {
-            __m256i total = _mm256_setzero_si256();
-            for (int i = 16 * h; i < 16 * h + 16; i += 8) {
-                __m256i n = nearest8(_mm256_mul_ps(_mm256_loadu_ps(f + i), _mm256_set1_ps(inverse))), q = low_bytes(n);
-                if (x->low) {
-                    q = low_bytes(nearest8(_mm256_mul_ps(_mm256_cvtepi32_ps(n), _mm256_set1_ps(1.0f / 255.0f))));
-                    __m256i most_of = _mm256_sub_epi32(_mm256_slli_epi32(q, 8), q), low = low_bytes(_mm256_sub_epi32(n, most_of));
-                    store_bytes(x->low + ACT_GROUP * at + i, low);
-                    n = _mm256_add_epi32(most_of, low); /* n itself, if it was a number */
-                } else {
-                    n = q;
-                }
-                store_bytes(x->q + ACT_GROUP * at + i, q);
-                total = _mm256_add_epi32(total, n);
-            }
-            sum[h] = sum_of_lanes(total);
+    uint32_t groups = x->k / ACT_GROUP;
+    struct groups g;
+    for (uint32_t g0 = 0; g0 < groups; g0 += TOGETHER) {
+        uint32_t n = groups - g0 < TOGETHER ? groups - g0 : TOGETHER;
+        size_t first = act_at(x, r, g0);
+        scales_of_groups(f + g0 * ACT_GROUP, n, x->low ? 32512.0f : 127.0f, &g);
+        for (uint32_t i = 0; i < n; i++) {
+            size_t at = first + i * x->tile;
+            float scale = g.scale[i];
+            int32_t sum0, sum1;
+            quantize_group(f + (g0 + i) * ACT_GROUP, g.inverse[i], x->q + ACT_GROUP * at, x->low ? x->low + ACT_GROUP * at : NULL, &sum0, &sum1);
+            x->scale[at] = scale;
+            x->sum[at] = scale * (float)(sum0 + sum1);
+            x->sum16[2 * at] = scale * (float)sum0;
+            x->sum16[2 * at + 1] = scale * (float)sum1;
+            x->isum[2 * at] = sum0;
+            x->isum[2 * at + 1] = sum1;
+            x->isum32[at] = sum0 + sum1;
         }
-        x->scale[at] = scale;
-        x->sum[at] = scale * (float)(sum[0] + sum[1]);
-        x->sum16[2 * at] = scale * (float)sum[0];
-        x->sum16[2 * at + 1] = scale * (float)sum[1];
-        x->isum[2 * at] = sum[0];
-        x->isum[2 * at + 1] = sum[1];
-        x->isum32[at] = sum[0] + sum[1];
     }
 }
 
