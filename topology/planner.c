@@ -9,7 +9,7 @@
 #include "topology/space.h"
 
 enum { TTFT_TOKENS = 512, PROBES_MAX = 200 };
-static const double CLOSE = 1e-8, BISECT_UNTIL = 2e-3, RESIDENT_TOLERANCE = 0.05, SECOND_US = 1e6;
+static const double CLOSE = 1e-8, BISECT_UNTIL = 5e-3, CAP_STEP = 1.08, RESIDENT_TOLERANCE = 0.05, SECOND_US = 1e6;
 
 const char *plan_objective_name(enum plan_objective objective)
 {
@@ -147,9 +147,8 @@ static int least_max(struct planning *pl, const struct form *f, double below, st
         bool last = !best->found || high - low <= BISECT_UNTIL * high;
         double value = last ? high * (1 - CLOSE) : (low + high) / 2;
         if (high == INFINITY) {
-            if (ask(pl, f, INFINITY, INFINITY, 0, best, &a) != 0)
+            if (ask(pl, f, INFINITY, INFINITY, INFINITY, best, &a) != 0) /* any chain at all */
                 return -1;
-            low = a.bound_us;
         } else if (ask(pl, f, value / f->weight, value, value, best, &a) != 0) {
             return -1;
         }
@@ -171,30 +170,84 @@ static int least_max(struct planning *pl, const struct form *f, double below, st
     return 0;
 }
 
-/* Least S + weight M: the least sum under ever tighter caps. A plan better than the best so far has at least the last sum, so
- * its slowest part must be below what that leaves. */
-static int least_added(struct planning *pl, const struct form *f, double below, struct candidate *best)
+static double slowest_of(const struct planning *pl, const struct form *f, const struct search_answer *a)
+{
+    struct form alone = {.weight = 1e30, .batch = f->batch};
+    return candidate_value(pl->s, &alone, a->stages, a->n_stages) / alone.weight;
+}
+
+/* A cap below which there is no chain, to within a part in BISECT_UNTIL; the chains met on the way become candidates. */
+static int least_cap(struct planning *pl, const struct form *f, double high, struct candidate *best, double *ret)
+{
+    double low = 0;
+    while (high - low > BISECT_UNTIL * high) {
+        struct search_answer a;
+        double cap = (low + high) / 2;
+        if (ask(pl, f, cap, INFINITY, INFINITY, best, &a) != 0)
+            return -1;
+        if (a.found)
+            high = fmin(cap, slowest_of(pl, f, &a));
+        else if (a.proved)
+            low = cap;
+        else
+            break;
+    }
+    *ret = low;
+    return 0;
+}
+
+/* Chains whose slowest part is in (low, high] and whose sum is at least least_sum: is one of them better than the best? The
+ * least sum under the cap tells: whatever is slower than that chain's slowest part is no better, and what is faster has no
+ * lesser sum. *bound falls to what was not settled. */
+static int added_between(struct planning *pl, const struct form *f, double low, double high, double least_sum, struct candidate *best,
+                         double *bound)
+{
+    while (least_sum + f->weight * low < best->value * (1 - CLOSE)) {
+        struct search_answer a;
+        if (ask(pl, f, high, best->value - f->weight * low, 0, best, &a) != 0)
+            return -1;
+        if (!a.proved) {
+            *bound = fmin(*bound, fmax(least_sum, a.bound_us) + f->weight * low);
+            return 0;
+        }
+        if (!a.found)
+            return 0;
+        least_sum = a.sum_us;
+        high = slowest_of(pl, f, &a) * (1 - 2 * CLOSE);
+        if (high <= low)
+            return 0;
+        double middle = (low + high) / 2;
+        if (high - low > CLOSE * high && added_between(pl, f, middle, high, least_sum, best, bound) != 0)
+            return -1;
+        high = high - low > CLOSE * high ? middle : high;
+    }
+    return 0;
+}
+
+/* Least S + weight M. */
+static int least_added(struct planning *pl, const struct form *f, struct candidate *best)
 {
     struct search_answer a;
-    double cap = INFINITY, limit = below, least_sum = 0;
-    best->proved = true;
-    for (int i = 0; i < PROBES_MAX; i++) {
-        if (ask(pl, f, cap, limit, 0, best, &a) != 0)
+    double low = 0, bound = INFINITY;
+    if (ask(pl, f, INFINITY, INFINITY, 0, best, &a) != 0)
+        return -1;
+    best->proved = a.proved;
+    best->bound = a.bound_us;
+    if (!best->found)
+        return 0;
+    if (f->weight > 0) {
+        double high = slowest_of(pl, f, &a) * (a.proved ? 1 - 2 * CLOSE : 100), sum = a.proved ? a.sum_us : a.bound_us;
+        if (least_cap(pl, f, high, best, &low) != 0)
             return -1;
-        if (!a.proved || !a.found) {
-            best->proved &= a.proved;
-            break;
-        }
-        struct form slowest = {.added = false, .weight = 1e30, .batch = f->batch};
-        double m = candidate_value(pl->s, &slowest, a.stages, a.n_stages) / slowest.weight;
-        least_sum = a.sum_us;
-        limit = fmin(below, best->value);
-        if (f->weight <= 0 || least_sum >= limit)
-            break;
-        cap = fmin(m * (1 - 2 * CLOSE), (limit - least_sum) / f->weight);
-        best->proved = i + 1 < PROBES_MAX;
+        /* In strips of caps: the narrower, the sharper the limit on the sum that goes with it. */
+        for (double from = fmax(low, high / CAP_STEP); high > low; high = from, from = fmax(low, high / CAP_STEP))
+            if (added_between(pl, f, from, high, sum, best, &bound) != 0)
+                return -1;
+        best->proved = bound >= best->value * (1 - CLOSE);
+        best->bound = fmin(bound, best->value);
     }
-    best->bound = best->proved ? best->value : fmin(best->value, fmax(least_sum, a.bound_us));
+    if (best->proved)
+        best->bound = best->value;
     return 0;
 }
 
@@ -245,24 +298,24 @@ static int best_chain(struct planning *pl, struct candidate *best, struct form *
     case PLAN_BALANCED:
         ret_form->added = true;
         ret_form->weight = in->parallel - 1;
-        return least_added(pl, ret_form, INFINITY, best);
+        return least_added(pl, ret_form, best);
     default:
         if (any_disk(pl->s)) {
             ret_form->weight = 1;
             return least_max(pl, ret_form, INFINITY, best);
         }
         ret_form->added = true;
-        return least_added(pl, ret_form, INFINITY, best);
+        return least_added(pl, ret_form, best);
     }
 }
 
 /* --- what is resident ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t loads(const struct space *s, const struct candidate *c)
+static double loads(const struct space *s, const struct candidate *c)
 {
-    uint64_t bytes = 0;
+    double bytes = 0;
     for (uint32_t i = 0; i < c->n_stages; i++)
-        bytes += space_load_bytes(s, device_of(s, &c->stages[i])->device, c->stages[i].first, c->stages[i].last);
+        bytes += space_load_cost(s, device_of(s, &c->stages[i]), c->stages[i].first, c->stages[i].last);
     return bytes;
 }
 
@@ -272,7 +325,7 @@ static int keep_resident(struct planning *pl, struct candidate *best, const stru
     const struct plan_input *in = pl->s->in;
     double tolerance = in->resident_tolerance > 0 ? in->resident_tolerance : RESIDENT_TOLERANCE;
     double limit = best->value * (1 + tolerance) * (1 + CLOSE), all = (double)pl->s->file_bytes[pl->s->n_layers] + 1;
-    uint64_t least = loads(pl->s, best);
+    double least = loads(pl->s, best);
     static const double prices[] = {1e-4, 1e-2, 0.05, 0.2, 1, 10, 1000};
     for (size_t i = 0; i < sizeof prices / sizeof *prices && least > 0; i++) {
         struct candidate c = {.found = false};
@@ -473,22 +526,28 @@ int plan_make(const struct plan_input *in, struct plan *ret, struct err *err)
     return 0;
 }
 
+/* Whether, not how well. */
+static bool fits(const struct plan_input *in)
+{
+    struct space s;
+    struct search_ask q = {.batch = decode_batch(in, 1), .cap_us = INFINITY, .below_us = INFINITY, .enough_us = INFINITY};
+    struct search_answer a = {.found = false};
+    bool found = space_init(&s, in, true, NULL) == 0 && s.n_kinds > 0 && search_chain(&s, &q, &a, NULL) == 0 && a.found;
+    space_fini(&s);
+    return found;
+}
+
 /* What happens when the worst-placed node dies: can the others take over, and in the same bits? */
 static void find_failover(const struct plan_input *in, struct plan *plan)
 {
     struct plan_node nodes[PLAN_MAX_NODES];
     struct plan_input without = *in;
-    struct plan other;
-    struct err err;
     without.nodes = nodes;
-    without.objective = PLAN_LATENCY;
-    without.use_resident = false;
-    without.effort = 2000; /* whether, not how well */
     plan->failover = FAILOVER_IDENTICAL;
     for (uint32_t i = 0; i < plan->n_stages; i++) {
         memcpy(nodes, in->nodes, in->n_nodes * sizeof *nodes);
         nodes[plan->stages[i].node].away = true;
-        if (make(&without, &other, &err) != 0) {
+        if (!fits(&without)) {
             plan->failover = FAILOVER_NONE;
             return;
         }

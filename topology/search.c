@@ -11,6 +11,11 @@
  * Under a cap a second table cuts off what cannot be completed at all: how many of the last layers any set of nodes can cover.
  * It ignores sums and shared resources, and is exact otherwise, whatever the layers' sizes.
  *
+ * Where nodes are few enough that all sets of them can be listed, the search goes set by set, in ascending order of what a set's
+ * chains cost at least: its layers split at will over its devices, plus the shortest way through all its nodes and home, which
+ * is exact (Held and Karp). A set whose bound is above the best chain so far is not looked at, nor any after it; within a set the
+ * same two parts bound what is still to come.
+ *
  * A narrow beam runs first and gives a good chain, against which all else is cut. */
 #include "topology/space.h"
 
@@ -21,12 +26,14 @@
 enum {
     BEAM_WIDTH = 48,
     TABLE_MAX = 1 << 17,   /* sets of nodes */
+    PATHS_MAX = 1 << 22,
     TABLE_DEVICES_MAX = 4, /* of a node */
     LABELS_MAX = 1 << 22,
     EFFORT_LABELS = 600000,
     WORK_MAX_BYTES = 1 << 28,
 };
 #define NONE UINT32_MAX
+static const double FLOAT_SLACK = 1e-6; /* what sums of some dozen floats may be off */
 static const double SLACK = 1e-9; /* relative; sums of the same numbers in another order differ by less */
 /* The table is worth its time only where memory or the cap is scarce. */
 static const double TABLE_WHEN_CAPACITY_BELOW = 4;
@@ -54,6 +61,11 @@ struct device_costs {
     double price, capacity;
 };
 
+struct set {
+    float bound;
+    uint32_t nodes; /* as a number, like label.used */
+};
+
 struct search {
     const struct space *s;
     const struct search_ask *ask;
@@ -71,6 +83,13 @@ struct search {
     uint16_t *covers;
     uint16_t *forward[SPACE_MAX_DEVICES]; /* device → furthest end from a beginning */
     uint16_t *ahead[PLAN_MAX_NODES];      /* kind → [mask of devices left][beginning] → furthest end */
+
+    /* set by set: NULL where there are too many sets */
+    const float *paths;
+    struct set *sets;
+    uint64_t outside;  /* nodes that are not in the present set count as used */
+    bool whole;        /* a chain must use all of the present set */
+    double *fixed_us;  /* of a kind: the least that a batch costs on one of its devices */
 
     struct label *labels;
     double *busy; /* n_groups a label */
@@ -149,24 +168,21 @@ static void batch_costs(struct search *x)
 
 /* --- the bound ----------------------------------------------------------------------------------------------------------- */
 
-/* What a layer's share of all bytes costs at least on the device, and how many such shares it can take at most. Memory and
- * time of the head and the embedding stay out: a bound may be too low. */
+static uint32_t furthest_end(const struct search *x, uint32_t d, uint32_t p);
+
+/* What a layer's share of all bytes costs at least on the device, and the largest share that one range of whole layers can be
+ * there: within memory and cap. Whole layers make the bound tight: half a layer lost on each of ten nodes is five layers. */
 static void price_device(struct search *x, uint32_t i)
 {
-    const struct space_device *d = &x->s->devices[i];
     struct device_costs *c = &x->costs[i];
-    double read = INFINITY, compute = INFINITY, bytes = INFINITY;
-    uint64_t base = d->base_bytes;
+    double read = INFINITY, compute = INFINITY;
     for (uint32_t l = 0; l < x->n; l++) {
         double share = x->share[l + 1] - x->share[l];
         read = fmin(read, (c->read[l + 1] - c->read[l]) / share);
         compute = fmin(compute, (c->compute[l + 1] - c->compute[l]) / share);
-        bytes = fmin(bytes, (double)(d->weights_bytes[l + 1] - d->weights_bytes[l] + d->kv_bytes[l + 1] - d->kv_bytes[l]) / share);
+        c->capacity = larger(c->capacity, x->share[furthest_end(x, i, l)] - x->share[l]);
     }
     c->price = larger(read, compute);
-    c->capacity = d->memory_bytes <= base ? 0 : d->disk || bytes <= 0 ? 1 : (double)(d->memory_bytes - base) / bytes;
-    if (c->price > 0 && x->ask->cap_us < INFINITY)
-        c->capacity = fmin(c->capacity, larger(x->ask->cap_us * (1 + SLACK) - d->fixed_us, 0) / c->price);
     c->capacity = fmin(c->capacity * (1 + SLACK), 1);
 }
 
@@ -210,6 +226,7 @@ static void make_items(struct search *x)
             capacity += x->costs[kind->first_device + i].capacity;
             fixed = fmin(fixed, s->devices[kind->first_device + i].fixed_us);
         }
+        x->fixed_us[k] = fixed;
         for (uint32_t i = 0; i < kind->n_devices && capacity > 0; i++) {
             const struct device_costs *c = &x->costs[kind->first_device + i];
             double toll = (enter + fixed) / fmin(capacity, 1);
@@ -239,11 +256,11 @@ static void make_bound(const struct search *x, uint64_t used, uint32_t open, uin
     uint32_t n = 0;
     for (uint32_t i = 0; i < x->n_items && upto < 1; i++) {
         const struct item *it = &x->items[i];
-        double times;
+        double times = 0;
         if (it->open)
             times = it->kind == open && !(mask >> it->index & 1);
-        else
-            times = x->s->kinds[it->kind].n_members - count_of(x, used, it->kind);
+        if (it->open == x->whole) /* in a set hops are counted by themselves: everything has its own price */
+            times += x->s->kinds[it->kind].n_members - count_of(x, used, it->kind);
         if (times <= 0)
             continue;
         upto += times * it->capacity;
@@ -530,11 +547,23 @@ static void finish(struct search *x, const struct step *st, double sum)
     double busy[COST_MAX_GROUPS], wire = home->row_us * x->ask->batch.rows;
     memcpy(busy, st->busy, sizeof busy);
     sum += x->home_us[kind];
-    if (sum >= x->best || wire > x->ask->cap_us * (1 + SLACK) || !add_busy(x, busy, home->group[0], wire * home->group_factor[0]))
+    if ((x->whole && st->used != x->full) || sum >= x->best || wire > x->ask->cap_us * (1 + SLACK) || !add_busy(x, busy, home->group[0], wire * home->group_factor[0]))
         return;
     x->best = sum;
     x->best_parent = st->parent;
     x->best_last = (struct search_stage){kind, st->device, st->begin, x->n};
+}
+
+/* Hops to come, and what nodes to come cost whatever they hold. */
+static double after_us(const struct search *x, uint64_t used, uint32_t kind)
+{
+    double us;
+    if (!x->whole)
+        return x->least_home_us;
+    us = x->paths[(x->full - used) * (x->s->n_ways + 1) + x->s->kinds[kind].way] * (1 - FLOAT_SLACK);
+    for (uint32_t k = 0; k < x->s->n_kinds; k++)
+        us += (x->s->kinds[k].n_members - count_of(x, used, k)) * x->fixed_us[k];
+    return us;
 }
 
 /* All ends of a stage that begins where the step does. */
@@ -543,6 +572,7 @@ static void extend(struct search *x, const struct step *st)
     const struct space *s = x->s;
     const struct space_device *d = &s->devices[st->device];
     struct bound bound;
+    double after = after_us(x, st->used, d->kind);
     uint32_t at = 0, p = st->begin, furthest;
     furthest = x->covers ? x->forward[st->device][p] : furthest_end(x, st->device, p);
     make_bound(x, st->used, d->kind, st->mask, &bound);
@@ -555,12 +585,12 @@ static void extend(struct search *x, const struct step *st)
             continue;
         double sum = st->sum + us;
         if (x->ask->byte_us > 0)
-            sum += x->ask->byte_us * (double)space_load_bytes(s, d->device, p, q);
+            sum += x->ask->byte_us * space_load_cost(s, d, p, q);
         if (q == x->n) {
             finish(x, &next, sum);
             continue;
         }
-        double f = sum + rest + x->least_home_us;
+        double f = sum + rest + after;
         if (f >= x->best * (1 - SLACK))
             continue;
         struct label l = {.sum = sum, .f = f, .used = st->used, .parent = st->parent, .device = st->device, .mask = (uint16_t)st->mask,
@@ -595,7 +625,7 @@ static void go_on(struct search *x, uint32_t parent)
     struct step st = {.parent = parent};
     uint32_t at = s->n_kinds;
     double sum = 0;
-    struct label l = {0};
+    struct label l = {.used = x->outside};
     if (parent != NONE) {
         l = x->labels[parent];
         at = s->devices[l.device].kind;
@@ -641,6 +671,7 @@ static int prepare(struct search *x)
     x->items = take(x, 2 * (size_t)s->n_devices, sizeof *x->items);
     x->hops = take(x, (size_t)(s->n_kinds + 1) * (s->n_kinds + 1), sizeof *x->hops);
     x->home_us = take(x, s->n_kinds, sizeof *x->home_us);
+    x->fixed_us = take(x, s->n_kinds, sizeof *x->fixed_us);
     if (x->failed)
         return -1;
     const uint64_t *bytes = s->devices[0].weights_bytes;
@@ -651,8 +682,16 @@ static int prepare(struct search *x)
         return -1;
     find_hops(x);
     make_items(x);
-    make_table(x);
     return x->failed ? -1 : 0;
+}
+
+/* All that there is can hold the layers, as far as shares tell. */
+static bool enough_room(const struct search *x)
+{
+    double capacity = 0;
+    for (uint32_t i = 0; i < x->s->n_devices; i++)
+        capacity += x->s->kinds[x->s->devices[i].kind].n_members * x->costs[i].capacity;
+    return capacity >= 1 - SLACK;
 }
 
 static int by_f(const void *a, const void *b, void *arg)
@@ -710,28 +749,195 @@ static void beam(struct search *x, struct search_answer *ret)
     forget(x);
 }
 
-static void best_first(struct search *x, uint64_t effort, struct search_answer *ret)
+/* False when the effort is spent. *ret_open: the least bound of what was not looked at then. */
+static bool best_first(struct search *x, uint64_t effort, double *ret_open)
 {
-    ret->proved = true;
     go_on(x, NONE);
     while (x->n_heap > 0) {
         uint32_t top = heap_pop(x);
         const struct label *l = &x->labels[top];
-        if (x->best <= x->ask->enough_us)
+        if (x->best < x->ask->below_us && x->best <= x->ask->enough_us)
             break;
         if (l->dead)
             continue;
         if (l->f >= x->best * (1 - SLACK))
             break;
         if (x->n_labels > effort || x->full_up) {
-            ret->proved = false;
-            ret->bound_us = l->f;
-            break;
+            *ret_open = l->f;
+            return false;
         }
         go_on(x, top);
     }
+    return true;
+}
+
+/* --- set by set ---------------------------------------------------------------------------------------------------------- */
+
+/* From any node of a way to a node of a kind; way n_ways is the coordinator. */
+static double least_hop(const struct search *x, uint32_t way, uint32_t to)
+{
+    const struct space *s = x->s;
+    double least = INFINITY;
+    for (uint32_t k = 0; k <= s->n_kinds; k++) {
+        bool of_way = k == s->n_kinds ? way == s->n_ways : s->kinds[k].way == way;
+        if (of_way && (k != to || s->kinds[k].n_members > 1))
+            least = fmin(least, cost_hop_us(&x->hops[k * (s->n_kinds + 1) + to], x->ask->batch.rows));
+    }
+    return least;
+}
+
+static bool find_paths(struct search *x)
+{
+    const struct space *s = x->s;
+    struct space_paths *p = s->paths;
+    uint32_t ways = s->n_ways + 1, digits[PLAN_MAX_NODES] = {0};
+    float *hops = take(x, (size_t)s->n_kinds * ways, sizeof *hops);
+    if (x->failed || x->full + 1 > TABLE_MAX || (x->full + 1) * ways > PATHS_MAX)
+        return false;
+    if (!p->us && !(p->us = malloc((x->full + 1) * ways * sizeof *p->us)))
+        return false;
+    x->paths = p->us;
+    if (p->rows == x->ask->batch.rows)
+        return true;
+    p->rows = x->ask->batch.rows;
+    for (uint32_t w = 0; w < ways; w++) {
+        p->us[w] = w == s->n_ways ? INFINITY : 0;
+        for (uint32_t k = 0; k < s->n_kinds; k++) {
+            hops[k * ways + w] = (float)least_hop(x, w, k);
+            if (s->kinds[k].way == w)
+                p->us[w] = (float)x->home_us[k];
+        }
+    }
+    for (uint64_t set = 1; set <= x->full; set++) {
+        float *to = p->us + set * ways;
+        uint32_t k = 0;
+        while (digits[k] == s->kinds[k].n_members)
+            digits[k++] = 0;
+        digits[k]++;
+        for (uint32_t w = 0; w < ways; w++)
+            to[w] = INFINITY;
+        for (k = 0; k < s->n_kinds; k++) {
+            if (!digits[k])
+                continue;
+            float rest = p->us[(set - x->strides[k]) * ways + s->kinds[k].way];
+            const float *hop = hops + k * ways;
+            for (uint32_t w = 0; w < ways; w++)
+                to[w] = hop[w] + rest < to[w] ? hop[w] + rest : to[w];
+        }
+    }
+    return true;
+}
+
+/* A set's layers split at will over its devices. */
+static double set_share_us(const struct search *x, const uint32_t *digits)
+{
+    double left = 1 - SLACK, us = 0;
+    for (uint32_t k = 0; k < x->s->n_kinds; k++)
+        us += digits[k] * x->fixed_us[k];
+    for (uint32_t i = 0; i < x->n_items && left > 0; i++) {
+        const struct item *it = &x->items[i];
+        double room = it->open ? digits[it->kind] * it->capacity : 0;
+        room = room < left ? room : left;
+        us += room * it->price;
+        left -= room;
+    }
+    return left > 0 ? INFINITY : us;
+}
+
+static int by_bound(const void *a, const void *b)
+{
+    const struct set *x = a, *y = b;
+    return x->bound < y->bound ? -1 : x->bound > y->bound;
+}
+
+static uint32_t list_sets(struct search *x)
+{
+    const struct space *s = x->s;
+    uint32_t digits[PLAN_MAX_NODES] = {0}, n = 0;
+    for (uint64_t set = 1; set <= x->full; set++) {
+        uint32_t k = 0;
+        while (digits[k] == s->kinds[k].n_members)
+            digits[k++] = 0;
+        digits[k]++;
+        double bound = x->paths[set * (s->n_ways + 1) + s->n_ways] * (1 - FLOAT_SLACK);
+        if (bound >= x->best)
+            continue;
+        bound = (bound + set_share_us(x, digits)) * (1 - FLOAT_SLACK);
+        if (bound < x->best)
+            x->sets[n++] = (struct set){(float)bound, (uint32_t)set};
+    }
+    qsort(x->sets, n, sizeof *x->sets, by_bound);
+    return n;
+}
+
+/* False when the effort is spent. */
+static bool set_by_set(struct search *x, uint32_t n, uint64_t effort, struct search_answer *ret)
+{
+    bool done = true;
+    double open = INFINITY;
+    x->whole = true;
+    for (uint32_t i = 0; i < n && done && x->sets[i].bound < x->best * (1 - SLACK); i++) {
+        if (x->best < x->ask->below_us && x->best <= x->ask->enough_us)
+            break;
+        if (x->covers && x->covers[x->sets[i].nodes] > 0)
+            continue;
+        x->outside = x->full - x->sets[i].nodes;
+        done = best_first(x, effort, &open);
+        ret->bound_us = x->sets[i].bound;
+        ret->states += x->n_labels;
+        effort -= effort < x->n_labels ? effort : x->n_labels;
+        keep_best(x, ret);
+        forget(x);
+    }
+    return done;
+}
+
+static bool answered(const struct search_answer *ret, const struct search_ask *ask)
+{
+    return ret->found && ret->sum_us <= ask->enough_us;
+}
+
+/* From what costs least to what costs most: most questions are answered early. */
+static int look(struct search *x, uint64_t effort, struct search_answer *ret)
+{
+    const struct search_ask *ask = x->ask;
+    bool sets = false;
+    uint32_t n = 0;
+    if (!enough_room(x))
+        return 0;
+    if (ask->enough_us == INFINITY)
+        beam(x, ret);
+    if (answered(ret, ask))
+        return 0;
+    if (ask->below_us < INFINITY && (sets = find_paths(x))) {
+        if (!(x->sets = take(x, x->full + 1, sizeof *x->sets)))
+            return -1;
+        if ((n = list_sets(x)) == 0)
+            return 0;
+    }
+    make_table(x);
+    if (x->failed)
+        return -1;
+    if (x->covers && x->covers[x->full] > 0)
+        return 0;
+    beam(x, ret);
+    if (answered(ret, ask))
+        return 0;
+    if (!sets && (sets = find_paths(x))) {
+        if (!(x->sets = take(x, x->full + 1, sizeof *x->sets)))
+            return -1;
+        n = list_sets(x);
+    }
+    if (x->failed)
+        return -1;
+    if (sets) {
+        ret->proved = set_by_set(x, n, effort, ret);
+        return 0;
+    }
+    ret->proved = best_first(x, effort, &ret->bound_us);
     ret->states += x->n_labels;
     keep_best(x, ret);
+    return 0;
 }
 
 int search_chain(const struct space *s, const struct search_ask *ask, struct search_answer *ret, struct err *err)
@@ -743,15 +949,10 @@ int search_chain(const struct space *s, const struct search_ask *ask, struct sea
     if (s->n_devices == 0)
         return 0;
     arena_init(&x.arena, WORK_MAX_BYTES);
-    if (prepare(&x) != 0)
+    if (prepare(&x) != 0 || look(&x, effort < LABELS_MAX ? effort : LABELS_MAX - 1, ret) != 0)
         goto done;
-    if (!x.covers || x.covers[x.full] == 0) {
-        beam(&x, ret);
-        if (!(ret->found && ret->sum_us <= ask->enough_us))
-            best_first(&x, effort < LABELS_MAX ? effort : LABELS_MAX - 1, ret);
-        if (ret->found && ret->proved)
-            ret->bound_us = ret->sum_us;
-    }
+    if (ret->proved)
+        ret->bound_us = ret->found ? ret->sum_us : ask->below_us;
     rc = 0;
 done:
     arena_fini(&x.arena);

@@ -2,6 +2,7 @@
 #include "topology/space.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { SPACE_MAX_BYTES = 1 << 29 };
@@ -196,6 +197,13 @@ uint64_t space_load_bytes(const struct space *s, const struct plan_device *d, ui
     return bytes;
 }
 
+double space_load_cost(const struct space *s, const struct space_device *d, uint32_t first, uint32_t last)
+{
+    static const double standby_price = 0.98;
+    bool standby = s->in->nodes[s->kinds[d->kind].members[0]].standby;
+    return (double)space_load_bytes(s, d->device, first, last) * (standby ? standby_price : 1);
+}
+
 /* --- kinds --------------------------------------------------------------------------------------------------------------- */
 
 static bool same_device(const struct plan_input *in, const struct plan_device *a, const struct plan_device *b)
@@ -340,10 +348,16 @@ int space_init(struct space *s, const struct plan_input *in, bool standby, struc
             return -1;
     }
     find_ways(s);
+    if (!(s->paths = mem_new(1, sizeof *s->paths, err)))
+        return -1;
+    s->paths->rows = -1;
     return 0;
 }
 
 void space_fini(struct space *s)
 {
+    if (s->paths)
+        free(s->paths->us);
+    free(s->paths);
     arena_fini(&s->arena);
 }

@@ -42,6 +42,12 @@ struct space {
     struct space_device *devices;
     uint64_t *file_bytes; /* sums */
     bool standby;         /* standby nodes are in */
+    struct space_paths *paths; /* search.c's: shortest ways through sets of nodes, for one size of batch */
+};
+
+struct space_paths {
+    double rows; /* < 0: not computed yet */
+    float *us;   /* [set left][way]: the least Σ hop from a node of the way through all of the set, then home */
 };
 
 int space_init(struct space *s, const struct plan_input *in, bool standby, struct err *err);
@@ -56,6 +62,8 @@ void space_stage(const struct space *s, const struct space_device *d, uint32_t f
 void space_hop(const struct plan_input *in, uint32_t a, uint32_t b, struct cost_hop *ret);
 /* Bytes of the model file that a device does not hold yet. */
 uint64_t space_load_bytes(const struct space *s, const struct plan_device *d, uint32_t first, uint32_t last);
+/* The same as a price: a little less on nodes that stand by, so that of equals they take over. */
+double space_load_cost(const struct space *s, const struct space_device *d, uint32_t first, uint32_t last);
 
 /* --- search.c ------------------------------------------------------------------------------------------------------------ */
 

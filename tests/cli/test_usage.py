@@ -4,7 +4,7 @@ import subprocess
 
 from clitest import PROGRAM, done, folder, has, is_, ok, run
 
-COMMANDS = ["run", "chat", "eval", "bench", "tokenize", "template", "inspect"]
+COMMANDS = ["run", "chat", "eval", "bench", "tokenize", "template", "inspect", "plan"]
 
 r = run("--version")
 ok(r.status == 0 and r.out.startswith("stagecoach ") and r.err == "", "--version", r.out, r.err)
@@ -52,6 +52,7 @@ for args, want in [
     (["template", "x"], "1 argument given; expected: FILE.jinja CONTEXT.json"),
     (["template", "x", "y", "--now", "noon"], '--now: "noon" is no time'),
     (["inspect"], "0 arguments given; expected: FILE"),
+    (["plan", "-m", "x"], "--topology FILE is missing"),
 ]:
     r = run(*args)
     ok(r.status == 2 and r.out == "" and want in r.err, f"stagecoach {' '.join(args)}: status 2, {want}", f"status {r.status}", r.out, r.err)

@@ -1,0 +1,353 @@
+/* stagecoach plan: which node would take which layers, how fast that would be and why. Nothing is started. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/strbuf.h"
+#include "base/sysinfo.h"
+#include "cli/command.h"
+#include "cli/ui.h"
+#include "coordinator/plan_input.h"
+#include "gguf/gguf.h"
+#include "model/arch.h"
+#include "topology/planner.h"
+#include "topology/topology.h"
+
+enum { BAR_COLUMNS = 24, JSON_DIGITS = 6 };
+
+struct values {
+    const char *model, *topology, *objective, *kv, *wire;
+    int64_t ctx, parallel, depth;
+    bool json, advice;
+};
+
+static const char *const objectives[] = {"latency", "throughput", "balanced", NULL};
+static const char *const kv_names[] = {"f16", "f32", "q8_0", NULL};
+static const enum kv_type kv_types[] = {KV_F16, KV_F32, KV_Q8_0};
+static const char *const wire_names[] = {"f32", "f16", "q8_0", "auto", NULL};
+
+static const struct opt options[] = {
+    {"model", 'm', OPT_STRING, .required = true, .arg = "FILE", .offset = offsetof(struct values, model),
+     .help = "GGUF file, its header is enough; of a split model any part"},
+    {"topology", 0, OPT_STRING, .required = true, .arg = "FILE", .offset = offsetof(struct values, topology),
+     .help = "The cluster, as a topology file"},
+    {"objective", 0, OPT_CHOICE, .arg = "WHAT", .offset = offsetof(struct values, objective), .choices = objectives, .def = "balanced",
+     .help = "latency: one sequence as fast as can be; throughput: --parallel sequences; balanced: both"},
+    {"ctx", 'c', OPT_INT, .arg = "N", .offset = offsetof(struct values, ctx), .min = 1, .max = MODEL_MAX_CTX,
+     .help = "Positions a sequence may have (default: the topology's, else the model's, at most 8192, lowered to fit)"},
+    {"parallel", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, parallel), .min = 1, .max = 1024,
+     .help = "Sequences at once (default: the topology's, else 4)"},
+    {"kv", 0, OPT_CHOICE, .arg = "TYPE", .offset = offsetof(struct values, kv), .choices = kv_names,
+     .help = "How keys and values are kept (default: the topology's, else f16)"},
+    {"wire", 0, OPT_CHOICE, .arg = "TYPE", .offset = offsetof(struct values, wire), .choices = wire_names,
+     .help = "What activations travel as (default: the topology's, else f32)"},
+    {"depth", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, depth), .min = 1, .max = MODEL_MAX_CTX,
+     .help = "Positions that a sequence has on average, for predictions (default: half of --ctx, at most 1024)"},
+    {"advice", 0, OPT_FLAG, .offset = offsetof(struct values, advice), .def = "yes", .help = "Do not plan without each node to compare"},
+    {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "One JSON object"},
+    {0},
+};
+static const struct opt_group groups[] = {{"Options", options, 0}, {0}};
+static const struct opt_example examples[] = {
+    {"stagecoach plan -m model.gguf --topology home.yaml", "Who takes which layers, and how fast that would be."},
+    {"stagecoach plan -m model.gguf --topology home.yaml --objective throughput --parallel 16 --json", "The same for a script, for 16 users."},
+    {0},
+};
+
+/* --- what was asked ------------------------------------------------------------------------------------------------------- */
+
+static int index_of(const char *const *names, const char *name)
+{
+    int i = 0;
+    while (names[i] && strcmp(names[i], name) != 0)
+        i++;
+    return names[i] ? i : 0;
+}
+
+static struct plan_settings settings_of(const struct values *v, const struct topology *t)
+{
+    const char *kv = v->kv ? v->kv : t->kv ? t->kv : "f16", *wire = v->wire ? v->wire : t->wire ? t->wire : "f32";
+    return (struct plan_settings){.objective = (enum plan_objective)index_of(objectives, v->objective), .kv = kv_types[index_of(kv_names, kv)],
+                                  .wire = (enum plan_wire)index_of(wire_names, wire), .ctx = (uint32_t)v->ctx, .parallel = (uint32_t)v->parallel,
+                                  .depth = (uint32_t)v->depth};
+}
+
+struct planned {
+    struct values *v;
+    struct gguf *g;
+    struct model_params params;
+    struct topology *t;
+    struct plan_source source;
+    struct plan plan;
+    struct plan_advice advice[PLAN_MAX_ADVICE];
+    uint32_t n_advice;
+};
+
+/* --- words ----------------------------------------------------------------------------------------------------------------- */
+
+static const char *node_name(const struct planned *p, uint32_t hop)
+{
+    return hop < p->plan.n_stages ? p->source.nodes[p->plan.stages[hop].node].name : "coordinator";
+}
+
+static const char *device_name(const struct planned *p, uint32_t stage)
+{
+    const struct plan_stage *st = &p->plan.stages[stage];
+    return p->source.nodes[st->node].devices[st->device].name;
+}
+
+static void bottleneck_text(const struct planned *p, struct strbuf *out)
+{
+    uint32_t i = p->plan.bottleneck_index;
+    switch (p->plan.bottleneck) {
+    case BOTTLENECK_STAGE: strbuf_printf(out, "%s/%s", node_name(p, i), device_name(p, i)); break;
+    case BOTTLENECK_LINK: strbuf_printf(out, "link %s-%s", i ? node_name(p, i - 1) : "coordinator", node_name(p, i)); break;
+    case BOTTLENECK_GROUP: strbuf_printf(out, "shared %s of", p->source.groups[i].name); break;
+    }
+    const char *comma = " ";
+    for (uint32_t k = 0; p->plan.bottleneck == BOTTLENECK_GROUP && k < p->plan.n_stages; k++) {
+        const struct plan_node *n = &p->source.nodes[p->plan.stages[k].node];
+        if (n->group != (int32_t)i && n->devices[p->plan.stages[k].device].group != (int32_t)i)
+            continue;
+        strbuf_printf(out, "%s%s", comma, n->name);
+        comma = ", ";
+    }
+}
+
+static const char *currency(const struct planned *p)
+{
+    return p->t->currency ? p->t->currency : "";
+}
+
+/* --- for people ------------------------------------------------------------------------------------------------------------- */
+
+static void show_bar(const struct plan_stage *st)
+{
+    /* Pieces in order; each at least one column if it is anything, never more than there are. */
+    static const struct {
+        const char *mark;
+        enum ui_style style;
+    } marks[] = {{"#", UI_CYAN}, {"=", UI_GREEN}, {"+", UI_BOLD}};
+    uint64_t pieces[] = {st->weights_bytes, st->kv_bytes, st->scratch_bytes + st->wire_bytes + st->reserve_bytes};
+    uint64_t whole = st->memory_bytes ? st->memory_bytes : 1, sum = 0;
+    int at = 0;
+    ui_out("[", 1);
+    for (int i = 0; i < 3; i++) {
+        sum += pieces[i];
+        int upto = (int)((double)sum / (double)whole * BAR_COLUMNS + 0.5);
+        upto = upto > BAR_COLUMNS ? BAR_COLUMNS : upto;
+        if (upto > at)
+            ui_outf("%s", ui_style(marks[i].style, true));
+        for (; at < upto; at++)
+            ui_outf("%s", marks[i].mark);
+        ui_outf("%s", ui_style(UI_PLAIN, true));
+    }
+    for (; at < BAR_COLUMNS; at++)
+        ui_out(".", 1);
+    ui_out("]", 1);
+}
+
+static const char *size(char buf[32], uint64_t bytes)
+{
+    return bytes ? sysinfo_bytes(buf, bytes) : "-";
+}
+
+static void show_stage(const struct planned *p, uint32_t i)
+{
+    const struct plan_stage *st = &p->plan.stages[i];
+    char what[64], layers[32], a[32], b[32], c[32], d[32];
+    snprintf(what, sizeof what, "%.40s/%.16s", node_name(p, i), device_name(p, i));
+    snprintf(layers, sizeof layers, "%u-%u", st->layers.first, st->layers.last - 1);
+    ui_outf("%-18s %-9s ", what, layers);
+    show_bar(st);
+    ui_outf(" %9s %9s %9s of %-9s %8.2f %8.2f %7.2f\n", size(a, st->weights_bytes), size(b, st->kv_bytes),
+            size(c, st->scratch_bytes + st->wire_bytes + st->reserve_bytes), size(d, st->memory_bytes), st->decode_us / 1e3, st->chunk_us / 1e3,
+            st->hop_us / 1e3);
+    if (st->disk_bytes)
+        ui_outf("%28s %s of its weights stay on disk and are read for every token (planned only: workers cannot do that yet)\n", "",
+                size(a, st->disk_bytes));
+}
+
+static void show_left_out(const struct planned *p)
+{
+    for (uint32_t i = 0; i < p->source.in.n_nodes; i++) {
+        bool used = false;
+        for (uint32_t k = 0; k < p->plan.n_stages; k++)
+            used |= p->plan.stages[k].node == i;
+        if (!used)
+            ui_outf("%-18s %s\n", p->source.nodes[i].name, p->source.nodes[i].standby ? "stands by" : "not used");
+    }
+}
+
+static void show_predictions(const struct planned *p)
+{
+    const struct plan *pl = &p->plan;
+    static const char *const failover[] = {"none: a node's death would end it", "continuing: answers go on, not bit for bit as they would have",
+                                           "identical: answers go on as if nothing had happened"};
+    struct strbuf name;
+    ui_outf("\none sequence     %.2f tokens/s\n", pl->tokens_per_s_1);
+    ui_outf("%-4u sequences   %.2f tokens/s (%u batches under way)\n", pl->n, pl->tokens_per_s_n, pl->m);
+    ui_outf("first token      %.0f ms after a prompt of 512 tokens (chunks of %u)\n", pl->ttft_us / 1e3, pl->chunk);
+    strbuf_init(&name, 1024);
+    bottleneck_text(p, &name);
+    ui_outf("bottleneck       %s\n", strbuf_str(&name));
+    strbuf_fini(&name);
+    ui_outf("bound            %s %.3f ms, no chain can be below %.3f ms (gap %.2f%%); no placement at all above %.2f tokens/s\n",
+            plan_objective_name(pl->objective), pl->value_us / 1e3, pl->bound_us / 1e3, 100 * pl->gap, pl->placement_bound);
+    ui_outf("a node fails     %s\n", failover[pl->failover]);
+    if (pl->watts > 0)
+        ui_outf("power            %.0f W", pl->watts);
+    if (pl->cost_per_mtok > 0)
+        ui_outf(", %.2f %s for a million tokens", pl->cost_per_mtok, currency(p));
+    if (pl->watts > 0)
+        ui_out("\n", 1);
+}
+
+static void show_lines(const char *title, const char *text)
+{
+    while (*text) {
+        size_t len = strcspn(text, "\n");
+        ui_outf("%-16s %.*s\n", title, (int)len, text);
+        title = "";
+        text += len + (text[len] == '\n');
+    }
+}
+
+static void show(const struct planned *p)
+{
+    const struct plan_source *s = &p->source;
+    struct gguf_str name = {"", 0};
+    struct err err;
+    if (gguf_get_str(p->g, "general.name", &name, &err) != 1)
+        name.len = 0;
+    char shown[80];
+    ui_outf("%s%s%s: %u layers, context %u%s, %u sequences, wire %s, for %s\n\n", ui_style(UI_BOLD, true),
+            name.len ? err_printable(shown, sizeof shown, name.s, name.len) : p->v->model, ui_style(UI_PLAIN, true), p->params.n_layers, s->ctx,
+            s->ctx_lowered ? " (lowered to fit)" : "", s->parallel, wire_names[s->wire], plan_objective_name(p->plan.objective));
+    ui_outf("%-18s %-9s %-26s %9s %9s %9s    %-9s %8s %8s %7s\n", "stage", "layers", "memory", "weights", "kv", "other", "memory", "ms/token",
+            "ms/chunk", "hop ms");
+    for (uint32_t i = 0; i < p->plan.n_stages; i++)
+        show_stage(p, i);
+    show_left_out(p);
+    ui_outf("%-18s # weights  = kv  + scratch, wire and reserve\n", "");
+    show_predictions(p);
+    for (uint32_t i = 0; i < p->n_advice; i++)
+        ui_outf("%-16s %s\n", i ? "" : "advice", p->advice[i].text);
+    show_lines("guessed", strbuf_str(&s->guesses));
+}
+
+/* --- for scripts ------------------------------------------------------------------------------------------------------------- */
+
+static json_t *ms(double us)
+{
+    return json_real(round(us) / 1e3);
+}
+
+static json_t *json_stage(const struct planned *p, uint32_t i)
+{
+    const struct plan_stage *st = &p->plan.stages[i];
+    return json_pack("{s:s, s:s, s:[i,i], s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I, s:{s:o, s:o, s:o}}", "node", node_name(p, i), "device",
+                     device_name(p, i), "layers", (int)st->layers.first, (int)st->layers.last - 1, "bytes", "weights",
+                     (json_int_t)st->weights_bytes, "kv", (json_int_t)st->kv_bytes, "scratch", (json_int_t)st->scratch_bytes, "wire",
+                     (json_int_t)st->wire_bytes, "reserve", (json_int_t)st->reserve_bytes, "disk", (json_int_t)st->disk_bytes, "memory",
+                     (json_int_t)st->memory_bytes, "load", (json_int_t)st->load_bytes, "predicted_ms", "decode", ms(st->decode_us),
+                     "prompt_chunk", ms(st->chunk_us), "hop", ms(st->hop_us));
+}
+
+static json_t *json_lines(const char *text)
+{
+    json_t *list = json_array();
+    while (list && *text) {
+        size_t len = strcspn(text, "\n");
+        json_array_append_new(list, json_stringn(text, len));
+        text += len + (text[len] == '\n');
+    }
+    return list;
+}
+
+static json_t *json_of(const struct planned *p)
+{
+    const struct plan *pl = &p->plan;
+    const struct plan_source *s = &p->source;
+    json_t *stages = json_array(), *advice = json_array();
+    struct strbuf name;
+    strbuf_init(&name, 1024);
+    bottleneck_text(p, &name);
+    for (uint32_t i = 0; i < pl->n_stages; i++)
+        json_array_append_new(stages, json_stage(p, i));
+    for (uint32_t i = 0; i < p->n_advice; i++)
+        json_array_append_new(advice, json_string(p->advice[i].text));
+    json_t *root = json_pack(
+        "{s:{s:s, s:i, s:i, s:b, s:i, s:s}, s:s, s:o, s:{s:f, s:f, s:i, s:i, s:o, s:i}, s:s, s:o, s:o, s:f, s:f, s:s, s:f, s:o, s:o, s:o}",
+        "model", "file", p->v->model, "layers", (int)p->params.n_layers, "ctx", (int)s->ctx, "ctx_lowered", (int)s->ctx_lowered, "parallel",
+        (int)s->parallel, "wire", wire_names[s->wire], "objective", plan_objective_name(pl->objective), "stages", stages, "predicted",
+        "tokens_per_s_1", pl->tokens_per_s_1, "tokens_per_s_n", pl->tokens_per_s_n, "n", (int)pl->n, "batches", (int)pl->m, "ttft_ms_512",
+        ms(pl->ttft_us), "chunk", (int)pl->chunk, "bottleneck", strbuf_str(&name), "value_ms", ms(pl->value_us), "bound", ms(pl->bound_us),
+        "gap", pl->gap, "placement_bound_tokens_per_s", pl->placement_bound, "failover", plan_failover_name(pl->failover), "watts", pl->watts,
+        "cost_per_mtok", pl->cost_per_mtok > 0 ? json_real(pl->cost_per_mtok) : json_null(), "advice", advice, "guessed",
+        json_lines(strbuf_str(&s->guesses)));
+    strbuf_fini(&name);
+    return root;
+}
+
+static int print_json(const struct planned *p, struct err *err)
+{
+    json_t *root = json_of(p);
+    char *text = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(JSON_DIGITS)) : NULL;
+    json_decref(root);
+    if (!text)
+        return err_set(err, ERR_MEMORY, "out of memory for the JSON");
+    ui_outf("%s\n", text);
+    free(text);
+    return 0;
+}
+
+/* --- the command --------------------------------------------------------------------------------------------------------------- */
+
+static int run(void *values, const struct opts_parsed *parsed, struct err *err)
+{
+    struct values *v = values;
+    struct planned *p = mem_new(1, sizeof *p, err);
+    int rc = -1;
+    (void)parsed;
+    if (!p)
+        return -1;
+    p->v = v;
+    if (!(p->t = topology_load(v->topology, err)) || !(p->g = gguf_open(v->model, true, err)))
+        goto done;
+    if (model_params_read(p->g, &p->params, err) != 0) {
+        err_wrap(err, "%s", v->model);
+        goto done;
+    }
+    struct plan_settings set = settings_of(v, p->t);
+    if (plan_source_make(&p->source, p->g, &p->params, p->t, &set, NULL, NULL, &p->plan, err) != 0)
+        goto done;
+    if (v->advice)
+        p->n_advice = plan_advise(&p->source.in, &p->plan, p->advice);
+    if (v->json) {
+        rc = print_json(p, err);
+    } else {
+        show(p);
+        rc = 0;
+    }
+done:
+    plan_source_fini(&p->source);
+    gguf_close(p->g);
+    topology_destroy(p->t);
+    free(p);
+    return rc;
+}
+
+const struct command cmd_plan = {
+    .opts = {.name = "plan",
+             .summary = "Say which node would take which layers, and how fast that would be",
+             .synopsis = "-m FILE --topology FILE [OPTION]…",
+             .description = "Plans a model onto the cluster that a topology file describes: the best chain of stages for its cost model, with memory by "
+                            "kind, predicted times, the bottleneck, and what would be better. Nothing is started, no node is asked.\n\n"
+                            "What the file does not say was measured is guessed, and named as such; \"stagecoach probe\" measures.",
+             .groups = groups,
+             .examples = examples},
+    .values_bytes = sizeof(struct values),
+    .run = run,
+};

@@ -1,0 +1,271 @@
+/* The topology file: what it reads, what it refuses with which words, and that what it writes it reads again. */
+#include "topology/topology.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/tap.h"
+
+static const char example[] = "cluster: home\n"
+                              "coordinator: {listen: \"tcp://192.168.1.10:7100\"}\n"
+                              "model: {ctx: 8192, parallel: 4, kv: f16}\n"
+                              "power: {price_per_kwh: 0.30 EUR}\n"
+                              "nodes:\n"
+                              "  tower:\n"
+                              "    address: tcp://192.168.1.10:7101      # absent: the node dials in (NAT)\n"
+                              "    key: abcdef\n"
+                              "    ram: 16GiB\n"
+                              "    threads: 8\n"
+                              "    devices: {\"cuda:0\": {memory: 22GiB}}\n"
+                              "    model_dir: /models\n"
+                              "    watts: 350\n"
+                              "    profile: {cpu: {read: 40GB/s, Q4_K: 900GOP/s}, \"cuda:0\": {read: 850GB/s, Q4_K: 70TOP/s}, disk: 3GB/s}\n"
+                              "  attic: {key: ghi, ram: 48GiB, standby: true}\n"
+                              "links:\n"
+                              "  default: {rtt: 0.3ms, rate: 2.5Gbit/s}\n"
+                              "  tower-attic: {rtt: 2ms, rate: 300Mbit/s}\n"
+                              "  coordinator-attic: {rtt: 150us}\n"
+                              "groups: [{share: memory, devices: [tower/cpu, attic/cpu], read: 47GB/s}, {share: uplink, nodes: [tower, attic], rate: 1Gbit/s}]\n"
+                              "pins: [{layers: 0-9, node: tower}, {head: tower}, {never: attic, what: head}, {embed: tower}, {never: attic, what: 3-4}]\n";
+
+static struct topology *parse(const char *text, struct err *err)
+{
+    return topology_parse("t.yaml", text, strlen(text), err);
+}
+
+static bool near(double a, double b)
+{
+    return fabs(a - b) <= 1e-5 * fabs(b);
+}
+
+static void check_example(const struct topology *t, const char *how)
+{
+    const struct topology_node *tower = &t->nodes[0], *attic = &t->nodes[1];
+    is_int(t->n_nodes, 2, "%s: nodes", how);
+    is_str(t->cluster, "home", "%s: cluster", how);
+    is_str(t->listen, "tcp://192.168.1.10:7100", "%s: listen", how);
+    ok(t->ctx == 8192 && t->parallel == 4 && strcmp(t->kv, "f16") == 0, "%s: model", how);
+    ok(near(t->price_per_kwh, 0.30) && strcmp(t->currency, "EUR") == 0, "%s: price", how);
+    is_str(tower->address, "tcp://192.168.1.10:7101", "%s: address", how);
+    ok(attic->address == NULL && attic->standby && !tower->standby, "%s: no address, standby", how);
+    ok(tower->devices[0].memory_bytes == (uint64_t)16 << 30 && tower->devices[1].memory_bytes == (uint64_t)22 << 30, "%s: sizes", how);
+    ok(near(tower->devices[0].read_bps, 40e9) && near(tower->devices[1].rates[0].ops, 70e12) && near(tower->disk_bps, 3e9), "%s: rates", how);
+    is_str(tower->devices[1].rates[0].type, "Q4_K", "%s: a quantization", how);
+    ok(near(t->default_rtt_us, 300) && near(t->default_bps, 2.5e9 / 8), "%s: default link", how);
+    ok(t->n_links == 2 && t->links[0].a == 0 && t->links[0].b == 1 && near(t->links[0].bps, 37.5e6), "%s: a link", how);
+    ok(t->links[1].a == TOPOLOGY_COORDINATOR && t->links[1].bps < 0, "%s: half a link to the coordinator", how);
+    ok(t->n_groups == 2 && !t->groups[0].uplink && t->groups[0].n_members == 2 && t->groups[1].uplink, "%s: groups", how);
+    ok(t->n_pins == 5 && t->pins[0].last == 9 && t->pins[2].never && t->pins[2].node == 1 && t->pins[4].first == 3, "%s: pins", how);
+}
+
+static void test_example(void)
+{
+    struct err err = {0};
+    struct strbuf out;
+    struct topology *t = parse(example, &err), *again;
+    if (!ok(t != NULL, "the example of docs/planning.md is read: %s", err.text))
+        return;
+    check_example(t, "read");
+    strbuf_init(&out, 1 << 20);
+    ok(topology_write(t, &out, &err) == 0, "it is written");
+    again = parse(strbuf_str(&out), &err);
+    if (ok(again != NULL, "what was written is read again: %s", err.text))
+        check_example(again, "written and read");
+    topology_destroy(again);
+    strbuf_fini(&out);
+    topology_destroy(t);
+}
+
+static const struct {
+    const char *text, *said;
+} wrong[] = {
+    {"", "t.yaml:1:1: the file is empty"},
+    {"cluster: home\n", "t.yaml:1:1: there are no nodes"},
+    {"[]", "t.yaml:1:1: the file is a list; a mapping (key: value) is expected"},
+    {"nodes:\n  a: {ram: 8GiB}\nnode: 3\n", "t.yaml:3:1: unknown key \"node\"; did you mean \"nodes\"?"},
+    {"nodes:\n  a: {ram: 8GiB, adress: x}\n", "t.yaml:2:18: unknown key \"adress\"; did you mean \"address\"?"},
+    {"nodes:\n  a: {ram: 8GiB, ram: 9GiB}\n", "t.yaml:2:18: \"ram\" stands here a second time; it is already in line 2"},
+    {"nodes:\n  a: {ram: 8GiB}\n  a: {ram: 9GiB}\n", "t.yaml:3:3: \"a\" stands here a second time"},
+    {"nodes:\n  a: {ram: 8}\n", "t.yaml:2:12: ram: \"8\" has no unit; a size such as 16GiB or 512MB is expected"},
+    {"nodes:\n  a: {ram: 8GX}\n", "\"8GX\" has an unknown unit"},
+    {"nodes:\n  a: {ram: -8GiB}\n", "\"-8GiB\" is not a size"},
+    {"nodes:\n  a: {ram: 99999999999999TiB}\n", "is too much"},
+    {"nodes:\n  a: {ram: [1]}\n", "t.yaml:2:12: ram is a list; a value is expected"},
+    {"nodes:\n  a: {}\n", "t.yaml:2:3: node a has neither ram nor devices"},
+    {"nodes:\n  a: {ram: 8GiB, threads: many}\n", "threads is \"many\"; a whole number from 1 to 1024"},
+    {"nodes:\n  a: {ram: 8GiB, threads: 0}\n", "threads is \"0\"; a whole number from 1 to 1024"},
+    {"nodes:\n  a: {ram: 8GiB, standby: maybe}\n", "standby is \"maybe\"; true or false"},
+    {"nodes:\n  a: {ram: 8GiB, address: 10.0.0.1}\n", "address is \"10.0.0.1\"; tcp://HOST:PORT is allowed"},
+    {"nodes:\n  a: {ram: 8GiB, address: \"tcp://10.0.0.1\"}\n", "tcp://HOST:PORT"},
+    {"nodes:\n  a b: {ram: 8GiB}\n", "t.yaml:2:3: \"a b\" is no name for a node"},
+    {"nodes:\n  default: {ram: 8GiB}\n", "is no name for a node"},
+    {"nodes:\n  a: {ram: 8GiB, devices: {gpu: {memory: 1GiB}}}\n", "unknown device \"gpu\"; cuda:0"},
+    {"nodes:\n  a: {ram: 8GiB, devices: {\"cuda:0\": {}}}\n", "cuda:0 has no memory"},
+    {"nodes:\n  a: {ram: 8GiB, profile: {\"cuda:0\": {read: 1GB/s}}}\n", "unknown device \"cuda:0\"; known are disk, cpu"},
+    {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {red: 1GB/s}}}\n", "unknown measurement \"red\"; did you mean \"read\"?"},
+    {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {read: 0GB/s}}}\n", "read is 0; it must be more"},
+    {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {Q4_K: 9GB/s}}}\n", "Q4_K: \"9GB/s\" has an unknown unit; operations a second"},
+    {"nodes:\n  a: {ram: 8GiB, disk_tier: true}\n", "disk_tier needs the disk's rate"},
+    {"nodes:\n  a: {ram: 8GiB}\nlinks: {a-b: {rtt: 1ms}}\n", "t.yaml:3:9: \"a-b\" names no link"},
+    {"nodes:\n  a: {ram: 8GiB}\nlinks: {a-a: {rtt: 1ms}}\n", "\"a-a\" is a link of a node with itself"},
+    {"nodes:\n  a: {ram: 8GiB}\n  b: {ram: 8GiB}\nlinks: {a-b: {rtt: 1ms}, b-a: {rtt: 2ms}}\n", "a second time, in whichever order"},
+    {"nodes:\n  a: {ram: 8GiB}\n  a-b: {ram: 8GiB}\n  b: {ram: 1GiB}\n  b-b: {ram: 1GiB}\nlinks: {a-b-b: {rtt: 1ms}}\n", "can be read as several pairs"},
+    {"nodes:\n  a: {ram: 8GiB}\nlinks: {default: {rtt: 1GiB}}\n", "rtt: \"1GiB\" has an unknown unit; a time such as 0.3ms"},
+    {"nodes:\n  a: {ram: 8GiB}\ngroups: [{share: memory}]\n", "t.yaml:3:10: a group is {share: memory, devices:"},
+    {"nodes:\n  a: {ram: 8GiB}\ngroups: [{share: disk}]\n", "unknown share \"disk\"; known are memory, uplink"},
+    {"nodes:\n  a: {ram: 8GiB}\ngroups: [{share: memory, devices: [a/cpu], read: 1GB/s}]\n", "a group has at least two members"},
+    {"nodes:\n  a: {ram: 8GiB}\ngroups: [{share: memory, devices: [a/cpu, a/cpu], read: 1GB/s}]\n", "in a group of this kind already"},
+    {"nodes:\n  a: {ram: 8GiB}\ngroups: [{share: memory, devices: [a/gpu, a/cpu], read: 1GB/s}]\n", "\"a/gpu\" is no device of this file"},
+    {"nodes:\n  a: {ram: 8GiB}\npins: [{layers: 9-0, node: a}]\n", "\"9-0\" are no layers"},
+    {"nodes:\n  a: {ram: 8GiB}\npins: [{layers: 0-9, node: bob}]\n", "t.yaml:3:28: unknown node \"bob\""},
+    {"nodes:\n  tower: {ram: 8GiB}\npins: [{head: tover}]\n", "did you mean \"tower\"?"},
+    {"nodes:\n  a: {ram: 8GiB}\npins: [{head: a, node: a}]\n", "a pin is {layers: 0-9, node: NODE}"},
+    {"nodes:\n  a: {ram: 8GiB}\npins: [{hed: a}]\n", "unknown key \"hed\"; did you mean \"head\"?"},
+    {"nodes:\n  a: {ram: 8GiB}\nmodel: {kv: f8}\n", "t.yaml:3:13: unknown kv \"f8\"; known are f16, f32, q8_0"},
+    {"nodes:\n  a: {ram: 8GiB}\nmodel: {ctx: 1.5}\n", "ctx is \"1.5\"; a whole number"},
+    {"nodes:\n  a: {ram: 8GiB}\npower: {price_per_kwh: cheap}\n", "price_per_kwh is \"cheap\""},
+    {"nodes:\n  a: {ram: 8GiB\n", "no YAML"},
+    {"nodes:\n  a: {ram: *size}\n", "t.yaml:2:12: an alias for an anchor that does not stand before it"},
+    {"nodes: &n\n  a: {ram: 8GiB, profile: *n}\n", "an alias inside what it stands for"},
+    {"nodes:\n  a: {ram: 8GiB}\n---\nnodes: {}\n", "a second document"},
+    {"nodes:\n  ? [a]\n  : {ram: 1GiB}\n", "a list as a key; a name is expected"},
+    {"x: [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]\n", "nested deeper than 16 levels"},
+    {"nodes:\n  a: {ram: 8GiB, key: \"a\\0b\"}\n", "a zero byte"},
+    {"nodes:\n  a: {ram: 8GiB, key: \"a\\nb\"}\n", "control character"},
+    {"nodes:\n  a: {ram: 8GiB, key: \"\xff\"}\n", "t.yaml: no text"},
+};
+
+static void test_wrong(void)
+{
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        struct err err = {0};
+        struct topology *t = parse(wrong[i].text, &err);
+        ok(t == NULL && strstr(err.text, wrong[i].said), "refused: %s (said: %s)", wrong[i].said, err.text);
+        ok(t != NULL || err.kind == ERR_INPUT, "… as wrong input");
+        topology_destroy(t);
+    }
+}
+
+/* Few bytes that stand for many; too many of everything. */
+static void test_bounds(void)
+{
+    static char text[TOPOLOGY_MAX_BYTES + 2];
+    struct err err = {0};
+    struct topology *t;
+    size_t at = (size_t)snprintf(text, sizeof text, "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+    for (int i = 1; i < 12; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at, "a%d: &a%d [*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d]\n", i, i, i - 1, i - 1, i - 1, i - 1,
+                               i - 1, i - 1, i - 1, i - 1);
+    ok(!parse(text, &err) && strstr(err.text, "more than 32768 keys and values"), "a billion laughs: %s", err.text);
+    at = (size_t)snprintf(text, sizeof text, "nodes:\n");
+    for (int i = 0; i <= TOPOLOGY_MAX_NODES; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at, "  n%d: {ram: 1GiB}\n", i);
+    ok(!parse(text, &err) && strstr(err.text, "t.yaml:62:3: more than 60 nodes"), "one node too many: %s", err.text);
+    *strrchr(text, 'n') = '\0';
+    t = parse(text, &err);
+    ok(t != NULL && t->n_nodes == TOPOLOGY_MAX_NODES, "and as many as may be: %s", err.text);
+    topology_destroy(t);
+    memset(text, ' ', TOPOLOGY_MAX_BYTES + 1);
+    ok(!topology_parse("t.yaml", text, TOPOLOGY_MAX_BYTES + 1, &err) && err.kind == ERR_LIMIT, "too long a file: %s", err.text);
+    memset(text, '[', 4000);
+    text[4000] = '\0';
+    ok(!parse(text, &err), "thousands of open lists: %s", err.text);
+}
+
+static void test_quantities(void)
+{
+    static const struct {
+        const char *text;
+        enum topology_unit unit;
+        double value;
+    } good[] = {
+        {"16GiB", TOPOLOGY_BYTES, 0x1p34}, {"1.5 GB", TOPOLOGY_BYTES, 1.5e9},  {"0.3ms", TOPOLOGY_TIME_US, 300}, {"50us", TOPOLOGY_TIME_US, 50},
+        {"800ns", TOPOLOGY_TIME_US, 0.8},  {"2.5Gbit/s", TOPOLOGY_RATE, 312.5e6}, {"300Mbit/s", TOPOLOGY_RATE, 37.5e6}, {"40GB/s", TOPOLOGY_RATE, 40e9},
+        {"70TOP/s", TOPOLOGY_OPS, 70e12},  {"900GOP/s", TOPOLOGY_OPS, 9e11},   {"350W", TOPOLOGY_WATTS, 350},    {"1.2kW", TOPOLOGY_WATTS, 1200},
+        {"350", TOPOLOGY_WATTS, 350},      {"0", TOPOLOGY_TIME_US, 0},
+    };
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        struct err err = {0};
+        struct strbuf out;
+        double value = -1, again = -1;
+        ok(topology_quantity(good[i].text, strlen(good[i].text), good[i].unit, &value, &err) == 0 && near(value, good[i].value), "%s is %g: %s",
+           good[i].text, value, err.text);
+        strbuf_init(&out, 64);
+        topology_quantity_text(&out, good[i].unit, value);
+        ok(topology_quantity(strbuf_str(&out), out.len, good[i].unit, &again, &err) == 0 && near(again, value), "and written %s", strbuf_str(&out));
+        strbuf_fini(&out);
+    }
+}
+
+static struct topology_node stranger(const char *name)
+{
+    return (struct topology_node){.name = name, .key = "k\"ey: {", .n_devices = 2, .threads = 4, .disk_bps = 2e9,
+                                  .devices = {{.name = "cpu", .memory_bytes = (uint64_t)8 << 30, .read_bps = 41.5e9, .step_us = 90,
+                                               .rates = {{"Q4_K", 4.2e11}}, .n_rates = 1},
+                                              {.name = "cuda:0", .memory_bytes = 12345678901, .attention_ops = 3e12}}};
+}
+
+static void test_joining(void)
+{
+    char path[] = "/tmp/sc-topology-XXXXXX", old[64];
+    struct err err = {0};
+    int fd = mkstemp(path);
+    struct topology *t = topology_create(&err), *again;
+    struct topology_node n = stranger("one");
+    close(fd);
+    snprintf(old, sizeof old, "%s.old", path);
+    ok(topology_put(t, &n, &err) == 0 && topology_save(t, path, &err) == 0, "a worker joins: %s", err.text);
+    n = stranger("two");
+    n.threads = 6;
+    ok(topology_put(t, &n, &err) == 0 && topology_save(t, path, &err) == 0, "another: %s", err.text);
+    n = stranger("one");
+    n.threads = 12;
+    ok(topology_put(t, &n, &err) == 0 && t->n_nodes == 2 && topology_save(t, path, &err) == 0, "the first again, changed: %s", err.text);
+    again = topology_load(path, &err);
+    ok(again && again->n_nodes == 2 && again->nodes[0].threads == 12 && strcmp(again->nodes[1].key, "k\"ey: {") == 0 &&
+           again->nodes[1].devices[1].memory_bytes == 12345678901 && again->nodes[1].devices[0].n_rates == 1,
+       "the file is read: %s", err.text);
+    topology_destroy(again);
+    again = topology_load(old, &err);
+    ok(again && again->nodes[0].threads == 4, "and its last version: %s", err.text);
+    topology_destroy(again);
+    n = stranger("bad name");
+    ok(topology_put(t, &n, &err) != 0 && t->n_nodes == 2 && strstr(err.text, "is no name for a node"), "a bad name is refused: %s", err.text);
+    n = stranger("three");
+    n.address = "nowhere";
+    ok(topology_put(t, &n, &err) != 0 && strstr(err.text, "tcp://HOST:PORT"), "a bad address, too: %s", err.text);
+    ok(topology_save(t, "/nonexistent/x.yaml", &err) != 0 && strstr(err.text, "/nonexistent/x.yaml"), "no such folder: %s", err.text);
+    ok(!topology_load("/nonexistent/x.yaml", &err) && err.kind == ERR_NOT_FOUND, "no such file: %s", err.text);
+    topology_destroy(t);
+    unlink(path);
+    unlink(old);
+}
+
+static void test_examples(void)
+{
+    static const char *const names[] = {"two-pcs", "homelab", "prima-home", "helix-24"};
+    static const uint32_t nodes[] = {2, 4, 4, 24};
+    const char *src = getenv("SC_SRC");
+    char path[4096];
+    for (size_t i = 0; i < 4; i++) {
+        struct err err = {0};
+        snprintf(path, sizeof path, "%s/examples/%s.yaml", src ? src : ".", names[i]);
+        struct topology *t = topology_load(path, &err);
+        ok(t && t->n_nodes == nodes[i], "examples/%s.yaml: %s", names[i], err.text);
+        topology_destroy(t);
+    }
+}
+
+int main(void)
+{
+    test_example();
+    test_wrong();
+    test_bounds();
+    test_quantities();
+    test_joining();
+    test_examples();
+    return tap_done();
+}
