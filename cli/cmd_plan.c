@@ -82,6 +82,7 @@ struct planned {
     struct plan plan;
     struct plan_advice advice[PLAN_MAX_ADVICE];
     uint32_t n_advice;
+    bool wire_auto;
 };
 
 /* --- words ----------------------------------------------------------------------------------------------------------------- */
@@ -222,9 +223,10 @@ static void show(const struct planned *p)
     if (gguf_get_str(p->g, "general.name", &name, &err) != 1)
         name.len = 0;
     char shown[80];
-    ui_outf("%s%s%s: %u layers, context %u%s, %u sequences, wire %s, for %s\n\n", ui_style(UI_BOLD, true),
+    ui_outf("%s%s%s: %u layers, context %u%s, %u sequences, wire %s%s, for %s\n\n", ui_style(UI_BOLD, true),
             name.len ? err_printable(shown, sizeof shown, name.s, name.len) : p->v->model, ui_style(UI_PLAIN, true), p->params.n_layers, s->ctx,
-            s->ctx_lowered ? " (lowered to fit)" : "", s->parallel, wire_names[s->wire], plan_objective_name(p->plan.objective));
+            s->ctx_lowered ? " (lowered to fit)" : "", s->parallel, wire_names[s->wire], p->wire_auto && s->wire == PLAN_WIRE_F16 ? " (a link would be the bottleneck)" : "",
+            plan_objective_name(p->plan.objective));
     ui_outf("%-18s %-9s %-26s %9s %9s %9s    %-9s %8s %8s %7s\n", "stage", "layers", "memory", "weights", "kv", "other", "memory", "ms/token",
             "ms/chunk", "hop ms");
     for (uint32_t i = 0; i < p->plan.n_stages; i++)
@@ -303,6 +305,17 @@ static int print_json(const struct planned *p, struct err *err)
     return 0;
 }
 
+/* Two neighbours that only dial out meet at the coordinator. */
+static void say_relays(struct planned *p)
+{
+    for (uint32_t i = 1; i < p->plan.n_stages && p->n_advice < PLAN_MAX_ADVICE; i++) {
+        const struct topology_node *a = &p->t->nodes[p->plan.stages[i - 1].node], *b = &p->t->nodes[p->plan.stages[i].node];
+        if (a != b && !a->address && !b->address)
+            snprintf(p->advice[p->n_advice++].text, sizeof p->advice[0].text,
+                     "%s and %s have no address: what goes between them is relayed by the coordinator", a->name, b->name);
+    }
+}
+
 /* --- the command --------------------------------------------------------------------------------------------------------------- */
 
 static int run(void *values, const struct opts_parsed *parsed, struct err *err)
@@ -321,10 +334,12 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
         goto done;
     }
     struct plan_settings set = settings_of(v, p->t);
+    p->wire_auto = set.wire == PLAN_WIRE_AUTO;
     if (plan_source_make(&p->source, p->g, &p->params, p->t, &set, NULL, NULL, &p->plan, err) != 0)
         goto done;
     if (v->advice)
         p->n_advice = plan_advise(&p->source.in, &p->plan, p->advice);
+    say_relays(p);
     if (v->json) {
         rc = print_json(p, err);
     } else {

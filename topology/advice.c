@@ -6,6 +6,8 @@
 #include <string.h>
 
 static const double WORTH_SAYING = 0.02;
+/* Planning again for every node takes as many times as long: of large clusters only what is quick to tell is told. */
+enum { FEW_NODES = 8, FEW_LEFT_OUT = 4 };
 
 struct advising {
     const struct plan_input *in;
@@ -57,13 +59,14 @@ static bool forced_in(struct advising *a, uint32_t node, struct plan *ret)
     struct err err;
     bool found = false;
     uint32_t n = a->in->model->n_layers, at[3] = {0, n / 2, n - 1};
+    int places = a->in->n_nodes <= FEW_NODES ? 3 : 1;
     if (a->in->n_pins >= PLAN_MAX_PINS)
         return false;
     reset(a);
     memcpy(pins, a->in->pins, a->in->n_pins * sizeof *pins);
     a->other.pins = pins;
     a->other.n_pins = a->in->n_pins + 1;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < places; i++) {
         pins[a->in->n_pins] = (struct plan_pin){.what = PIN_LAYERS, .layers = {at[i], at[i] + 1}, .node = node};
         if (plan_make(&a->other, &other, &err) == 0 && (!found || other.value_us < best.value_us))
             best = other, found = true;
@@ -79,7 +82,7 @@ static void advise_dropped(struct advising *a, uint32_t node)
     double faster;
     if (!forced_in(a, node, &p))
         return;
-    faster = p.value_us / a->plan->value_us - 1;
+    faster = p.bound_us / a->plan->value_us - 1; /* where that plan is not proved best, what is sure */
     if (faster < WORTH_SAYING)
         snprintf(text, sizeof text, "%.60s is left out: using it would change less than 2%%", a->in->nodes[node].name);
     else
@@ -95,6 +98,8 @@ static void advise_used(struct advising *a, uint32_t node)
     double faster;
     reset(a);
     a->nodes[node].away = true;
+    if (a->in->n_nodes > FEW_NODES && plan_fits(&a->other))
+        return;
     if (!compare(a, &p, &faster)) {
         snprintf(text, sizeof text, "%.60s is needed: without it the model does not fit", a->in->nodes[node].name);
         say(a, text);
@@ -147,7 +152,7 @@ static void advise_links(struct advising *a)
 uint32_t plan_advise(const struct plan_input *in, const struct plan *plan, struct plan_advice ret_advice[PLAN_MAX_ADVICE])
 {
     struct advising a = {.in = in, .plan = plan, .advice = ret_advice};
-    uint32_t used = 0;
+    uint32_t used = 0, left_out = 0;
     for (uint32_t i = 0; i < in->n_nodes; i++)
         used += in_plan(plan, i);
     if (plan->used_standby)
@@ -156,7 +161,8 @@ uint32_t plan_advise(const struct plan_input *in, const struct plan *plan, struc
         if (in_plan(plan, i))
             advise_used(&a, i);
     for (uint32_t i = 0; i < in->n_nodes; i++)
-        if (!in_plan(plan, i) && !in->nodes[i].away && !in->nodes[i].standby && in->nodes[i].n_devices)
+        if (!in_plan(plan, i) && !in->nodes[i].away && !in->nodes[i].standby && in->nodes[i].n_devices &&
+            (in->n_nodes <= FEW_NODES || left_out++ < FEW_LEFT_OUT))
             advise_dropped(&a, i);
     advise_standby(&a);
     advise_links(&a);

@@ -9,7 +9,7 @@
 #include "topology/space.h"
 
 enum { TTFT_TOKENS = 512, PROBES_MAX = 200 };
-static const double CLOSE = 1e-8, BISECT_UNTIL = 5e-3, CAP_STEP = 1.08, RESIDENT_TOLERANCE = 0.05, SECOND_US = 1e6;
+static const double CLOSE = 1e-8, BISECT_UNTIL = 5e-3, CAP_STEP = 1.02, RESIDENT_TOLERANCE = 0.05, SECOND_US = 1e6;
 
 const char *plan_objective_name(enum plan_objective objective)
 {
@@ -526,8 +526,7 @@ int plan_make(const struct plan_input *in, struct plan *ret, struct err *err)
     return 0;
 }
 
-/* Whether, not how well. */
-static bool fits(const struct plan_input *in)
+bool plan_fits(const struct plan_input *in)
 {
     struct space s;
     struct search_ask q = {.batch = decode_batch(in, 1), .cap_us = INFINITY, .below_us = INFINITY, .enough_us = INFINITY};
@@ -547,7 +546,7 @@ static void find_failover(const struct plan_input *in, struct plan *plan)
     for (uint32_t i = 0; i < plan->n_stages; i++) {
         memcpy(nodes, in->nodes, in->n_nodes * sizeof *nodes);
         nodes[plan->stages[i].node].away = true;
-        if (!fits(&without)) {
+        if (!plan_fits(&without)) {
             plan->failover = FAILOVER_NONE;
             return;
         }

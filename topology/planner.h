@@ -170,6 +170,9 @@ int plan_make(const struct plan_input *in, struct plan *ret, struct err *err);
  * not fit or leave layers out. For `what if`, for tests, and for a placement that somebody else made. */
 int plan_evaluate(const struct plan_input *in, const struct plan_stage *stages, uint32_t n_stages, struct plan *ret, struct err *err);
 
+/* Whether there is any plan at all, standby nodes included: much quicker than the best one. */
+bool plan_fits(const struct plan_input *in);
+
 /* Sentences that follow from planning again without each node, with each standby node and with other settings: "drop node c: 9%
  * faster". Each ends up in ret_advice; returns how many. */
 struct plan_advice {

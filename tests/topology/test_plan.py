@@ -104,6 +104,15 @@ for part in ("stage ", "layers", "tower/cuda:0", "[#", "one sequence", "first to
 ok("\x1b" not in r.out and r.err == "", "no colors, nothing on stderr")
 is_(run("plan", "-m", m8, "--topology", example("homelab")).out, r.out, "the same input gives the same plan")
 
+# --- two that dial in; a thin line ---
+nat = write("nat.yaml", "nodes:\n  a: {ram: 4GiB}\n  b: {ram: 4GiB}\nlinks: {default: {rtt: 1ms, rate: 1Mbit/s}}\n")
+p = plan(m8, nat, "--ctx", 512)
+ok(any("relayed by the coordinator" in s for s in p["advice"]), "the relay is named", p["advice"])
+p = {w: plan(m8, nat, "--ctx", 512, "--wire", w, "--parallel", 16, "--objective", "throughput") for w in ("f32", "f16", "auto")}
+ok(p["f32"]["bottleneck"].startswith("link ") and p["auto"]["model"]["wire"] == "f16", "auto takes f16 where a link is the bottleneck", p["f32"]["bottleneck"])
+is_(p["auto"]["predicted"], p["f16"]["predicted"], "and plans with it")
+is_(plan(m8, example("two-pcs"), "--wire", "auto")["model"]["wire"], "f32", "and f32 where none is")
+
 # --- wrong input ---
 for text, want in (("nodes:\n  a: {ram: 8}\n", "bad.yaml:2:12: ram: \"8\" has no unit"),
                    ("nodes:\n  a: {ram: 64GiB}\npins: [{layers: 30-40, node: a}]\n", "line 3 of the topology pins layers 30-40; the model has 0-31"),
