@@ -130,6 +130,11 @@ uint32_t blocks_find(const struct blocks *b, struct hash128 hash)
     return id;
 }
 
+bool blocks_slides(const struct blocks *b, uint32_t node)
+{
+    return !blocks_has(b, SCHED_SLIDING) || (b->nodes[node].block[SCHED_SLIDING] != BLOCKS_NONE && !b->nodes[node].temp);
+}
+
 static uint32_t common_tokens(const int32_t *x, const int32_t *y, uint32_t n)
 {
     uint32_t i = 0;
@@ -150,7 +155,7 @@ uint32_t blocks_partial(const struct blocks *b, struct hash128 parent, const int
         if (!same(k->parent, parent))
             continue;
         left--;
-        if (b->n_blocks[SCHED_SLIDING] && k->block[SCHED_SLIDING] == BLOCKS_NONE)
+        if (!blocks_slides(b, id))
             continue;
         common = common_tokens(b->tokens + (size_t)id * b->block, tokens, n < k->n_tok ? n : k->n_tok);
         if (k->owner < age && common > *ret_soon)
@@ -213,6 +218,7 @@ static void drop_block(struct blocks *b, int g, uint32_t id)
     assert(b->blocks[g][id].ref == 0 && n->alive && n->block[g] == id);
     lru_remove(b, g, id);
     n->block[g] = BLOCKS_NONE;
+    n->temp = n->temp && g != SCHED_SLIDING;
     if (g == SCHED_FULL && n->block[SCHED_SLIDING] != BLOCKS_NONE) {
         uint32_t other = n->block[SCHED_SLIDING];
         assert(b->blocks[SCHED_SLIDING][other].ref == 0); /* who holds it holds the full one too */
@@ -258,7 +264,7 @@ static void let_go(struct blocks *b, int g, uint32_t id)
     if (--b->blocks[g][id].ref > 0)
         return;
     lru_add(b, g, id);
-    if ((!n->indexed[BY_HASH] && !n->indexed[BY_PARENT]) || n->n_tok == 0)
+    if ((!n->indexed[BY_HASH] && !n->indexed[BY_PARENT]) || n->n_tok == 0 || (g == SCHED_SLIDING && n->temp))
         drop_to_free(b, g, id);
 }
 
@@ -378,8 +384,8 @@ bool blocks_grow(struct blocks *b, struct table *t, struct hash128 parent, const
             take_block(b, g, id);
     other = hash ? blocks_find(b, *hash) : BLOCKS_NONE;
     /* A cached node whose sliding block is gone is of no use any more: the new one takes its place. */
-    if (other != BLOCKS_NONE && share && blocks_has(b, SCHED_FULL) && blocks_has(b, SCHED_SLIDING) &&
-        b->nodes[other].block[SCHED_SLIDING] == BLOCKS_NONE && b->blocks[SCHED_FULL][b->nodes[other].block[SCHED_FULL]].ref == 0) {
+    if (other != BLOCKS_NONE && share && blocks_has(b, SCHED_FULL) && !blocks_slides(b, other) &&
+        b->blocks[SCHED_FULL][b->nodes[other].block[SCHED_FULL]].ref == 0) {
         drop_to_free(b, SCHED_FULL, b->nodes[other].block[SCHED_FULL]);
         other = BLOCKS_NONE;
     }
@@ -428,6 +434,7 @@ bool blocks_temp(struct blocks *b, struct table *t, struct hash128 parent)
     if (id == BLOCKS_NONE)
         t->nodes[i] = id = node_new(b, parent);
     take_block(b, SCHED_SLIDING, id);
+    b->nodes[id].temp = true;
     t->temp_to++;
     return true;
 }

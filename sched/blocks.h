@@ -41,6 +41,7 @@ struct node {
     uint64_t owner;               /* age of the sequence that writes it; UINT64_MAX: nobody */
     uint32_t next[2], prev[2];    /* in the chains of the two indexes; of index 0 `next` also links free nodes */
     bool indexed[2], hashed, alive; /* hashed: `hash` is known */
+    bool temp; /* its sliding block was taken for a rebuild: stages beyond stop_stage never wrote it, so it is no cache */
 };
 
 struct block {
@@ -85,6 +86,8 @@ struct hash128 blocks_chain(const struct blocks *b, struct hash128 parent, const
 
 /* The node of this hash, complete or being written; BLOCKS_NONE. */
 uint32_t blocks_find(const struct blocks *b, struct hash128 hash);
+/* Sliding layers find what they look at in it (or there are none). */
+bool blocks_slides(const struct blocks *b, uint32_t node);
 /* The node after `parent` that shares the most first tokens (at most n) with `tokens`, as far as steps before `batch` have
  * written it: returns it and *ret_common > 0, or BLOCKS_NONE. *ret_soon: as many will be shared after step `batch` by what a
  * sequence older than `age` writes. */

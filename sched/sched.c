@@ -650,7 +650,9 @@ static void reset_seq(struct sched *s, struct seq *q, int32_t lost_through)
     blocks_pass_temp(&s->blocks, &q->table, UINT32_MAX);
     q->table.temp_from = q->table.temp_to = 0;
     q->n_sent = q->n_done;
-    q->stop_stage = lost_through > q->stop_stage ? lost_through : q->stop_stage;
+    /* What was still to be rebuilt before is counted in stages that may be others now: then it is all of them. */
+    if (lost_through >= 0)
+        q->stop_stage = q->stop_stage >= 0 ? (int32_t)s->config.n_stages - 1 : lost_through;
     q->rebuild_sent = 0;
     q->rebuild_to = q->stop_stage >= 0 ? q->n_done : 0;
     for (uint32_t i = 0; i < n; i++) {

@@ -93,6 +93,33 @@ static bool preempt_for(struct sched *s, const struct seq *q)
     return true;
 }
 
+static bool under_way(const struct sched *s, uint64_t batch)
+{
+    for (uint32_t i = 0; i < s->n_flights; i++)
+        if (s->flights[i].batch == batch && batch != 0)
+            return true;
+    return false;
+}
+
+/* Positions that it took from others are confirmed when the steps that wrote them are; it has no rows of its own that would
+ * tell. What its window has passed by then it gives back. false: nothing. */
+static bool give_back(struct sched *s, struct seq *q)
+{
+    uint32_t block = s->config.block, had = q->table.slide_from;
+    for (uint32_t i = q->n_done / block; !seq_rebuilding(q) && i < q->table.n && (i + 1) * block <= q->n_sent; i++) {
+        if (q->table.nodes[i] != BLOCKS_NONE && under_way(s, s->blocks.nodes[q->table.nodes[i]].last_batch))
+            break;
+        q->n_done = (i + 1) * block;
+    }
+    blocks_pass(&s->blocks, &q->table, blocks_window_from(&s->blocks, q->n_done));
+    return q->table.slide_from > had;
+}
+
+static bool make_room(struct sched *s, struct seq *q)
+{
+    return (blocks_has(&s->blocks, SCHED_SLIDING) && give_back(s, q)) || preempt_for(s, q);
+}
+
 static void say_entry(struct sched *s, const struct seq *q, int g, uint32_t i)
 {
     struct sched_delta *d = s->n_deltas ? &s->deltas[s->n_deltas - 1] : NULL;
@@ -149,7 +176,7 @@ static bool have_entry(struct sched *s, struct seq *q, uint32_t i, bool rebuild)
 {
     if (rebuild && blocks_has(&s->blocks, SCHED_SLIDING) && i < q->table.slide_from && i >= q->table.temp_to) {
         while (!blocks_temp(&s->blocks, &q->table, seq_parent(s, q, i)))
-            if (!preempt_for(s, q))
+            if (!make_room(s, q))
                 return false;
         if (q->opened)
             say_entry(s, q, SCHED_SLIDING, i);
@@ -158,7 +185,7 @@ static bool have_entry(struct sched *s, struct seq *q, uint32_t i, bool rebuild)
     if (i < q->table.n)
         return true;
     while (!blocks_grow(&s->blocks, &q->table, seq_parent(s, q, i), known_hash(s, q, i), true))
-        if (!preempt_for(s, q))
+        if (!make_room(s, q))
             return false;
     say_new(s, q, i);
     return true;
@@ -171,11 +198,6 @@ static bool complete(const struct sched *s, uint32_t node)
     return s->blocks.nodes[node].n_tok == s->config.block;
 }
 
-static bool has_sliding(const struct sched *s, uint32_t node)
-{
-    return !blocks_has(&s->blocks, SCHED_SLIDING) || s->blocks.nodes[node].block[SCHED_SLIDING] != BLOCKS_NONE;
-}
-
 static uint32_t find_block(struct sched *s, struct seq *q, uint32_t i)
 {
     uint32_t node = blocks_find(&s->blocks, *seq_hash(s, q, i));
@@ -186,7 +208,7 @@ static bool window_held(struct sched *s, struct seq *q, uint32_t n)
 {
     for (uint32_t i = n; i > blocks_window_from(&s->blocks, n * s->config.block); i--) {
         uint32_t node = find_block(s, q, i - 1);
-        if (node == BLOCKS_NONE || !has_sliding(s, node))
+        if (node == BLOCKS_NONE || !blocks_slides(&s->blocks, node))
             return false;
     }
     return true;
@@ -245,7 +267,7 @@ static bool join(struct sched *s, struct seq *q)
         uint32_t i = q->n_sent / block, rest = last - q->n_sent, node = BLOCKS_NONE, common, soon;
         if (rest >= block)
             node = blocks_find(&s->blocks, *seq_hash(s, q, i));
-        if (node != BLOCKS_NONE && complete(s, node) && has_sliding(s, node)) {
+        if (node != BLOCKS_NONE && complete(s, node) && blocks_slides(&s->blocks, node)) {
             blocks_attach(&s->blocks, &q->table, node, blocks_has(&s->blocks, SCHED_SLIDING));
             say_new(s, q, i);
             q->n_sent += block;
@@ -474,8 +496,11 @@ static void place_rebuilds(struct sched *s, uint32_t most, int32_t *ret_stop)
             left -= n;
             if (n)
                 *ret_stop = q->stop_stage;
+            else if (!under_way(s, q->in_step))
+                seq_preempt(s, q); /* no room for its old windows beside the present one: anew then, on all stages */
         }
-        settle(s, q);
+        if (q->state == SEQ_RUNNING)
+            settle(s, q);
     }
 }
 
