@@ -50,20 +50,28 @@ struct load policy_load(const struct policy_view *v, uint32_t decode_rows, uint3
     };
 }
 
-/* X(m) = N / cycle(m): the least cycle wins. A smaller m within 2% of the best does. */
+/* X(m) = N / cycle(m): the least cycle wins. Of those within 2% of it the smallest that keeps the slowest stage computing: where
+ * reading the weights is all that a step costs, one step of all rows gives as many tokens a second as p steps of a p-th each,
+ * but leaves every stage idle for the others' time, with nothing in hand when a hop is slow for once. If none does, simply the
+ * smallest. */
 uint32_t policy_best_in_flight(const struct policy_view *v)
 {
-    uint64_t cycle[SCHED_MAX_IN_FLIGHT + 1], best = UINT64_MAX;
-    uint32_t max = v->max_in_flight < v->n_decoding ? v->max_in_flight : v->n_decoding;
+    uint64_t cycle[SCHED_MAX_IN_FLIGHT + 1], busy[SCHED_MAX_IN_FLIGHT + 1], best = UINT64_MAX;
+    uint32_t max = v->max_in_flight < v->n_decoding ? v->max_in_flight : v->n_decoding, smallest = 0;
     if (max <= 1)
         return 1;
     for (uint32_t m = 1; m <= max; m++) {
         struct load load = policy_load(v, policy_share(v, m), 0);
         cycle[m] = load.rows > v->max_rows ? UINT64_MAX : cost_cycle_ns(v->costs, &load, m);
+        busy[m] = m * cost_max_ns(v->costs, &load);
         best = cycle[m] < best ? cycle[m] : best;
     }
-    for (uint32_t m = 1; m < max; m++)
-        if (cycle[m] != UINT64_MAX && cycle[m] - best <= best / 50)
+    for (uint32_t m = 1; m <= max; m++) {
+        if (cycle[m] == UINT64_MAX || cycle[m] - best > best / 50)
+            continue;
+        if (busy[m] >= cycle[m] - cycle[m] / 20)
             return m;
-    return max;
+        smallest = smallest ? smallest : m;
+    }
+    return smallest ? smallest : max;
 }

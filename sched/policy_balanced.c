@@ -28,7 +28,15 @@ static uint32_t best_chunk(const struct policy_view *v)
     return best;
 }
 
-/* The most prompt rows that, in each of m steps, keep the cycle within the limit. */
+/* The longest that a decode row may take from one token to the next among m such steps: as many as may stand before it at the
+ * first stage, all sent just now, then its own way through. In the long run steps spread out and it waits less (cost_cycle_ns),
+ * but the limit holds for every step, also for the first after a prompt has come. */
+static uint64_t longest_step(const struct policy_view *v, const struct load *load, uint32_t m)
+{
+    return (m - 1) * cost_max_ns(v->costs, load) + cost_through_ns(v->costs, load);
+}
+
+/* The most prompt rows that m steps can each have within the limit. */
 static uint32_t rows_within(const struct policy_view *v, uint32_t m, uint64_t limit_ns)
 {
     uint32_t share = policy_share(v, m), lo = 0, hi = share < v->max_rows ? v->max_rows - share : 0;
@@ -37,7 +45,7 @@ static uint32_t rows_within(const struct policy_view *v, uint32_t m, uint64_t li
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo + 1) / 2;
         struct load load = policy_load(v, share, mid);
-        if (cost_cycle_ns(v->costs, &load, m) <= limit_ns)
+        if (longest_step(v, &load, m) <= limit_ns)
             lo = mid;
         else
             hi = mid - 1;
