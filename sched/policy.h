@@ -24,7 +24,9 @@ struct policy_plan {
     uint32_t in_flight;   /* steps under way, at least 1 */
     uint32_t decode_rows; /* of a step, at least 1 */
     uint32_t prompt_rows; /* of a step beside its decode rows; at least 1 if prompts wait */
+    uint32_t mixed_rows;  /* 0, or of both together: prompts fill a step up to this; a usual one has prompt_rows of them */
     uint64_t cycle_ns;    /* predicted time between two tokens of a running answer */
+    uint64_t limit_ns;    /* no prompt rows that would make it longer than this, as far as can be foreseen; 0: no limit */
 };
 
 struct policy {

@@ -1,7 +1,8 @@
 /* The default. Decoding: the number of steps under way that gives most tokens a second (SCHEDULING.md's formula 3), decode rows
  * split evenly among them. Prompts alone: uniform chunks of the size that finishes what waits soonest (formula 5, with the
  * measured times of uneven stages in place of the closed form). Both: as many prompt rows beside the decode rows as keep the
- * predicted cycle within the stretch limit, with the number of steps that then computes most rows a second. */
+ * predicted cycle within the stretch limit, with the number of steps that then computes most rows a second; the core lowers that
+ * where it foresees that a single step would become too long (forecast.h). */
 #include "sched/policy.h"
 
 /* Time until n prompt rows in chunks of c are through: Σt + Σh for the first, t_max for each of the others. */
@@ -28,14 +29,6 @@ static uint32_t best_chunk(const struct policy_view *v)
     return best;
 }
 
-/* The longest that a decode row may take from one token to the next among m such steps: as many as may stand before it at the
- * first stage, all sent just now, then its own way through. In the long run steps spread out and it waits less (cost_cycle_ns),
- * but the limit holds for every step, also for the first after a prompt has come. */
-static uint64_t longest_step(const struct policy_view *v, const struct load *load, uint32_t m)
-{
-    return (m - 1) * cost_max_ns(v->costs, load) + cost_through_ns(v->costs, load);
-}
-
 /* The most prompt rows that m steps can each have within the limit. */
 static uint32_t rows_within(const struct policy_view *v, uint32_t m, uint64_t limit_ns)
 {
@@ -45,7 +38,7 @@ static uint32_t rows_within(const struct policy_view *v, uint32_t m, uint64_t li
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo + 1) / 2;
         struct load load = policy_load(v, share, mid);
-        if (longest_step(v, &load, m) <= limit_ns)
+        if (cost_cycle_ns(v->costs, &load, m) <= limit_ns)
             lo = mid;
         else
             hi = mid - 1;
@@ -56,6 +49,8 @@ static uint32_t rows_within(const struct policy_view *v, uint32_t m, uint64_t li
 static void mix(const struct policy_view *v, struct policy_plan *plan)
 {
     uint64_t limit = plan->cycle_ns * v->stretch_percent / 100, best_rate = 0;
+    limit -= limit / 32; /* something in hand */
+    plan->limit_ns = limit;
     for (uint32_t m = 1; m <= v->max_in_flight; m++) {
         uint32_t c = rows_within(v, m, limit);
         struct load load = policy_load(v, policy_share(v, m), c);
@@ -69,7 +64,8 @@ static void mix(const struct policy_view *v, struct policy_plan *plan)
     }
     if (best_rate == 0)
         plan->prompt_rows = 1; /* a limit that allows nothing would starve them */
-    plan->decode_rows = policy_share(v, plan->in_flight);
+    /* Steps are even by their sum: so decode rows need not be, and none waits for the next step. */
+    plan->decode_rows = plan->mixed_rows = policy_share(v, plan->in_flight) + plan->prompt_rows;
 }
 
 static void plan_balanced(const struct policy_view *v, struct policy_plan *ret)
@@ -77,7 +73,8 @@ static void plan_balanced(const struct policy_view *v, struct policy_plan *ret)
     struct load load;
     ret->in_flight = policy_best_in_flight(v);
     ret->decode_rows = policy_share(v, ret->in_flight);
-    ret->prompt_rows = 0;
+    ret->prompt_rows = ret->mixed_rows = 0;
+    ret->limit_ns = 0;
     load = policy_load(v, ret->decode_rows, 0);
     ret->cycle_ns = cost_cycle_ns(v->costs, &load, ret->in_flight);
     if (v->prompt_rows == 0)

@@ -11,6 +11,8 @@ static void plan_depth(const struct policy_view *v, struct policy_plan *ret)
     ret->decode_rows = rows ? rows : 1;
     ret->prompt_rows = budget;
     load = policy_load(v, policy_share(v, ret->in_flight), 0);
+    ret->mixed_rows = 0;
+    ret->limit_ns = 0;
     ret->cycle_ns = cost_cycle_ns(v->costs, &load, ret->in_flight);
 }
 

@@ -10,6 +10,8 @@ static void plan_sarathi(const struct policy_view *v, struct policy_plan *ret)
     ret->decode_rows = policy_share(v, ret->in_flight);
     ret->prompt_rows = budget > ret->decode_rows ? budget - ret->decode_rows : 1;
     load = policy_load(v, ret->decode_rows, 0);
+    ret->mixed_rows = 0;
+    ret->limit_ns = 0;
     ret->cycle_ns = cost_cycle_ns(v->costs, &load, ret->in_flight);
 }
 

@@ -16,6 +16,8 @@ static void plan_throttle(const struct policy_view *v, struct policy_plan *ret)
     rows = rows > THROTTLE_FLOOR ? rows : THROTTLE_FLOOR;
     ret->prompt_rows = rows < most ? (uint32_t)rows : most;
     load = policy_load(v, ret->decode_rows, 0);
+    ret->mixed_rows = 0;
+    ret->limit_ns = 0;
     ret->cycle_ns = cost_cycle_ns(v->costs, &load, ret->in_flight);
 }
 

@@ -604,6 +604,11 @@ int sched_step_done(struct sched *s, uint64_t now_us, uint64_t batch, struct err
 void sched_measured(struct sched *s, uint64_t now_us, uint64_t batch, uint32_t stage, uint64_t compute_us)
 {
     const struct kept_load *k = &s->loads[batch % LOADS_KEPT];
+    for (uint32_t i = 0; i < s->n_flights; i++)
+        if (s->flights[i].batch == batch && batch != 0 && stage >= s->flights[i].n_passed) {
+            s->flights[i].n_passed = stage + 1;
+            s->flights[i].passed_ns = now_us * 1000;
+        }
     if (k->batch == batch && batch != 0 && stage <= k->stop_stage)
         costs_measured(&s->costs, stage, &k->load, compute_us < COST_MAX / 1000 ? compute_us : COST_MAX / 1000);
     if (s->trace)

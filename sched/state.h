@@ -47,8 +47,12 @@ struct member {
 struct flight {
     uint64_t batch; /* 0: free */
     uint32_t n_members;
-    bool rebuild;
+    bool rebuild, samples;
     struct member *members;
+    struct load load;
+    uint32_t stop_stage;
+    uint32_t n_passed; /* stages known to be done with it, the last of them (or the sending) at passed_ns */
+    uint64_t passed_ns;
 };
 
 struct kept_load {
@@ -96,6 +100,8 @@ struct sched {
     struct flight *step_flight;
     struct load step_load;
     bool last_was_rebuild;
+    uint64_t now_ns;
+    uint32_t n_without_prompts; /* steps since one had prompt rows, while prompts waited */
     struct sched_op *ops;
     struct sched_delta *deltas;
     uint32_t *delta_blocks, n_delta_blocks, cap_delta_blocks;

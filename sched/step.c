@@ -6,6 +6,7 @@
  * step; if there is none it waits. The oldest running sequence can thus take from all others, and as sched_add refuses what is
  * larger than the pool, it always gets through: no deadlock. Whoever found no block stays at the head of the list, so that in
  * the next step nobody has rows before it. */
+#include "sched/forecast.h"
 #include "sched/state.h"
 
 #include <assert.h>
@@ -102,15 +103,18 @@ static bool under_way(const struct sched *s, uint64_t batch)
 }
 
 /* Positions that it took from others are confirmed when the steps that wrote them are; it has no rows of its own that would
- * tell. What its window has passed by then it gives back. false: nothing. */
+ * tell. What its window has passed by then it gives back. false: nothing. (It never held the windows of the first positions it
+ * took, so it cannot go back to one of those.) */
 static bool give_back(struct sched *s, struct seq *q)
 {
-    uint32_t block = s->config.block, had = q->table.slide_from;
-    for (uint32_t i = q->n_done / block; !seq_rebuilding(q) && i < q->table.n && (i + 1) * block <= q->n_sent; i++) {
+    uint32_t block = s->config.block, had = q->table.slide_from, n = q->n_done;
+    for (uint32_t i = n / block; !seq_rebuilding(q) && i < q->table.n && (i + 1) * block <= q->n_sent; i++) {
         if (q->table.nodes[i] != BLOCKS_NONE && under_way(s, s->blocks.nodes[q->table.nodes[i]].last_batch))
             break;
-        q->n_done = (i + 1) * block;
+        n = (i + 1) * block;
     }
+    if (n > q->n_done && blocks_window_from(&s->blocks, n) >= had)
+        q->n_done = n;
     blocks_pass(&s->blocks, &q->table, blocks_window_from(&s->blocks, q->n_done));
     return q->table.slide_from > had;
 }
@@ -511,6 +515,13 @@ static void finish_step(struct sched *s, uint32_t stop_stage, bool rebuild)
     struct flight *f = s->step_flight;
     f->batch = s->next_batch;
     f->rebuild = rebuild;
+    f->samples = false;
+    for (uint32_t i = 0; i < s->n_rows && !f->samples; i++)
+        f->samples = s->rows[i].want == SCHED_WANT_SAMPLE;
+    f->load = s->step_load;
+    f->stop_stage = stop_stage;
+    f->n_passed = 0;
+    f->passed_ns = s->now_ns;
     s->loads[f->batch % LOADS_KEPT] = (struct kept_load){.batch = f->batch, .stop_stage = stop_stage, .load = s->step_load};
     s->in_flight++;
     s->last_was_rebuild = rebuild;
@@ -553,15 +564,67 @@ static bool rebuild_step(struct sched *s)
     return true;
 }
 
-static bool usual_step(struct sched *s)
+/* With n prompt rows in this step, its own decode rows and those that come back next are in time again. */
+static bool in_time(const struct sched *s, const struct forecast *now, const struct policy_view *v, uint32_t n, uint64_t limit_ns)
+{
+    struct forecast f = *now;
+    uint32_t usual = s->plan.mixed_rows ? s->plan.mixed_rows - s->plan.prompt_rows : s->plan.decode_rows;
+    struct load load = policy_load(v, 0, n), next = policy_load(v, usual, n);
+    uint64_t at = f.return_ns > s->now_ns ? f.return_ns : s->now_ns, back;
+    load.rows += s->step_load.rows;
+    load.ctx += s->step_load.ctx;
+    load.attn += s->step_load.attn;
+    back = forecast_send(s, &f, s->now_ns, &load);
+    if (s->step_load.rows > 0 && back - s->now_ns > limit_ns)
+        return false;
+    return f.return_ns == UINT64_MAX || forecast_send(s, &f, at, &next) - at <= limit_ns;
+}
+
+/* How many prompt rows this step may have: the plan's number holds for steps that are spread evenly; when prompts have only
+ * just come they are not. A step of prompts alone that would be small is not worth reading the weights: it waits for the next
+ * event (there is one, as something is under way). */
+static uint32_t prompt_rows_now(struct sched *s, const struct policy_view *v)
+{
+    struct forecast now;
+    uint32_t lo = 0, hi = s->plan.prompt_rows;
+    if (s->plan.mixed_rows)
+        hi = s->plan.mixed_rows > s->n_rows ? s->plan.mixed_rows - s->n_rows : 0;
+    if (s->plan.limit_ns == 0 || hi == 0 || v->prompt_rows == 0 || s->n_without_prompts > 2 * s->plan.in_flight)
+        return hi;
+    forecast_make(s, s->now_ns, &now);
+    if (in_time(s, &now, v, hi, s->plan.limit_ns))
+        return hi;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo + 1) / 2;
+        if (in_time(s, &now, v, mid, s->plan.limit_ns))
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    return s->step_load.rows == 0 && lo < s->plan.prompt_rows / 2 ? 0 : lo;
+}
+
+/* As many steps are under way as the plan wants: there may still be one for decode rows, if those under way are prompts, as they
+ * are when the last prompt has just been sent. */
+static bool is_full(const struct sched *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_flights; i++)
+        n += s->flights[i].batch && s->flights[i].samples;
+    return s->in_flight >= s->plan.in_flight && (s->n_ready == 0 || n >= s->plan.in_flight);
+}
+
+static bool usual_step(struct sched *s, const struct policy_view *v)
 {
     uint32_t decodes;
     place_decodes(s, s->plan.decode_rows);
     decodes = s->n_rows;
-    place_prompts(s, s->plan.prompt_rows);
+    if (s->in_flight < s->plan.in_flight)
+        place_prompts(s, prompt_rows_now(s, v));
     s->stats.n_prompt_rows += s->n_rows - decodes;
     if (s->n_rows == 0)
         return false;
+    s->n_without_prompts = s->n_rows > decodes || v->prompt_rows == 0 ? 0 : s->n_without_prompts + 1;
     finish_step(s, s->config.n_stages - 1, false);
     return true;
 }
@@ -574,11 +637,11 @@ static void make_step(struct sched *s)
         return;
     view = look(s, &n_rebuilding);
     make_plan(s, &view);
-    if (s->in_flight >= s->plan.in_flight)
+    if (is_full(s))
         return;
     begin_step(s);
     if (n_rebuilding == 0) {
-        usual_step(s);
+        usual_step(s, &view);
         return;
     }
     /* In turns, so that what is rebuilt already goes on meanwhile. Each try uses the heap up. */
@@ -586,7 +649,7 @@ static void make_step(struct sched *s)
         bool rebuild = (i == 0) != s->last_was_rebuild;
         if (i > 0)
             look(s, &n_rebuilding);
-        if (rebuild ? rebuild_step(s) : usual_step(s))
+        if (rebuild ? rebuild_step(s) : usual_step(s, &view))
             return;
     }
 }
@@ -607,8 +670,9 @@ static bool pop_notice(struct sched *s, struct sched_action *ret)
     return true;
 }
 
-static bool poll(struct sched *s, struct sched_action *ret)
+static bool poll(struct sched *s, uint64_t now_us, struct sched_action *ret)
 {
+    s->now_ns = now_us * 1000;
     *ret = (struct sched_action){.kind = SCHED_STEP};
     if (pop_notice(s, ret))
         return true;
@@ -625,7 +689,7 @@ static bool poll(struct sched *s, struct sched_action *ret)
 
 bool sched_poll(struct sched *s, uint64_t now_us, struct sched_action *ret)
 {
-    bool any = poll(s, ret);
+    bool any = poll(s, now_us, ret);
     if (s->trace)
         trace_action(s, now_us, any ? ret : NULL);
     return any;

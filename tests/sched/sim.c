@@ -256,6 +256,8 @@ static uint64_t hop_ns(const struct sim *m, uint32_t hop, const struct frame *f)
     return m->truth.hop[hop].latency_ns + m->truth.hop[hop].row_ns * f->step.n_rows;
 }
 
+static void decide(struct sim *m);
+
 static void send(struct sim *m, uint32_t stage, struct frame *f)
 {
     uint64_t at = m->now_ns + hop_ns(m, stage, f), *last = &m->inside->arrived_ns[stage];
@@ -303,6 +305,8 @@ static void leave(struct sim *m, uint32_t stage, struct frame *f)
     if (stage + 1 < m->config.n_stages)
         send(m, stage + 1, f);
     begin_stage(m, stage);
+    if (m->measure)
+        decide(m);
 }
 
 /* --- the coordinator ----------------------------------------------------------------------------------------------------- */

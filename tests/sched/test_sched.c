@@ -72,7 +72,7 @@ static void fairness(void)
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         uint64_t usual_gap = 0, gap = 0;
-        for (int with = 0; with < 2; with++) {
+        for (int with = 0; with < 2; with++) { /* the stages' times are measured in every other case */
             struct sched_config c = {.n_stages = cases[k].n_stages, .max_seqs = 32, .max_rows = 512, .ctx = 4200, .block = 32, .n_blocks = {2000, 0}, .seed = 1};
             struct sim m;
             for (uint32_t s = 0; s < c.n_stages; s++)
@@ -80,6 +80,7 @@ static void fairness(void)
             for (uint32_t s = 0; s <= c.n_stages; s++)
                 c.costs.hop[s] = (struct sched_hop_cost){.latency_ns = cases[k].hop_ns, .row_ns = 3000};
             sim_init(&m, &c, 1);
+            m.measure = k % 2;
             for (uint32_t i = 0; i < cases[k].n_running; i++)
                 fill(sim_request(&m, 0, 1, 150), i);
             for (uint32_t i = 0; i < cases[k].n_long && with; i++)
