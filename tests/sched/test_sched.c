@@ -2,11 +2,13 @@
 #include "sched/sched.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "sched/trace.h"
 #include "tests/sched/sim.h"
 #include "tests/tap.h"
 
@@ -118,10 +120,274 @@ static void saturation(void)
     }
 }
 
+/* The smallest driver: every step comes back at once, in order. Ends after n steps or when there are none. */
+static uint32_t drive(struct sched *s, uint32_t n, uint64_t *ret_rows)
+{
+    uint32_t steps = 0;
+    struct sched_action a;
+    struct err err;
+    while (steps < n && sched_poll(s, steps, &a)) {
+        if (a.kind != SCHED_STEP)
+            continue;
+        steps++;
+        *ret_rows += a.step.n_rows;
+        for (uint32_t i = 0; i < a.step.n_rows; i++)
+            if (a.step.rows[i].want == SCHED_WANT_SAMPLE)
+                sched_token(s, steps, a.step.rows[i].seq, 7, &err);
+        if (sched_step_done(s, steps, a.step.batch, &err) != 0)
+            tap_note("%s", err.text);
+    }
+    return steps;
+}
+
+static int add(struct sched *s, uint64_t id, const int32_t *tokens, uint32_t n, uint32_t max_new, uint32_t flags, struct err *err)
+{
+    struct sched_seq q = {.id = id, .tokens = tokens, .n_prompt = n, .max_new = max_new, .flags = flags};
+    return sched_add(s, 0, &q, err);
+}
+
+static void formula(void)
+{
+    struct sched_config c = usual(2);
+    struct sched_stats stats;
+    struct err err;
+    struct sched *s;
+    uint64_t rows = 0;
+    int32_t token = 1;
+    for (int i = 0; i < 2; i++)
+        c.costs.stage[i] = (struct sched_stage_cost){.fixed_ns = 600000, .weight_ns = 16500000, .row_ns = 500000};
+    s = sched_create(&c, &err);
+    for (uint64_t i = 1; i <= 16; i++)
+        add(s, i, &token, 1, 50, 0, &err);
+    drive(s, 40, &rows);
+    sched_stats(s, &stats);
+    is_int(stats.n_decoding, 16, "16 sequences decode");
+    is_int(stats.in_flight_wanted, 2, "16 sequences on two equal stages bound by memory: two steps under way");
+    ok(stats.cycle_us > 34000 && stats.cycle_us < 34600, "468 tokens a second are predicted (a cycle of %u us)", (unsigned)stats.cycle_us);
+    for (uint64_t i = 1; i <= 60; i++) { /* the second stage turns out to be four times as slow: then it is the only one that counts */
+        uint64_t batch = 0;
+        struct sched_action a;
+        while (sched_poll(s, 100, &a))
+            if (a.kind == SCHED_STEP) {
+                batch = a.step.batch;
+                sched_measured(s, 100, batch, 0, 17100);
+                sched_measured(s, 100, batch, 1, 68400);
+                for (uint32_t k = 0; k < a.step.n_rows; k++)
+                    sched_token(s, 100, a.step.rows[k].seq, 7, &err);
+                sched_step_done(s, 100, batch, &err);
+            }
+    }
+    ok(sched_predict_us(s, 1, 8, 100) > 60000, "what is measured changes what is predicted: %u us", (unsigned)sched_predict_us(s, 1, 8, 100));
+    sched_destroy(s);
+}
+
+static void prefixes(void)
+{
+    static int32_t text[1200];
+    struct sched_config c = usual(3);
+    struct sched_stats stats;
+    struct err err;
+    struct sched *s;
+    uint64_t rows = 0, seed = 5;
+    c.block = 32;
+    c.ctx = 1400;
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++)
+        text[i] = (int32_t)sim_below(&seed, 1000);
+    s = sched_create(&c, &err);
+    add(s, 1, text, 1024, 1, 0, &err);
+    drive(s, 1000, &rows);
+    is_int(rows, 1024, "a prompt of 1,024 tokens is computed");
+    sched_finish(s, 0, 1, &err);
+    rows = 0;
+    add(s, 2, text, 1024, 1, 0, &err);
+    drive(s, 1000, &rows);
+    ok(rows <= 32, "the same again: %u rows", (unsigned)rows);
+    sched_finish(s, 0, 2, &err);
+    rows = 0;
+    add(s, 3, text, 1100, 1, 0, &err);
+    drive(s, 1000, &rows);
+    ok(rows <= 76 + 32, "the same and 76 tokens more: %u rows", (unsigned)rows);
+    sched_finish(s, 0, 3, &err);
+    rows = 0;
+    add(s, 4, text, 1024, 1, SCHED_NO_PREFIX, &err);
+    drive(s, 1000, &rows);
+    is_int(rows, 1024, "without the cache, when asked so");
+    sched_finish(s, 0, 4, &err);
+    text[500]++;
+    rows = 0;
+    add(s, 5, text, 1024, 1, 0, &err);
+    drive(s, 1000, &rows);
+    is_int(rows, 1024 - 500, "another token at 500: all before it is found, to the token");
+    sched_finish(s, 0, 5, &err);
+    text[0]++;
+    rows = 0;
+    for (uint64_t i = 10; i < 14; i++) /* four choices of a request, at the same time */
+        add(s, i, text, 1015, 1, 0, &err);
+    drive(s, 1000, &rows);
+    ok(rows <= 1015 + 3 * 4, "four at once share what is being computed: %u rows", (unsigned)rows);
+    sched_stats(s, &stats);
+    is_int(stats.n_running, 4, "all four run");
+    sched_destroy(s);
+}
+
+static void refusals(void)
+{
+    struct sched_config c = usual(2);
+    struct err err = {0};
+    int32_t text[300] = {0};
+    struct sched *s;
+    c.policy = "clever";
+    ok(!sched_create(&c, &err), "an unknown policy");
+    has_str(err.text, "balanced, depth, sarathi, throttle", "the known ones are named");
+    c.policy = NULL;
+    c.n_blocks[1] = 1;
+    c.window = 64;
+    ok(!sched_create(&c, &err), "too few sliding blocks");
+    has_str(err.text, "allowed are 10 to", "with the least number");
+    c = usual(2);
+    c.n_blocks[0] = 16;
+    s = sched_create(&c, &err);
+    is_int(add(s, 1, text, 250, 20, 0, &err), -1, "longer than the context");
+    has_str(err.text, "270 positions, the context has 256", "with numbers");
+    is_int(add(s, 1, text, 100, 100, 0, &err), -1, "more blocks than there are");
+    has_str(err.text, "200 positions need 25 KV blocks, there are 16", "with numbers");
+    is_int(err.kind, ERR_LIMIT, "of a kind that a front can tell");
+    is_int(add(s, 1, text, 0, 4, 0, &err), -1, "an empty prompt");
+    is_int(add(s, 1, text, 4, 0, 0, &err), -1, "nothing asked for");
+    is_int(add(s, 1, text, 4, 4, 0, &err), 0, "a good one");
+    is_int(add(s, 1, text, 4, 4, 0, &err), -1, "the same id again");
+    is_int(sched_token(s, 0, 1, 5, &err), -1, "a token that nobody asked for");
+    is_int(sched_step_done(s, 0, 77, &err), -1, "a step that is not under way");
+    is_int(sched_cancel(s, 0, 99, &err), -1, "nobody to cancel");
+    sched_destroy(s);
+}
+
+static void cancels(void)
+{
+    struct sched_config c = usual(4);
+    struct err err;
+    struct sched *s = sched_create(&c, &err);
+    struct sched_action a;
+    int32_t text[200] = {0};
+    bool seen = false, closed = false;
+    uint64_t batches[8];
+    uint32_t n = 0;
+    add(s, 1, text, 200, 20, 0, &err);
+    text[0] = 1;
+    add(s, 2, text, 200, 20, 0, &err);
+    while (sched_poll(s, 0, &a))
+        if (a.kind == SCHED_STEP)
+            batches[n++] = a.step.batch;
+    is_int(sched_cancel(s, 1, 1, &err), 0, "cancelled in the middle of its prompt");
+    for (uint32_t i = 0; i < n; i++) {
+        is_int(sched_step_done(s, 2, batches[i], &err), 0, "a step with rows of it comes back");
+        while (sched_poll(s, 2, &a)) {
+            for (uint32_t k = 0; a.kind == SCHED_STEP && k < a.step.n_rows; k++)
+                seen |= a.step.rows[k].seq == 1;
+            for (uint32_t k = 0; a.kind == SCHED_STEP && k < a.step.n_ops; k++)
+                closed |= a.step.ops[k].kind == SCHED_CLOSE && a.step.ops[k].seq == 1;
+        }
+    }
+    ok(!seen && closed, "no later step has rows of it, its slot is closed");
+    sched_destroy(s);
+}
+
+/* A short prompt passes a long one that came before it, but not for ever. */
+static void order(void)
+{
+    struct sched_config c = usual(2);
+    struct sim m;
+    c.max_seqs = 2;
+    sim_init(&m, &c, 1);
+    fill(sim_request(&m, 0, 200, 5), 1);
+    fill(sim_request(&m, 0, 200, 5), 2);
+    fill(sim_request(&m, 0, 240, 5), 3);
+    for (uint32_t i = 0; i < 200; i++)
+        fill(sim_request(&m, 1000 + i * 8000, 20, 5), 10 + i);
+    runs(&m, "short prompts come and come");
+    ok(m.requests[3].first_us < m.requests[2].first_us, "the first short one passes the last long one");
+    ok(m.requests[2].first_us < m.requests[60].first_us, "but the long one's turn comes: after %u ms", (unsigned)(m.requests[2].first_us / 1000));
+    sim_fini(&m);
+}
+
+struct lines {
+    char *text[4];
+    uint32_t n;
+};
+
+static void keep(void *arg, const char *line, size_t len)
+{
+    struct lines *l = arg;
+    if (l->n < 4)
+        l->text[l->n++] = strndup(line, len);
+}
+
+static void replays(void)
+{
+    struct sched_config c = usual(2);
+    struct err err;
+    struct sched *s = sched_create(&c, &err);
+    struct replay *r;
+    struct lines l = {0};
+    uint64_t rows = 0;
+    int32_t text[4] = {1, 2, 3, 4};
+    char *bad;
+    sched_set_trace(s, keep, &l);
+    add(s, 1, text, 4, 3, 0, &err);
+    drive(s, 1, &rows);
+    r = replay_create(&err);
+    for (uint32_t i = 0; i < l.n; i++)
+        is_int(replay_line(r, l.text[i], strlen(l.text[i]), &err), 0, "line %u is replayed", i + 1);
+    replay_destroy(r);
+    r = replay_create(&err);
+    replay_line(r, l.text[0], strlen(l.text[0]), &err);
+    replay_line(r, l.text[1], strlen(l.text[1]), &err);
+    bad = strstr(l.text[2], "\"n\":0");
+    ok(bad != NULL, "the third line admits the sequence");
+    if (bad)
+        bad[4] = '8';
+    is_int(replay_line(r, l.text[2], strlen(l.text[2]), &err), -1, "another decision is noticed");
+    has_str(err.text, "line 3 differs", "with its line");
+    replay_destroy(r);
+    r = replay_create(&err);
+    is_int(replay_line(r, "{\"trace\":2}", 11, &err), -1, "a trace of another version");
+    has_str(err.text, "version 2", "is refused");
+    replay_destroy(r);
+    for (uint32_t i = 0; i < l.n; i++)
+        free(l.text[i]);
+    sched_destroy(s);
+}
+
+/* Only sched_add allocates. */
+static void memory(void)
+{
+    struct sched_config c = usual(2);
+    struct err err;
+    struct sched *s = sched_create(&c, &err);
+    uint64_t rows = 0;
+    int32_t text[100];
+    size_t before;
+    for (int32_t i = 0; i < 100; i++)
+        text[i] = i;
+    for (uint64_t i = 1; i <= 16; i++)
+        add(s, i, text + i, 60, 190, 0, &err);
+    before = mallinfo2().uordblks;
+    drive(s, 300, &rows);
+    is_int(mallinfo2().uordblks, before, "%u rows in 300 steps: nothing allocated", (unsigned)rows);
+    sched_destroy(s);
+}
+
 int main(void)
 {
     one_and_many();
     fairness();
     saturation();
+    formula();
+    prefixes();
+    refusals();
+    cancels();
+    order();
+    replays();
+    memory();
     return tap_done();
 }
