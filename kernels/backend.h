@@ -19,6 +19,11 @@
 #include "gguf/quant.h"
 #include "kernels/layout.h"
 
+/* Devices of one class and revision give the same bits for the same model and tokens. The revision goes up with every change
+ * of arithmetic (docs/numerics.md), so that nodes of different versions are not taken for equal. */
+#define NUMERICS_CPU "cpu"
+enum { NUMERICS_CPU_REVISION = 1 };
+
 enum {
     KV_BLOCK = 32,       /* positions in a block */
     ATTENTION_TILE = 256, /* positions whose softmax is taken together, by absolute position */
@@ -134,6 +139,8 @@ struct backend_ops {
     void (*weight_put)(struct backend *, enum quant_type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
 
     size_t (*kv_block_bytes)(const struct attention *, enum kv_type);
+    /* Block `to` becomes what block `from` is. Not while a step runs. */
+    void (*kv_copy)(struct backend *, const struct kv_view *, uint32_t from, uint32_t to);
 
     struct run *(*run_create)(struct backend *, const struct run_shape *, struct err *);
     void (*run_destroy)(struct run *);
@@ -156,6 +163,7 @@ struct backend_ops {
     /* Valid after finish, until the next begin. */
     const float *(*hidden)(struct run *);                 /* n_rows × embd */
     const float *(*logits)(struct run *, uint32_t wanted_index); /* n_vocab */
+    const float *(*normed)(struct run *, uint32_t wanted_index); /* embd: what the head's matrix was multiplied with */
 };
 
 /* First member of every backend and every run. */
@@ -183,6 +191,8 @@ const char *backend_cpu_isa(const struct backend *);
 /* Appends the names of the levels that this processor has: "scalar, avx2". */
 struct strbuf;
 void backend_cpu_levels(struct strbuf *ret);
+/* Its team, for other work of the caller's between steps. */
+struct threadpool *backend_cpu_team(struct backend *);
 void backend_destroy(struct backend *); /* takes NULL */
 
 #endif

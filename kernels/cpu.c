@@ -753,6 +753,12 @@ static const float *cpu_hidden(struct run *run)
     return self(run)->x;
 }
 
+/* cpu_head left the wanted rows' norms in n. */
+static const float *cpu_normed(struct run *run, uint32_t wanted_index)
+{
+    return self(run)->n + (size_t)wanted_index * self(run)->shape.embd;
+}
+
 static const float *cpu_logits(struct run *run, uint32_t wanted_index)
 {
     return self(run)->logits + (size_t)wanted_index * self(run)->shape.n_vocab;
@@ -798,6 +804,13 @@ static size_t cpu_kv_block_bytes(const struct attention *attn, enum kv_type type
     return kv_layout_of(attn, type).head_bytes * attn->n_kv_heads;
 }
 
+static void cpu_kv_copy(struct backend *b, const struct kv_view *kv, uint32_t from, uint32_t to)
+{
+    (void)b;
+    if (from != to)
+        memcpy((char *)kv->base + to * kv->block_bytes, (const char *)kv->base + from * kv->block_bytes, kv->block_bytes);
+}
+
 static void cpu_destroy(struct backend *b)
 {
     struct cpu *cpu = (struct cpu *)b;
@@ -814,6 +827,7 @@ static const struct backend_ops cpu_ops = {
     .weight_bytes = cpu_weight_bytes,
     .weight_put = cpu_weight_put,
     .kv_block_bytes = cpu_kv_block_bytes,
+    .kv_copy = cpu_kv_copy,
     .run_create = cpu_run_create,
     .run_destroy = cpu_run_destroy,
     .run_bytes = cpu_run_bytes,
@@ -832,6 +846,7 @@ static const struct backend_ops cpu_ops = {
     .finish = cpu_finish,
     .hidden = cpu_hidden,
     .logits = cpu_logits,
+    .normed = cpu_normed,
 };
 
 struct backend *backend_cpu_create_with(const struct backend_cpu_options *o, struct err *err)
@@ -870,6 +885,11 @@ const char *backend_cpu_isa(const struct backend *b)
 void backend_cpu_levels(struct strbuf *ret)
 {
     kernels_present(ret);
+}
+
+struct threadpool *backend_cpu_team(struct backend *b)
+{
+    return ((struct cpu *)b)->pool;
 }
 
 void backend_destroy(struct backend *b)

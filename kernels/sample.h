@@ -26,6 +26,7 @@ struct sample_params {
     uint64_t seed;
     uint32_t n_bias;
     const struct sample_bias *bias;
+    const uint8_t *mask; /* NULL: every token may come; else those whose bit (i % 8 of byte i / 8) is set */
 };
 
 #define SAMPLE_PARAMS_DEFAULT \

@@ -192,3 +192,15 @@ const float *stage_logits(struct stage *s, uint32_t wanted_index)
 {
     return s->backend->ops->logits(s->run, wanted_index);
 }
+
+const float *stage_normed(struct stage *s, uint32_t wanted_index)
+{
+    return s->backend->ops->normed(s->run, wanted_index);
+}
+
+void stage_copy_block(struct stage *s, enum kv_group group, uint32_t from, uint32_t to)
+{
+    for (uint32_t i = 0; i < s->n_kv; i++)
+        if (group_of(&s->params, s->config.first + i) == group)
+            s->backend->ops->kv_copy(s->backend, &s->kv[i], from, to);
+}

@@ -253,7 +253,7 @@ static const float *adjusted(struct sampler *s, const struct sample_params *p, c
     bool penalties = p->penalty_last != 0 && n > 0 &&
                      (p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0);
 
-    if (!penalties && p->n_bias == 0)
+    if (!penalties && p->n_bias == 0 && !p->mask)
         return logits;
     memcpy(s->logits, logits, s->n_vocab * sizeof *logits);
     for (uint32_t i = 0; i < p->n_bias; i++)
@@ -261,6 +261,9 @@ static const float *adjusted(struct sampler *s, const struct sample_params *p, c
             s->logits[p->bias[i].token] = clamp(s->logits[p->bias[i].token] + p->bias[i].bias);
     if (penalties)
         penalize(s, p, history, n);
+    for (uint32_t i = 0; p->mask && i < s->n_vocab; i++)
+        if (!(p->mask[i / 8] >> i % 8 & 1))
+            s->logits[i] = -INFINITY;
     return s->logits;
 }
 
@@ -360,7 +363,7 @@ int sampler_sample(struct sampler *s, const struct sample_params *p, const float
     max = raw_max;
     l = adjusted(s, p, logits, history, n_history);
     if (l != logits && scan(l, s->n_vocab, &max, &id, err) != 0)
-        return err_set(err, ERR_INPUT, "logit_bias leaves no token to choose from");
+        return err_set(err, ERR_INPUT, "%s leaves no token to choose from", p->mask ? "the grammar (with logit_bias)" : "logit_bias");
     if (p->temperature > 0) {
         n = select_best(s->cands, l, s->n_vocab, p->top_k ? p->top_k : s->n_vocab);
         if (p->typical_p < 1) {
@@ -376,6 +379,20 @@ int sampler_sample(struct sampler *s, const struct sample_params *p, const float
     *ret_token = (int32_t)id;
     if (ret_logprob)
         *ret_logprob = (float)((double)logits[id] - raw_max - log_sum(logits, s->n_vocab, raw_max));
+    return 0;
+}
+
+int sampler_given(struct sampler *s, const float *logits, const int32_t *ids, size_t n, float *ret_logprobs, struct err *err)
+{
+    float max;
+    uint32_t id;
+    double log_total;
+
+    if (scan(logits, s->n_vocab, &max, &id, err) != 0)
+        return -1;
+    log_total = log_sum(logits, s->n_vocab, max);
+    for (size_t i = 0; i < n; i++)
+        ret_logprobs[i] = (float)((double)logits[ids[i]] - max - log_total);
     return 0;
 }
 

@@ -3,7 +3,7 @@
 
 /* From logits to a token. Pure: the same logits, parameters, history, choice and position give the same token on any
  * machine (own exp and log; a counter-based generator keyed by seed, choice and position; ties by id). Order, as users of
- * other servers know it: bias, penalties, top-k, typical, top-p, min-p, temperature, draw. */
+ * other servers know it: bias, penalties, mask, top-k, typical, top-p, min-p, temperature, draw. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -24,6 +24,9 @@ int sample_params_check(const struct sample_params *p, uint32_t n_vocab, struct 
  * log-probability under the unmodified logits. Logits that are not numbers: -1 and ERR_INPUT ("the model is broken"). */
 int sampler_sample(struct sampler *s, const struct sample_params *p, const float *logits, const int32_t *history, size_t n_history,
                    uint32_t choice, uint32_t position, int32_t *ret_token, float *ret_logprob, struct err *err);
+
+/* Natural log-probabilities of given tokens, each within the vocabulary. */
+int sampler_given(struct sampler *s, const float *logits, const int32_t *ids, size_t n, float *ret_logprobs, struct err *err);
 
 /* The k most likely tokens with natural log-probabilities, best first, ties by id; k is cut to the vocabulary. Returns how
  * many, or -1. */

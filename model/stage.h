@@ -46,5 +46,9 @@ int stage_run(struct stage *s, const struct batch *batch, const float *hidden, s
 /* Of the last step, until the next. */
 const float *stage_hidden(struct stage *s);
 const float *stage_logits(struct stage *s, uint32_t wanted_index);
+const float *stage_normed(struct stage *s, uint32_t wanted_index); /* embd floats: the last layer's output, normed; with a head */
+
+/* Between steps: in all layers of a group, block `to` becomes what block `from` is. Both below n_blocks. */
+void stage_copy_block(struct stage *s, enum kv_group group, uint32_t from, uint32_t to);
 
 #endif
