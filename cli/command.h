@@ -18,6 +18,8 @@ struct command {
 };
 
 extern const struct command cmd_run, cmd_chat, cmd_eval, cmd_bench, cmd_tokenize, cmd_template, cmd_inspect;
-extern const struct command cmd_keygen, cmd_invite, cmd_plan;
+extern const struct command cmd_keygen, cmd_invite;
+extern const struct command cmd_plan;
+extern const struct command cmd_worker, cmd_probe;
 
 #endif

@@ -1,0 +1,207 @@
+/* stagecoach probe: what this machine can do, as a topology file wants to know it. */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/sysinfo.h"
+#include "base/threadpool.h"
+#include "cli/command.h"
+#include "cli/ui.h"
+#include "worker/profile.h"
+
+enum { READ_BYTES = 256 << 20, READ_MS = 300, RATE_MS = 60, DISK_MS = 1000, PATH_BYTES = 4096, OUT_MAX_BYTES = 1 << 20 };
+
+struct values {
+    bool json;
+    const char *model_dir, *file, *isa;
+    int64_t threads;
+};
+
+static const struct opt options[] = {
+    {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "One JSON object with all that was measured"},
+    {"model-dir", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, model_dir), .help = "Measure the disk with the largest file in this folder"},
+    {"file", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, file), .help = "Measure the disk with this file"},
+    {"threads", 't', OPT_INT, .arg = "N", .offset = offsetof(struct values, threads), .min = 1, .max = 1024,
+     .help = "Threads that compute (default: one a processor)"},
+    {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct values, isa),
+     .help = "Best instruction set that may be used, such as scalar (default: the processor's)"},
+    {0},
+};
+static const struct opt_group groups[] = {{"Options", options, 0}, {0}};
+static const struct opt_example examples[] = {
+    {"stagecoach probe --model-dir ~/models", "Memory, products in every quantization, the disk: lines for a topology file."},
+    {"stagecoach probe --json | jq .read", "For a script."},
+    {0},
+};
+
+struct report {
+    const char *isa;
+    unsigned threads;
+    double read_one, read_all, disk; /* bytes a second; disk 0: not measured */
+    char disk_why[512];              /* "": nobody asked */
+    struct profile_rate rates[PROFILE_MAX_RATES];
+    size_t n_rates;
+};
+
+/* --- measuring ----------------------------------------------------------------------------------------------------------- */
+
+static int measure_read(struct report *r, struct err *err)
+{
+    for (int all = 0; all < 2; all++) {
+        struct threadpool *team = threadpool_create(all ? r->threads : 1, err);
+        if (!team)
+            return -1;
+        int rc = profile_read(team, READ_BYTES, READ_MS, all ? &r->read_all : &r->read_one, err);
+        threadpool_destroy(team);
+        if (rc != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int measure_rates(struct report *r, struct backend *be, struct ui_progress *bar, struct err *err)
+{
+    uint32_t done = 0, total = 0;
+    for (uint32_t type = 0; type < QUANT_TYPES; type++)
+        total += quant_traits(type) && quant_traits(type)->computed;
+    for (uint32_t type = 0; type < QUANT_TYPES && r->n_rates < PROFILE_MAX_RATES; type++) {
+        if (!quant_traits(type) || !quant_traits(type)->computed)
+            continue;
+        struct profile_rate *rate = &r->rates[r->n_rates++];
+        rate->type = (enum quant_type)type;
+        for (int rows = 0; rows < PROFILE_ROWS; rows++)
+            if (profile_rate(be, rate->type, (enum profile_rows)rows, RATE_MS, &rate->per_s[rows], err) != 0)
+                return -1;
+        ui_progress(bar, ++done, total);
+    }
+    return 0;
+}
+
+/* The largest file that lies directly in the folder. */
+static bool largest_file(const char *dir, char ret[PATH_BYTES])
+{
+    char path[PATH_BYTES];
+    off_t most = 0;
+    struct dirent *d;
+    struct stat st;
+    DIR *folder = opendir(dir);
+    while (folder && (d = readdir(folder)))
+        if (snprintf(path, sizeof path, "%s/%s", dir, d->d_name) < PATH_BYTES && stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > most) {
+            most = st.st_size;
+            memcpy(ret, path, PATH_BYTES);
+        }
+    if (folder)
+        closedir(folder);
+    return most > 0;
+}
+
+static void measure_disk(struct report *r, const struct values *v)
+{
+    char path[PATH_BYTES];
+    struct err err;
+    if (!v->file && !v->model_dir)
+        return;
+    if (v->file ? snprintf(path, sizeof path, "%s", v->file) >= PATH_BYTES : !largest_file(v->model_dir, path))
+        snprintf(r->disk_why, sizeof r->disk_why, "there is no file in %s to measure the disk with", v->model_dir ? v->model_dir : "");
+    else if (profile_disk(path, DISK_MS, &r->disk, &err) != 0)
+        snprintf(r->disk_why, sizeof r->disk_why, "%s", err.text);
+}
+
+/* --- saying it ----------------------------------------------------------------------------------------------------------- */
+
+/* Three digits, in the unit in which the number is 1 to 999, as a topology file has it. */
+static const char *with_unit(char buf[32], double value, const char *const *units)
+{
+    int i = 0;
+    value /= 1e6;
+    while (value >= 999.5 && units[i + 1]) {
+        value /= 1e3;
+        i++;
+    }
+    snprintf(buf, 32, "%.3g%s", value, units[i]);
+    return buf;
+}
+
+static const char *bytes_rate(char buf[32], double value)
+{
+    static const char *const units[] = {"MB/s", "GB/s", "TB/s", NULL};
+    return with_unit(buf, value, units);
+}
+
+static const char *ops_rate(char buf[32], double value)
+{
+    static const char *const units[] = {"MOP/s", "GOP/s", "TOP/s", NULL};
+    return with_unit(buf, value, units);
+}
+
+static void say_yaml(const struct report *r)
+{
+    char buf[32];
+    ui_outf("    # stagecoach probe: %u thread%s, %s", r->threads, r->threads == 1 ? "" : "s", r->isa);
+    ui_outf("; one thread reads %s\n", bytes_rate(buf, r->read_one));
+    ui_outf("    profile:\n      cpu: {read: %s", bytes_rate(buf, r->read_all));
+    for (size_t i = 0; i < r->n_rates; i++)
+        ui_outf(", %s: %s", quant_traits(r->rates[i].type)->name, ops_rate(buf, r->rates[i].per_s[PROFILE_PROMPT]));
+    ui_outf("}\n");
+    if (r->disk > 0)
+        ui_outf("      disk: %s\n", bytes_rate(buf, r->disk));
+}
+
+static void say_json(const struct report *r)
+{
+    ui_outf("{\"isa\":\"%s\",\"threads\":%u,\"read\":{\"one\":%.0f,\"all\":%.0f},\"rates\":{", r->isa, r->threads, r->read_one, r->read_all);
+    for (size_t i = 0; i < r->n_rates; i++) {
+        ui_outf("%s\"%s\":{", i ? "," : "", quant_traits(r->rates[i].type)->name);
+        for (int rows = 0; rows < PROFILE_ROWS; rows++)
+            ui_outf("%s\"%u\":%.0f", rows ? "," : "", profile_rows[rows], r->rates[i].per_s[rows]);
+        ui_outf("}");
+    }
+    ui_outf("}");
+    if (r->disk > 0)
+        ui_outf(",\"disk\":%.0f", r->disk);
+    ui_outf("}\n");
+}
+
+static int run(void *values, const struct opts_parsed *parsed, struct err *err)
+{
+    static struct report r;
+    const struct values *v = values;
+    struct ui_progress bar = {0};
+    struct backend *be = backend_cpu_create((unsigned)v->threads, v->isa, err);
+    int rc;
+
+    (void)parsed;
+    if (!be)
+        return -1;
+    r.isa = backend_cpu_isa(be);
+    r.threads = backend_cpu_threads(be);
+    if (ui_err_is_terminal())
+        ui_say("measuring memory, products%s: let nothing else run for some seconds", v->file || v->model_dir ? ", the disk" : "");
+    ui_progress_begin(&bar, "measuring", false);
+    rc = measure_read(&r, err) == 0 && measure_rates(&r, be, &bar, err) == 0 ? 0 : -1;
+    if (rc == 0)
+        measure_disk(&r, v);
+    ui_progress_end(&bar);
+    if (rc == 0 && r.disk_why[0])
+        ui_say("%s", r.disk_why);
+    if (rc == 0)
+        (v->json ? say_json : say_yaml)(&r);
+    backend_destroy(be);
+    return rc;
+}
+
+const struct command cmd_probe = {
+    .opts = {.name = "probe",
+             .summary = "Measure what this machine can do",
+             .synopsis = "[--model-dir DIR] [--json]",
+             .description = "Measures how fast memory is read, by one thread and by all, what the kernels multiply in every quantization, and the disk "
+                            "where a folder or file is given. Prints the node's profile as it stands in a topology file; rates are those of a prompt "
+                            "(512 rows), --json also has those of 1 and 8 rows, as operations and bytes a second. Takes a few seconds; other work "
+                            "on the machine makes it wrong.",
+             .groups = groups,
+             .examples = examples},
+    .values_bytes = sizeof(struct values),
+    .run = run,
+};

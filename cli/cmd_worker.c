@@ -1,0 +1,171 @@
+/* stagecoach worker: a node of the pipeline. */
+#include "config.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/keydir.h"
+#include "cli/ui.h"
+#include "proto/wire.h"
+#include "worker/node.h"
+
+enum { JOIN_MS = 15000 };
+
+struct values {
+    const char *listen, *advertise, *name, *keys, *model_dir, *join, *coordinator, *isa, *model, *cpus;
+    uint64_t ram;
+    int64_t threads;
+    double orphan_timeout;
+    bool child;
+};
+
+static const struct opt options[] = {
+    {"listen", 'l', OPT_STRING, .arg = "ADDRESS", .offset = offsetof(struct values, listen),
+     .help = "Where the coordinator and other workers find this one: tcp://IP:PORT, or ipc://PATH on one machine"},
+    {"advertise", 0, OPT_STRING, .arg = "ADDRESS", .offset = offsetof(struct values, advertise),
+     .help = "How others reach it, where that is not the address it listens on"},
+    {"name", 0, OPT_STRING, .arg = "NAME", .offset = offsetof(struct values, name), .help = "What it is called (default: as in its keys, else the host's name)"},
+    {"keys", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, keys),
+     .help = "Its key and those of nodes it trusts (default: ~/.config/stagecoach)"},
+    {"join", 0, OPT_STRING, .arg = "TOKEN", .offset = offsetof(struct values, join), .help = "Join the cluster that gave this invitation, then connect to it"},
+    {"model-dir", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, model_dir),
+     .help = "Model files that may be used, in this folder and those in it"},
+    {"ram", 0, OPT_SIZE, .arg = "SIZE", .offset = offsetof(struct values, ram), .help = "Memory it may use, such as 8GiB (default: what is free)"},
+    {"threads", 't', OPT_INT, .arg = "N", .offset = offsetof(struct values, threads), .min = 1, .max = 1024,
+     .help = "Threads that compute (default: one a processor)"},
+    {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct values, isa),
+     .help = "Best instruction set that may be used, such as scalar (default: the processor's)"},
+    {"orphan-timeout", 0, OPT_FLOAT, .arg = "SECONDS", .offset = offsetof(struct values, orphan_timeout), .min = 0, .max = 1e9,
+     .help = "Without a coordinator for so long, weights are freed (default: 600)"},
+    {0},
+};
+static const struct opt inner[] = {
+    {"child", 0, OPT_FLAG, .offset = offsetof(struct values, child), .help = "Started by a coordinator: end with it, and log only what is wrong"},
+    {"model", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, model), .help = "A model file that may be used"},
+    {"cpus", 0, OPT_STRING, .arg = "LIST", .offset = offsetof(struct values, cpus), .help = "Processors to stay on, such as 0,3"},
+    {0},
+};
+static const struct opt_group groups[] = {{"Options", options, 0}, {"For embedded workers", inner, 0}, {0}};
+static const struct opt_example examples[] = {
+    {"stagecoach worker --listen tcp://0.0.0.0:7101 --model-dir ~/models", "Waits for a coordinator whose key is in its keys' folder."},
+    {"stagecoach worker --join TOKEN", "The first start on a machine that others cannot reach: joins, then dials the coordinator."},
+    {"stagecoach worker --listen tcp://192.168.1.11:7101 --ram 12GiB", "Leaves the rest of the memory to others."},
+    {0},
+};
+
+/* "0,3" */
+static int stay_on(const char *list, struct err *err)
+{
+    cpu_set_t mask;
+    const char *at = list;
+
+    CPU_ZERO(&mask);
+    for (;;) {
+        char *end;
+        unsigned long cpu = strtoul(at, &end, 10);
+        if (end == at || cpu >= CPU_SETSIZE || (*end && *end != ','))
+            return err_set(err, ERR_USAGE, "--cpus %s: numbers of processors with commas between them are meant", list);
+        CPU_SET(cpu, &mask);
+        if (!*end)
+            break;
+        at = end + 1;
+    }
+    if (sched_setaffinity(0, sizeof mask, &mask) != 0)
+        return err_errno(err, errno, "--cpus %s", list);
+    return 0;
+}
+
+/* Blocked before any thread starts, so that all of them leave the signals to the node's loop. */
+static int open_signals(struct err *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    return fd >= 0 ? fd : err_errno(err, errno, "signals");
+}
+
+static int check(const struct values *v, struct err *err)
+{
+    if (!v->listen && !v->join)
+        return err_set(err, ERR_USAGE, "neither --listen nor --join: give an address that the coordinator can dial, or an invitation");
+    if (v->advertise && !v->listen)
+        return err_set(err, ERR_USAGE, "--advertise without --listen: there is nothing to be reached");
+    if (v->name && !msg_name_valid(v->name))
+        return err_set(err, ERR_USAGE, "--name %s: 1 to %d letters, digits, dots, dashes and underscores are allowed, a letter or digit first", v->name,
+                       MSG_MAX_NAME);
+    return 0;
+}
+
+static bool needs_keys(const struct values *v)
+{
+    return v->join || strncmp(v->listen, "ipc:", 4) != 0 || v->keys;
+}
+
+static int serve(const struct values *v, struct node_options *o, struct err *err)
+{
+    struct wire_joined joined;
+    const char *name = v->name ? v->name : o->keys ? keys_name(o->keys) : "worker";
+
+    if (v->join) {
+        if (wire_join(o->keys, v->join, JOIN_MS, &joined, err) != 0)
+            return err_wrap(err, "joining");
+        ui_say("joined the cluster of %s as %s", joined.coordinator, joined.name);
+        name = joined.name;
+        if (!v->listen) {
+            o->coordinator = joined.address;
+            memcpy(o->coordinator_key, joined.key, sizeof joined.key);
+        }
+    }
+    o->name = name;
+    log_init(v->child ? LOG_WARN : LOG_INFO, name);
+    return node_run(o, err);
+}
+
+static int run(void *values, const struct opts_parsed *parsed, struct err *err)
+{
+    const struct values *v = values;
+    struct node_options o = {
+        .version = PACKAGE_VERSION, .listen = v->listen, .advertise = v->advertise, .model_file = v->model, .model_dir = v->model_dir,
+        .ram_bytes = v->ram, .threads = (unsigned)v->threads, .isa = v->isa, .orphan_ms = (uint64_t)(v->orphan_timeout * 1000), .signal_fd = -1,
+    };
+    int rc = -1;
+
+    (void)parsed;
+    if (check(v, err) != 0 || (v->cpus && stay_on(v->cpus, err) != 0))
+        return -1;
+    if (v->child) {
+        o.parent = (int)getppid();
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* even when we are stopped: nothing of us stays behind */
+    }
+    if ((o.signal_fd = open_signals(err)) < 0)
+        return -1;
+    if (!needs_keys(v) || (o.keys = keydir_open(v->keys, v->name, err)))
+        rc = serve(v, &o, err);
+    keys_close(o.keys);
+    close(o.signal_fd);
+    return rc;
+}
+
+const struct command cmd_worker = {
+    .opts = {.name = "worker",
+             .summary = "Be a node of the pipeline",
+             .synopsis = "--listen ADDRESS [OPTION]…",
+             .description = "Computes a part of a model's layers for a coordinator (stagecoach serve, or any command with --topology). Which layers, "
+                            "the coordinator says; their weights are read from files in --model-dir. Serves until it is told to stop: SIGTERM lets the "
+                            "coordinator go on without it first, a second one ends it at once.",
+             .groups = groups,
+             .examples = examples},
+    .values_bytes = sizeof(struct values),
+    .run = run,
+};

@@ -1,0 +1,57 @@
+#ifndef WORKER_BUILDER_H
+#define WORKER_BUILDER_H
+
+/* Makes stages, in a thread of its own: finding the model, checking that it will fit, reading weights, and taking apart what is
+ * no longer wanted, none of which the I/O thread has time for. It keeps what the last stage had, so that the next one takes over
+ * what it needs: the whole stage with its KV cache where nothing changed, weights where layers overlap.
+ *
+ * Orders are worked off one after another; one that a later order makes pointless is cut short. All functions are the I/O
+ * thread's. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "proto/msg.h"
+#include "worker/models.h"
+#include "worker/stage_thread.h"
+
+struct builder;
+
+struct builder_options {
+    const char *node;      /* this one's name, for messages */
+    struct models *models; /* borrowed */
+    unsigned threads;      /* 0: all processors */
+    const char *isa;       /* NULL: what the configuration says */
+    uint64_t ram_bytes;    /* 0: what is free */
+    void (*wake)(void *arg); /* something is done, or a stage has something to send; any thread */
+    void *wake_arg;
+};
+
+/* What an order to build has come to. */
+struct built {
+    struct msg_epoch epoch;
+    uint32_t stage;
+    struct stage_thread *thread; /* NULL: failed. The caller owns it and gives it back with the next order */
+    struct msg_ready ready;
+    char from[64]; /* "disk", "memory": for the log */
+    struct err err;
+};
+
+struct builder *builder_create(const struct builder_options *o, struct err *err);
+/* Takes what is given to it apart, cuts short what it does, joins. Takes NULL. */
+void builder_destroy(struct builder *b, struct stage_thread *last);
+
+/* Build this (copied). old: the running stage, which was told to stop; NULL for none. */
+int builder_build(struct builder *b, const struct msg_configure *c, struct stage_thread *old, struct err *err);
+/* Forget the configuration; keep or free the stage's weights (and its KV with them). */
+int builder_release(struct builder *b, bool keep_weights, struct stage_thread *old, struct err *err);
+/* 1 and the next result; 0: none yet. */
+int builder_result(struct builder *b, struct built *ret);
+/* Of what is being read now. */
+void builder_progress(struct builder *b, uint64_t *ret_done, uint64_t *ret_total);
+/* What is held: present false for nothing. device points into the builder. */
+void builder_resident(struct builder *b, struct msg_resident *ret);
+uint64_t builder_held_bytes(struct builder *b);
+
+#endif

@@ -1,0 +1,386 @@
+/* A stage's two data links: getting them up, taking steps in, passing steps on, credit both ways.
+ *
+ * Credit: a stage tells the one before it how many step frames it has taken off its queue, and how many frames and bytes may be
+ * under way beyond those. Whoever sends keeps to that; only the coordinator, which bounds its steps itself and takes results as
+ * they come, neither needs nor gives any. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "worker/node_state.h"
+
+static bool is_coordinator(const struct neighbour *b)
+{
+    return b->who.stage == MSG_STAGE_COORDINATOR;
+}
+
+static const char *name_of(const struct neighbour *b, char buf[MSG_MAX_NAME + 32])
+{
+    if (is_coordinator(b))
+        return "the coordinator";
+    snprintf(buf, MSG_MAX_NAME + 32, "node %s (stage %u)", b->node, b->who.stage);
+    return buf;
+}
+
+static void fault(struct node *n, const struct neighbour *b, enum err_kind kind, const char *what)
+{
+    char who[MSG_MAX_NAME + 32], text[MSG_MAX_TEXT + 1];
+    snprintf(text, sizeof text, "the link to %s: %s", name_of(b, who), what);
+    log_line(LOG_WARN, "%s", text);
+    control_error(n, kind, text);
+}
+
+/* --- getting them up ---------------------------------------------------------------------------------------------------- */
+
+static void set_neighbour(struct node *n, struct neighbour *b, const struct msg_neighbour *from)
+{
+    struct err err;
+    *b = (struct neighbour){.who = *from, .has_key = from->key != NULL, .writable = true};
+    snprintf(b->node, sizeof b->node, "%s", from->node);
+    snprintf(b->address, sizeof b->address, "%s", from->address);
+    if (from->key)
+        memcpy(b->key, from->key, sizeof b->key);
+    b->up_until_ms = UINT64_MAX; /* until the stage is ready: the neighbour may be slower to hear of it */
+    if (from->reach == REACH_DIAL || from->reach == REACH_RELAY)
+        b->dial_at_ms = n->now_ms;
+    /* A neighbour need not be one that our owner has named: the coordinator vouches for it, for as long as this lasts. */
+    if (from->key && !is_coordinator(b) && wire_net_grant(n->net, b->node, b->key, 1u << LINK_DATA, &err) != 0)
+        log_line(LOG_WARN, "node %s cannot be a neighbour: %s", b->node, err.text);
+}
+
+static bool fits(const struct neighbour *b, const struct wire_link *link, bool upstream)
+{
+    const struct msg_link_hello *h = wire_link_hello(link);
+    return h->upstream == upstream && h->stage == b->who.stage && strcmp(wire_link_node(link), b->node) == 0;
+}
+
+static void send_credit(struct node *n)
+{
+    struct msg m = {.type = MSG_CREDIT, .credit = {.epoch = n->epoch, .taken = n->told_taken + 1, .free_bytes = n->window_bytes,
+                                                   .free_frames = n->window_frames}};
+    if (!is_coordinator(&n->previous) && n->previous.link)
+        wire_send_msg(n->previous.link, &m, NULL, 0, NULL, NULL, NULL);
+}
+
+static void take(struct node *n, struct neighbour *b, struct wire_link *link)
+{
+    b->link = link;
+    b->dialing = NULL;
+    b->dial_at_ms = 0;
+    b->up_until_ms = UINT64_MAX;
+    b->writable = true;
+    if (b == &n->previous)
+        send_credit(n);
+    links_pump(n);
+}
+
+/* A link that was dialed to us: whose? */
+static bool claim(struct node *n, struct wire_link *link)
+{
+    if (!msg_epoch_same(wire_link_hello(link)->epoch, n->epoch) || n->phase == NODE_IDLE)
+        return false;
+    if (!n->previous.link && fits(&n->previous, link, false)) {
+        take(n, &n->previous, link);
+    } else if (!n->next.link && fits(&n->next, link, true)) {
+        take(n, &n->next, link);
+    } else {
+        log_line(LOG_WARN, "node %s wants to be a neighbour, which it is not", wire_link_node(link));
+        wire_link_close(link, "this stage has other neighbours");
+    }
+    return true;
+}
+
+/* Its configuration may be on its way to us. */
+static void keep_unclaimed(struct node *n, struct wire_link *link)
+{
+    for (int i = 0; i < NODE_UNCLAIMED_LINKS; i++)
+        if (!n->unclaimed[i].link) {
+            n->unclaimed[i].link = link;
+            n->unclaimed[i].since_ms = n->now_ms;
+            return;
+        }
+    wire_link_close(link, "too many links of epochs that are not known here");
+}
+
+void links_up(struct node *n, struct wire_link *link)
+{
+    if (wire_link_dialed(link))
+        take(n, link == n->previous.dialing ? &n->previous : &n->next, link);
+    else if (!claim(n, link))
+        keep_unclaimed(n, link);
+}
+
+void links_configure(struct node *n, const struct msg_configure *c)
+{
+    set_neighbour(n, &n->previous, &c->previous);
+    set_neighbour(n, &n->next, &c->next);
+    n->window_frames = c->window_frames;
+    n->window_bytes = c->window_bytes;
+    n->told_taken = n->told_taken_bytes = n->sent = n->sent_bytes = n->blocked_since_ms = 0;
+    memset(&n->credit, 0, sizeof n->credit);
+    for (int i = 0; i < NODE_UNCLAIMED_LINKS; i++)
+        if (n->unclaimed[i].link && claim(n, n->unclaimed[i].link))
+            n->unclaimed[i].link = NULL;
+}
+
+static void close_neighbour(struct node *n, struct neighbour *b, const char *why)
+{
+    wire_link_close(b->link, why);
+    wire_link_close(b->dialing, why);
+    if (b->has_key && !is_coordinator(b))
+        wire_net_revoke(n->net, b->node);
+    memset(b, 0, sizeof *b);
+}
+
+static void drop_sends(struct fifo *f)
+{
+    for (; f->n > 0; f->n--, f->first++)
+        stage_send_done(f->items[f->first % NODE_SENDS]);
+}
+
+void links_close(struct node *n, const char *why)
+{
+    close_neighbour(n, &n->previous, why);
+    close_neighbour(n, &n->next, why);
+    drop_sends(&n->data);
+    drop_sends(&n->said);
+}
+
+static void dial(struct node *n, struct neighbour *b)
+{
+    struct err err;
+    bool relay = b->who.reach == REACH_RELAY;
+    struct wire_dial d = {.endpoint = b->address, .purpose = LINK_DATA, .key = b->has_key ? b->key : NULL, .node = relay ? NULL : b->node,
+                          .epoch = n->epoch, .stage = n->stage, .upstream = b == &n->previous, .relay_to = relay ? b->node : NULL};
+    b->dial_at_ms = 0;
+    if (!(b->dialing = wire_dial(n->wire, &d, &err))) {
+        b->up_until_ms = UINT64_MAX;
+        fault(n, b, err.kind, err.text);
+    }
+}
+
+/* --- losing them -------------------------------------------------------------------------------------------------------- */
+
+static void neighbour_down(struct node *n, struct neighbour *b, const char *why)
+{
+    bool was_up = b->link != NULL;
+    b->link = b->dialing = NULL;
+    if (!was_up && n->now_ms < b->up_until_ms) {
+        b->dial_at_ms = n->now_ms + NODE_REDIAL_MIN_MS;
+        return;
+    }
+    b->up_until_ms = UINT64_MAX;
+    fault(n, b, ERR_IO, why);
+}
+
+void links_down(struct node *n, struct wire_link *link, const char *why)
+{
+    if (link == n->previous.link || link == n->previous.dialing)
+        neighbour_down(n, &n->previous, why);
+    else if (link == n->next.link || link == n->next.dialing)
+        neighbour_down(n, &n->next, why);
+    for (int i = 0; i < NODE_UNCLAIMED_LINKS; i++)
+        if (n->unclaimed[i].link == link)
+            n->unclaimed[i].link = NULL;
+}
+
+/* --- in ----------------------------------------------------------------------------------------------------------------- */
+
+static void take_credit(struct node *n, struct wire_frame *frame)
+{
+    struct msg m;
+    struct err err;
+    if (codec_decode(n->codec, frame->type, frame->head, frame->head_len, frame->payload_len, &m, &err) != 0) {
+        fault(n, &n->next, err.kind, err.text);
+        return;
+    }
+    if (!msg_epoch_same(m.credit.epoch, n->epoch))
+        return;
+    if (m.credit.taken == 0 || m.credit.taken - 1 > n->sent || m.credit.taken < n->credit.taken) {
+        fault(n, &n->next, ERR_INPUT, "credit for frames that were never sent");
+        return;
+    }
+    n->credit = m.credit;
+    links_pump(n);
+}
+
+static void take_in(struct node *n, struct neighbour *from, struct wire_frame *frame)
+{
+    if (!n->thread || n->phase != NODE_RUNNING) {
+        fault(n, from, ERR_INPUT, "a step came before the stage was ready");
+    } else if (stage_thread_push(n->thread, frame) == 0) {
+        return;
+    } else {
+        fault(n, from, ERR_LIMIT, "more steps came than there was credit for");
+    }
+    wire_frame_release(frame);
+}
+
+void links_frame(struct node *n, struct wire_link *link, struct wire_frame *frame)
+{
+    bool previous = link == n->previous.link, next = link == n->next.link;
+    if (frame->type == MSG_STEP && previous) {
+        take_in(n, &n->previous, frame);
+        return;
+    }
+    if (frame->type == MSG_MASK && next && is_coordinator(&n->next)) {
+        take_in(n, &n->next, frame);
+        return;
+    }
+    if (frame->type == MSG_CREDIT && next)
+        take_credit(n, frame);
+    else if (previous || next)
+        fault(n, previous ? &n->previous : &n->next, ERR_INPUT, "a message came that has no business there");
+    wire_frame_release(frame);
+}
+
+/* --- out ---------------------------------------------------------------------------------------------------------------- */
+
+static void put(struct fifo *f, struct stage_send *s)
+{
+    f->items[(f->first + f->n++) % NODE_SENDS] = s; /* no more sends exist than it has room for */
+}
+
+static struct stage_send *head_of(const struct fifo *f)
+{
+    return f->n ? f->items[f->first % NODE_SENDS] : NULL;
+}
+
+static void pop(struct fifo *f)
+{
+    f->first++;
+    f->n--;
+}
+
+static bool has_credit(const struct node *n, const struct stage_send *s)
+{
+    uint64_t taken, bytes;
+    if (is_coordinator(&n->next))
+        return true;
+    if (n->credit.taken == 0)
+        return false;
+    taken = n->credit.taken - 1;
+    if (n->sent == taken)
+        return true; /* whatever its size: else it could never go */
+    bytes = n->sent_bytes - (taken ? n->sent_bytes_at[taken % MSG_MAX_WINDOW] : 0);
+    return n->sent - taken < n->credit.free_frames && bytes + s->payload_len <= n->credit.free_bytes;
+}
+
+static enum wire_sent send_one(struct wire_link *link, struct stage_send *s, struct err *err)
+{
+    enum wire_sent sent;
+    if (s->payload_len)
+        return wire_send(link, s->type, s->head, s->head_len, s->payload, s->payload_len, stage_send_free, s, err);
+    sent = wire_send(link, s->type, s->head, s->head_len, NULL, 0, NULL, NULL, err);
+    if (sent == WIRE_SENT)
+        stage_send_done(s);
+    return sent;
+}
+
+/* One frame to the next stage; false: not now. */
+static bool pass_on(struct node *n, struct stage_send *s)
+{
+    struct err err;
+    size_t bytes = s->payload_len;
+    if (!n->next.link || !n->next.writable)
+        return false;
+    if (!has_credit(n, s)) {
+        n->blocked_since_ms = n->blocked_since_ms ? n->blocked_since_ms : n->now_ms;
+        return false;
+    }
+    n->blocked_since_ms = 0;
+    switch (send_one(n->next.link, s, &err)) {
+    case WIRE_SENT:
+        n->sent++;
+        n->sent_bytes += bytes;
+        n->sent_bytes_at[n->sent % MSG_MAX_WINDOW] = n->sent_bytes;
+        return true;
+    case WIRE_BLOCKED: n->next.writable = false; return false;
+    case WIRE_FAILED: break;
+    }
+    stage_send_done(s);
+    fault(n, &n->next, err.kind, err.text);
+    return true;
+}
+
+static bool tell(struct node *n, struct stage_send *s)
+{
+    if (n->control && !n->control_writable)
+        return false;
+    enum wire_sent sent = n->control ? send_one(n->control, s, NULL) : WIRE_FAILED;
+    n->control_writable = sent != WIRE_BLOCKED;
+    if (sent == WIRE_FAILED)
+        stage_send_done(s); /* nobody is there to be told */
+    return sent != WIRE_BLOCKED;
+}
+
+/* Tells the stage before what was taken, now and then: an eighth of the window is often enough. */
+static void give_credit(struct node *n)
+{
+    uint64_t frames, bytes;
+    stage_thread_taken(n->thread, &frames, &bytes);
+    if (frames == n->told_taken)
+        return;
+    if (frames - n->told_taken < n->window_frames / 8 && bytes - n->told_taken_bytes < n->window_bytes / 8 && !stage_thread_idle(n->thread))
+        return;
+    n->told_taken = frames;
+    n->told_taken_bytes = bytes;
+    send_credit(n);
+}
+
+void links_pump(struct node *n)
+{
+    struct stage_send *s;
+    while (n->thread && (s = stage_thread_next(n->thread)))
+        put(s->control ? &n->said : &n->data, s);
+    while ((s = head_of(&n->data)) && pass_on(n, s))
+        pop(&n->data);
+    while ((s = head_of(&n->said)) && tell(n, s))
+        pop(&n->said);
+    if (n->thread)
+        give_credit(n);
+}
+
+void links_writable(struct node *n, struct wire_link *link)
+{
+    if (link == n->next.link)
+        n->next.writable = true;
+    links_pump(n);
+}
+
+/* --- time --------------------------------------------------------------------------------------------------------------- */
+
+static void tick_neighbour(struct node *n, struct neighbour *b)
+{
+    if (b->dial_at_ms && n->now_ms >= b->dial_at_ms)
+        dial(n, b);
+    if (!b->link && !b->dialing && !is_coordinator(b) && n->now_ms > b->up_until_ms) {
+        b->up_until_ms = UINT64_MAX;
+        fault(n, b, ERR_IO, "it did not come up");
+    }
+}
+
+void links_ready(struct node *n)
+{
+    n->previous.up_until_ms = n->next.up_until_ms = n->now_ms + NODE_LINK_MS;
+}
+
+void links_tick(struct node *n)
+{
+    char text[96];
+    if (n->phase == NODE_LOADING || n->phase == NODE_RUNNING) {
+        tick_neighbour(n, &n->previous);
+        tick_neighbour(n, &n->next);
+    }
+    if (n->blocked_since_ms && n->now_ms - n->blocked_since_ms > NODE_CREDIT_MS) {
+        snprintf(text, sizeof text, "no credit for %d s: it takes no more steps", NODE_CREDIT_MS / 1000);
+        n->blocked_since_ms = 0;
+        fault(n, &n->next, ERR_LIMIT, text);
+    }
+    for (int i = 0; i < NODE_UNCLAIMED_LINKS; i++)
+        if (n->unclaimed[i].link && n->now_ms - n->unclaimed[i].since_ms > NODE_UNCLAIMED_MS) {
+            wire_link_close(n->unclaimed[i].link, "no configuration of this epoch came");
+            n->unclaimed[i].link = NULL;
+        }
+}

@@ -1,0 +1,47 @@
+#ifndef WORKER_NODE_H
+#define WORKER_NODE_H
+
+/* A worker's one I/O thread: it owns all sockets of control and activations, and moves messages between them, the builder (which
+ * loads) and the stage's thread (which computes). It computes nothing itself, so that a heartbeat is never late. docs/worker.md
+ * tells what it answers to whom. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "proto/keys.h"
+
+enum {
+    NODE_HEARTBEAT_MS = 250,     /* until a configuration says otherwise */
+    NODE_LOST_MS = 1000,         /* a coordinator that was silent for so long gives way to another */
+    NODE_ORPHAN_MS = 600000,     /* without a coordinator for so long: memory is freed */
+    NODE_LINK_MS = 10000,        /* for a neighbour's link to come up */
+    NODE_CREDIT_MS = 60000,      /* for a neighbour to take a frame */
+    NODE_DRAIN_MS = 10000,       /* from SIGTERM to the end */
+    NODE_UNCLAIMED_LINKS = 16,   /* of an epoch that was not configured here yet … */
+    NODE_UNCLAIMED_MS = 10000,   /* … and for how long they are kept */
+    NODE_REDIAL_MIN_MS = 100,
+    NODE_REDIAL_MAX_MS = 5000,
+};
+
+struct node_options {
+    const char *name;
+    const char *version;     /* of the program */
+    const char *listen;      /* NULL: nobody can dial this node: it dials */
+    const char *advertise;   /* NULL: as it listens */
+    const char *coordinator; /* to be dialed; NULL: it comes */
+    uint8_t coordinator_key[KEY_BYTES];
+    struct keys *keys;       /* borrowed; NULL: ipc only */
+    const char *model_file, *model_dir;
+    uint64_t ram_bytes;      /* 0: what is free */
+    unsigned threads;        /* 0: all processors */
+    const char *isa;
+    uint64_t orphan_ms;      /* 0: as the coordinator says */
+    int signal_fd;           /* a signalfd of SIGTERM and SIGINT; -1: none */
+    int parent;              /* ends when this process is no longer its parent; 0: lives on */
+};
+
+/* Until it is told to stop. 0 after an orderly end. Logs what happens (base/log.h). */
+int node_run(const struct node_options *options, struct err *err);
+
+#endif

@@ -1,0 +1,108 @@
+#ifndef WORKER_NODE_STATE_H
+#define WORKER_NODE_STATE_H
+
+/* What the node's I/O thread knows; for node.c, control.c and links.c only. */
+
+#include "proto/codec.h"
+#include "proto/wire.h"
+#include "worker/builder.h"
+#include "worker/models.h"
+#include "worker/node.h"
+#include "worker/stage_thread.h"
+
+enum { NODE_SENDS = STAGE_OUT_BUFFERS + STAGE_CONTROL_BUFFERS };
+
+/* One of a stage's two data links. */
+struct neighbour {
+    struct msg_neighbour who; /* strings and key: the arrays below */
+    char node[MSG_MAX_NAME + 1], address[MSG_MAX_ADDRESS + 1];
+    uint8_t key[MSG_ID_BYTES];
+    bool has_key;
+    struct wire_link *link; /* up */
+    struct wire_link *dialing;
+    uint64_t dial_at_ms;                /* 0: not now */
+    uint64_t up_until_ms;               /* or it is a fault; UINT64_MAX: no hurry */
+    bool writable;                      /* false after WIRE_BLOCKED */
+};
+
+struct fifo {
+    struct stage_send *items[NODE_SENDS];
+    unsigned first, n;
+};
+
+enum node_phase {
+    NODE_IDLE,    /* no configuration */
+    NODE_LOADING, /* the builder is at it */
+    NODE_RUNNING, /* the stage can take steps */
+    NODE_FAILED,  /* the configuration came to nothing; the coordinator knows */
+};
+
+struct node {
+    const struct node_options *o;
+    struct wire_net *net;
+    struct wire *wire;
+    struct codec *codec;
+    struct models *models;
+    struct builder *builder;
+    char address[MSG_MAX_ADDRESS + 1]; /* to be told to others */
+    uint64_t now_ms;
+
+    /* The coordinator. */
+    struct wire_link *control, *dialing;
+    uint64_t coordinator, seen_ms, lost_ms, beat_ms, next_beat_ms, orphan_ms, orphan_at_ms;
+    uint64_t peer_now_us, peer_seen_us;
+    uint64_t redial_ms, dial_at_ms;
+    bool control_writable;
+
+    /* The configuration. */
+    enum node_phase phase;
+    struct msg_epoch epoch;
+    uint32_t stage, n_stages, layer_first, layer_end;
+    struct neighbour previous, next;
+    struct stage_thread *thread;
+    uint64_t window_bytes;
+    uint32_t window_frames;
+    uint64_t loading_since_ms, told_progress_ms;
+
+    /* Steps on their way out, and credit. Numbers count the step frames of a link from 1. */
+    struct fifo data, said;
+    uint64_t told_taken, told_taken_bytes; /* what the previous stage was told of */
+    uint64_t sent, sent_bytes;             /* to the next one, and … */
+    uint64_t sent_bytes_at[MSG_MAX_WINDOW]; /* … after frame i, at i % MSG_MAX_WINDOW */
+    struct msg_credit credit;              /* its last word; before the first one nothing may be sent */
+    uint64_t blocked_since_ms;             /* 0: nothing waits for credit */
+
+    struct {
+        struct wire_link *link;
+        uint64_t since_ms;
+    } unclaimed[NODE_UNCLAIMED_LINKS];
+
+    bool draining, stopping, ended;
+    uint64_t stop_at_ms;
+};
+
+/* control.c */
+void control_up(struct node *n, struct wire_link *link);
+void control_down(struct node *n, const char *why);
+void control_frame(struct node *n, struct wire_frame *frame); /* releases it */
+void control_tick(struct node *n);
+void control_built(struct node *n);
+int control_send(struct node *n, const struct msg *m); /* -1: there is nobody, or nobody who reads */
+void control_error(struct node *n, enum err_kind kind, const char *text);
+/* The epoch is over: its thread goes with the next order to the builder, its links go down. */
+struct stage_thread *control_end_epoch(struct node *n, const char *why);
+void control_dial(struct node *n);
+void control_stop(struct node *n); /* SIGTERM */
+
+/* links.c */
+void links_configure(struct node *n, const struct msg_configure *c);
+void links_ready(struct node *n); /* the stage is: from now on links must come up soon */
+void links_close(struct node *n, const char *why);
+void links_up(struct node *n, struct wire_link *link);
+void links_down(struct node *n, struct wire_link *link, const char *why);
+void links_frame(struct node *n, struct wire_link *link, struct wire_frame *frame); /* releases it, or hands it on */
+void links_writable(struct node *n, struct wire_link *link);
+void links_pump(struct node *n); /* what the stage has to say, as far as credit goes */
+void links_tick(struct node *n);
+
+#endif

@@ -1,0 +1,35 @@
+#ifndef WORKER_PROFILE_H
+#define WORKER_PROFILE_H
+
+/* What this machine can do, measured: what a plan reckons with. `stagecoach probe` measures everything, a worker at its start
+ * what takes little time. Blocks, and keeps all threads of the backend busy: nothing else should run meanwhile. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/threadpool.h"
+#include "gguf/quant.h"
+#include "kernels/backend.h"
+
+enum { PROFILE_MAX_RATES = 64 };
+
+/* Rows that a rate is measured with: one answer, a few together, a prompt. */
+enum profile_rows { PROFILE_ROW, PROFILE_FEW, PROFILE_PROMPT, PROFILE_ROWS };
+extern const uint32_t profile_rows[PROFILE_ROWS];
+
+struct profile_rate {
+    enum quant_type type;
+    double per_s[PROFILE_ROWS]; /* multiplications and additions; 0: not measured */
+};
+
+/* Bytes a second that the team's threads read together from memory larger than any cache. */
+int profile_read(struct threadpool *team, uint64_t bytes, unsigned ms, double *ret_per_s, struct err *err);
+/* The backend's products with matrices of a type, for about ms each. */
+int profile_rate(struct backend *be, enum quant_type type, enum profile_rows rows, unsigned ms, double *ret_per_s, struct err *err);
+/* Bytes a second of a file read past the page cache (O_DIRECT), several reads at a time. ERR_UNSUPPORTED where its file system has no
+ * such reads. */
+int profile_disk(const char *path, unsigned ms, double *ret_per_s, struct err *err);
+
+#endif
