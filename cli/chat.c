@@ -246,7 +246,7 @@ static uint32_t common_prefix(const struct chat *c, const struct token_list *tok
 /* Remembers which tokens the KV holds after a turn (or a failed one). */
 static int remember_cached(struct chat *c, const struct gen_case *g, struct err *err)
 {
-    size_t n = session_length(c->local.session, 0);
+    size_t n = c->local.session ? session_length(c->local.session, 0) : 0; /* a pipeline finds prefixes itself */
 
     n = n < g->tokens.len ? n : g->tokens.len;
     c->cached.len = 0;
@@ -292,7 +292,7 @@ static int answer(struct chat *c, const struct sample_params *params, int64_t n,
     c->shown = 0;
     detokenizer_init(&c->text, c->local.tokenizer, false);
     ui_progress_begin(&c->bar, "reading", false);
-    rc = generate(c->local.session, c->local.tokenizer, &options, &g, 1, &c->last, err);
+    rc = generate(&c->local, &options, &g, 1, &c->last, err);
     ui_progress_end(&c->bar);
     if (remember_cached(c, &g, rc == 0 ? err : NULL) != 0)
         rc = -1;

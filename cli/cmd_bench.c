@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "cli/bench_engine.h"
 #include "cli/command.h"
 #include "cli/local.h"
 #include "cli/ui.h"
@@ -17,7 +18,7 @@ enum { SIZES_MAX = 64, WARM_UP_ROWS = 16, TOKEN_MAX = 30000, PARALLEL_MAX = 1024
 
 struct values {
     struct model_options model;
-    const char *batch;
+    const char *batch, *concurrent;
     int64_t pp, tg, depth, reps;
     bool json;
 };
@@ -29,6 +30,8 @@ static const struct opt options[] = {
      .help = "Numbers of sequences that generate together"},
     {"depth", 0, OPT_INT, .arg = "D", .offset = offsetof(struct values, depth), .max = 1 << 20, .def = "0",
      .help = "Tokens that each sequence holds before it generates"},
+    {"concurrent", 0, OPT_STRING, .arg = "LIST", .offset = offsetof(struct values, concurrent),
+     .help = "Numbers of requests that arrive at once at the scheduler, each with --depth prompt tokens (at least 1) and --tg to generate"},
     {"reps", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, reps), .min = 1, .max = 1000, .def = "2",
      .help = "Repetitions, of which the best counts"},
     {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "One JSON object instead of lines"},
@@ -43,6 +46,7 @@ static const struct opt_example examples[] = {
 
 struct bench {
     struct session *session;
+    struct bench_engine over; /* engine NULL: the session's */
     struct session_row *rows;
     uint64_t drawn; /* random tokens so far */
     uint32_t n_ids;
@@ -83,6 +87,8 @@ static void forget(struct bench *b)
 
 static int prompt_seconds(struct bench *b, uint32_t n, double *ret, struct err *err)
 {
+    if (b->over.engine)
+        return bench_engine_prompt(&b->over, n, ret, err);
     forget(b);
     double start = ui_seconds();
     if (feed(b, 0, n, true, err) != 0)
@@ -93,6 +99,8 @@ static int prompt_seconds(struct bench *b, uint32_t n, double *ret, struct err *
 
 static int generate_seconds(struct bench *b, uint32_t n_seq, uint32_t n, uint32_t depth, double *ret, struct err *err)
 {
+    if (b->over.engine)
+        return bench_engine_generate(&b->over, n_seq, n, depth, ret, err);
     forget(b);
     for (uint32_t i = 0; i < n_seq; i++)
         if (feed(b, i, depth, false, err) != 0)
@@ -119,19 +127,19 @@ static int print_figure(struct bench *b, const char *name, uint32_t n, double to
     return ui_flush(err);
 }
 
-static int parse_sizes(const char *text, uint32_t *sizes, size_t *n, struct err *err)
+static int parse_sizes(const char *option, const char *text, uint32_t *sizes, size_t *n, struct err *err)
 {
     char *end;
 
     for (*n = 0; *n < SIZES_MAX; text = end + 1) {
         unsigned long size = strtoul(text, &end, 10);
         if (end == text || *text < '0' || *text > '9' || size < 1 || size > PARALLEL_MAX || (*end && *end != ','))
-            return err_set(err, ERR_USAGE, "--batch: numbers from 1 to %d are expected, separated by commas (1,2,4,8)", PARALLEL_MAX);
+            return err_set(err, ERR_USAGE, "%s: numbers from 1 to %d are expected, separated by commas (1,2,4,8)", option, PARALLEL_MAX);
         sizes[(*n)++] = (uint32_t)size;
         if (!*end)
             return 0;
     }
-    return err_set(err, ERR_USAGE, "--batch: more than %d numbers", SIZES_MAX);
+    return err_set(err, ERR_USAGE, "%s: more than %d numbers", option, SIZES_MAX);
 }
 
 static int measure(struct bench *b, const struct values *v, const uint32_t *sizes, size_t n_sizes, struct err *err)
@@ -160,60 +168,133 @@ static int measure(struct bench *b, const struct values *v, const uint32_t *size
     return 0;
 }
 
-static int run(void *values, const struct opts_parsed *parsed, struct err *err)
+static int measure_concurrent(struct bench *b, const struct values *v, const uint32_t *sizes, size_t n_sizes, struct err *err)
 {
-    struct values *v = values;
-    uint32_t sizes[SIZES_MAX], most = 1;
-    struct bench b = {.json = v->json};
-    struct local l = {0};
-    size_t n_sizes;
-    int rc = -1;
+    for (size_t i = 0; i < n_sizes; i++) {
+        double seconds, best = HUGE_VAL;
+        for (int64_t r = 0; r < v->reps; r++) {
+            if (bench_engine_concurrent(&b->over, sizes[i], v->depth ? (uint32_t)v->depth : 1, (uint32_t)v->tg, &seconds, err) != 0)
+                return -1;
+            best = fmin(best, seconds);
+        }
+        if (print_figure(b, "concurrent", sizes[i], (double)v->tg * sizes[i], best, err) != 0)
+            return -1;
+    }
+    return 0;
+}
 
-    (void)parsed;
-    if (parse_sizes(v->batch, sizes, &n_sizes, err) != 0)
+static int32_t draw(void *arg)
+{
+    return random_token(arg);
+}
+
+/* What is measured, and with which sizes. */
+struct job {
+    struct values *v;
+    struct local local;
+    struct bench bench;
+    uint32_t sizes[SIZES_MAX], concurrent[SIZES_MAX], most;
+    size_t n_sizes, n_concurrent;
+    uint32_t ctx; /* that it needs */
+};
+
+static int check(struct job *j, struct err *err)
+{
+    struct values *v = j->v;
+    uint64_t need = (uint64_t)(v->depth + v->tg > v->pp ? v->depth + v->tg : v->pp);
+
+    if (parse_sizes("--batch", v->batch, j->sizes, &j->n_sizes, err) != 0 ||
+        (v->concurrent && parse_sizes("--concurrent", v->concurrent, j->concurrent, &j->n_concurrent, err) != 0))
         return -1;
     if (!v->pp && !v->tg)
         return err_set(err, ERR_USAGE, "--pp 0 and --tg 0: nothing is left to measure; give at least one of them a number of tokens");
-    for (size_t i = 0; i < n_sizes; i++)
-        most = sizes[i] > most ? sizes[i] : most;
-    uint64_t need = (uint64_t)(v->depth + v->tg > v->pp ? v->depth + v->tg : v->pp);
+    j->most = 1;
+    for (size_t i = 0; i < j->n_sizes; i++)
+        j->most = j->sizes[i] > j->most ? j->sizes[i] : j->most;
+    for (size_t i = 0; i < j->n_concurrent; i++)
+        j->most = j->concurrent[i] > j->most ? j->concurrent[i] : j->most;
     need = need > WARM_UP_ROWS ? need : WARM_UP_ROWS;
+    j->ctx = (uint32_t)need;
     if (v->model.ctx && (uint64_t)v->model.ctx < need)
         return err_set(err, ERR_USAGE, "--ctx %lld is too small: --pp, --depth and --tg need %llu positions", (long long)v->model.ctx,
                        (unsigned long long)need);
-    if (v->model.parallel && (uint64_t)v->model.parallel < most)
-        return err_set(err, ERR_USAGE, "--parallel %lld is too small: --batch asks for %u", (long long)v->model.parallel, most);
-    if (local_open(&l, &v->model, err) != 0)
-        goto done;
-    if (!v->model.ctx)
-        l.ctx = (uint32_t)need;
-    if (local_load(&l, most, most > 512 ? most : 512, err) != 0)
-        goto done;
-    b.session = l.session;
-    b.n_ids = session_n_vocab(l.session) < TOKEN_MAX ? session_n_vocab(l.session) : TOKEN_MAX;
-    b.rows = mem_new(session_batch_rows(l.session), sizeof *b.rows, err);
-    if (!b.rows)
-        goto done;
-    if (v->json) {
-        struct strbuf name;
+    if (v->model.parallel && (uint64_t)v->model.parallel < j->most)
+        return err_set(err, ERR_USAGE, "--parallel %lld is too small: --batch or --concurrent asks for %u", (long long)v->model.parallel, j->most);
+    return 0;
+}
+
+static int open_model(struct job *j, struct err *err)
+{
+    struct local *l = &j->local;
+    struct bench *b = &j->bench;
+
+    if (local_open(l, &j->v->model, err) != 0)
+        return -1;
+    if (!j->v->model.ctx)
+        l->ctx = j->ctx;
+    if (local_load(l, j->most, j->most > 512 ? j->most : 512, err) != 0)
+        return -1;
+    b->n_ids = local_n_vocab(l) < TOKEN_MAX ? local_n_vocab(l) : TOKEN_MAX;
+    b->session = l->session;
+    b->over = (struct bench_engine){.engine = l->engine, .n_ids = b->n_ids, .random_token = draw, .arg = b};
+    free(b->rows);
+    b->rows = l->session ? mem_new(session_batch_rows(l->session), sizeof *b->rows, err) : NULL;
+    return b->rows || l->engine ? 0 : -1;
+}
+
+static void begin_output(struct job *j)
+{
+    const struct local *l = &j->local;
+    unsigned threads = l->session ? session_threads(l->session) : (unsigned)j->v->model.threads;
+    struct strbuf name;
+    char weights[32];
+
+    if (j->v->json) {
         strbuf_init(&name, 4096);
-        strbuf_json(&name, l.name, strlen(l.name));
-        ui_outf("{\"model\": %s, \"threads\": %u, \"isa\": \"%s\", \"results\": [", strbuf_str(&name), session_threads(l.session),
-                session_isa(l.session));
+        strbuf_json(&name, l->name, strlen(l->name));
+        ui_outf("{\"model\": %s, \"threads\": %u, \"isa\": \"%s\", \"results\": [", strbuf_str(&name), threads,
+                l->session ? session_isa(l->session) : "");
         strbuf_fini(&name);
-    } else {
-        char weights[32];
-        ui_say("%s: %s of weights, %u thread%s, %s", l.name, ui_bytes(weights, sizeof weights, session_weight_bytes(l.session)),
-               session_threads(l.session), session_threads(l.session) == 1 ? "" : "s", session_isa(l.session));
+    } else if (l->session) {
+        ui_say("%s: %s of weights, %u thread%s, %s", l->name, ui_bytes(weights, sizeof weights, session_weight_bytes(l->session)), threads,
+               threads == 1 ? "" : "s", session_isa(l->session));
     }
-    ui_watch_interrupt(true);
-    rc = measure(&b, v, sizes, n_sizes, err);
-    ui_unwatch_interrupt();
-    if (v->json)
-        ui_outf("]}\n");
-done:
-    free(b.rows);
-    local_close(&l);
+}
+
+static int measure_all(struct job *j, struct err *err)
+{
+    int rc = measure(&j->bench, j->v, j->sizes, j->n_sizes, err);
+
+    if (rc == 0 && j->n_concurrent && !j->local.engine) { /* the scheduler drives worker processes only: one of our own */
+        local_close(&j->local);
+        j->v->model.workers = 1;
+        rc = open_model(j, err);
+    }
+    return rc == 0 && j->n_concurrent ? measure_concurrent(&j->bench, j->v, j->concurrent, j->n_concurrent, err) : rc;
+}
+
+static int run(void *values, const struct opts_parsed *parsed, struct err *err)
+{
+    struct job *j = mem_new(1, sizeof *j, err);
+    int rc;
+
+    (void)parsed;
+    if (!j)
+        return -1;
+    j->v = values;
+    j->bench.json = j->v->json;
+    rc = check(j, err) == 0 && open_model(j, err) == 0 ? 0 : -1;
+    if (rc == 0) {
+        begin_output(j);
+        ui_watch_interrupt(true);
+        rc = measure_all(j, err);
+        ui_unwatch_interrupt();
+        if (j->v->json)
+            ui_outf("]}\n");
+    }
+    free(j->bench.rows);
+    local_close(&j->local);
+    free(j);
     return rc;
 }
 
@@ -222,7 +303,8 @@ const struct command cmd_bench = {
              .summary = "Measure speed: prompt reading, generation, several sequences together",
              .synopsis = "-m FILE [OPTION]…",
              .description = "Prints tokens per second, the best of --reps repetitions: ppN for N prompt tokens, tgN for N tokens generated by one "
-                            "sequence, batchM for M sequences that generate together (tokens of all).",
+                            "sequence, batchM for M sequences that generate together (tokens of all). With --concurrent, also "
+                            "concurrentN: N requests that arrive at once, generated tokens a second of the whole run, prompts included.",
              .groups = groups,
              .examples = examples},
     .values_bytes = sizeof(struct values),

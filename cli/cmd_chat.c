@@ -66,7 +66,7 @@ static int ask(struct talk *t, const char *text, bool retry, struct err *err)
     int rc;
 
     sample_options_get(&t->v->sample, t->seeded, &params);
-    if (sample_params_check(&params, session_n_vocab(t->chat.local.session), err) != 0)
+    if (sample_params_check(&params, local_n_vocab(&t->chat.local), err) != 0)
         return -1;
     ui_watch_interrupt(!t->terminal);
     if (t->terminal)
@@ -165,9 +165,11 @@ static int do_stats(struct talk *t, const char *arg, struct err *err)
     char weights[32], kv[32];
 
     (void)arg, (void)err;
-    ui_say("%s: %s of weights, %s of KV cache, %u threads, %s", c->local.name, ui_bytes(weights, sizeof weights, session_weight_bytes(s)),
-           ui_bytes(kv, sizeof kv, session_kv_bytes(s)), session_threads(s), session_isa(s));
-    ui_say("  %-22s %8u of %u positions", "context", session_length(s, 0), c->local.ctx);
+    if (s) {
+        ui_say("%s: %s of weights, %s of KV cache, %u threads, %s", c->local.name, ui_bytes(weights, sizeof weights, session_weight_bytes(s)),
+               ui_bytes(kv, sizeof kv, session_kv_bytes(s)), session_threads(s), session_isa(s));
+        ui_say("  %-22s %8u of %u positions", "context", session_length(s, 0), c->local.ctx);
+    }
     ui_say("  %-22s %8zu", "messages", json_array_size(c->messages));
     say_speed("last question, read", c->last.prompt_tokens, gen_prompt_speed(&c->last));
     ui_say("  %-22s %8llu tokens", "  found in the cache", (unsigned long long)c->reused);

@@ -125,7 +125,7 @@ static int compute_cases(struct local *l, struct gen_case *cases, size_t n, uint
 
     ui_progress_begin(&bar, "evaluating", false);
     ui_watch_interrupt(true);
-    rc = generate(l->session, l->tokenizer, &g, cases, n, NULL, err);
+    rc = generate(l, &g, cases, n, NULL, err);
     ui_unwatch_interrupt();
     ui_progress_end(&bar);
     if (rc == 0 && ui_interrupted())
@@ -146,7 +146,7 @@ static int compare(struct local *l, const struct values *v, const struct referen
     if (local_load(l, ref->n_cases < 8 ? (uint32_t)ref->n_cases : 8, 0, err) != 0)
         return -1;
     top = ref->top ? ref->top : TOP_DEFAULT;
-    top = top < session_n_vocab(l->session) ? top : session_n_vocab(l->session);
+    top = top < local_n_vocab(l) ? top : local_n_vocab(l);
     if (compute_cases(l, cases, ref->n_cases, top, err) != 0)
         return -1;
     for (size_t i = 0; i < ref->n_cases; i++)

@@ -291,14 +291,14 @@ static int compute(struct job *j, bool seeded, struct err *err)
 
     if (local_load(&j->local, j->n < PARALLEL_DEFAULT ? (uint32_t)j->n : PARALLEL_DEFAULT, 0, err) != 0)
         return -1;
-    n_vocab = session_n_vocab(j->local.session);
+    n_vocab = local_n_vocab(&j->local);
     top = (uint32_t)j->v->logprobs < n_vocab ? (uint32_t)j->v->logprobs : n_vocab;
     struct gen_options g = {.params = &j->params, .ignore_end = j->v->ignore_eos, .top = top, .on_token = on_token, .on_prompt = on_prompt, .arg = j};
     ui_progress_begin(&j->bar, "reading the prompt", false);
     if (!j->v->json)
         heading(j, 0);
     ui_watch_interrupt(true);
-    rc = generate(j->local.session, j->local.tokenizer, &g, j->cases, j->n, &stats, err);
+    rc = generate(&j->local, &g, j->cases, j->n, &stats, err);
     ui_unwatch_interrupt();
     ui_progress_end(&j->bar);
     if (rc == 0 && j->v->json)

@@ -1,6 +1,6 @@
 /* See generate.h. Each slot of the session works on one case; a case that is done makes room for the next. A step takes one
  * row of every sequence that is generating, then fills up with prompt rows. */
-#include "cli/generate.h"
+#include "cli/generate_inner.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -239,10 +239,16 @@ static int prepare(struct generator *g, struct err *err)
     return g->sampler && g->slots && g->rows ? 0 : -1;
 }
 
-int generate(struct session *session, const struct tokenizer *tokenizer, const struct gen_options *options, struct gen_case *cases,
-             size_t n_cases, struct gen_stats *ret_stats, struct err *err)
+int generate(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases, struct gen_stats *ret_stats,
+             struct err *err)
 {
-    struct generator g = {.session = session, .tokenizer = tokenizer, .options = options, .cases = cases, .n_cases = n_cases};
+    return (local->engine ? generate_engine : generate_session)(local, options, cases, n_cases, ret_stats, err);
+}
+
+int generate_session(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases, struct gen_stats *ret_stats,
+                     struct err *err)
+{
+    struct generator g = {.session = local->session, .tokenizer = local->tokenizer, .options = options, .cases = cases, .n_cases = n_cases};
     int rc = prepare(&g, err);
 
     if (rc == 0)

@@ -1,14 +1,14 @@
 #ifndef CLI_GENERATE_H
 #define CLI_GENERATE_H
 
-/* Reads prompts and goes on with them, several sequences in one batch, on a session in this process. What a sequence says
- * does not depend on its companions: steps are only a way to use the machine. */
+/* Reads prompts and goes on with them, several sequences in one batch, in this process or on a pipeline. What a sequence says
+ * does not depend on its companions: steps are only a way to use the machines. */
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/sample.h"
-#include "model/session.h"
+#include "cli/local.h"
 #include "text/tokenizer.h"
 
 enum gen_end {
@@ -56,7 +56,7 @@ double gen_new_speed(const struct gen_stats *s);
 
 /* Every case must fit the context (checked by the caller with words). Stops at ui_interrupted(): the cases that were
  * running then end as GEN_CANCELLED, and 0 is returned. */
-int generate(struct session *session, const struct tokenizer *tokenizer, const struct gen_options *options, struct gen_case *cases,
-             size_t n_cases, struct gen_stats *ret_stats, struct err *err);
+int generate(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases, struct gen_stats *ret_stats,
+             struct err *err);
 
 #endif

@@ -18,6 +18,8 @@ static const char *const kv_names[] = {"f16", "f32", "q8_0", NULL};
 static const enum kv_type kv_types[] = {KV_F16, KV_F32, KV_Q8_0};
 static const char *const pin_names[] = {"auto", "no", "yes", NULL};
 static const enum threadpool_pin pins[] = {THREADPOOL_PIN_AUTO, THREADPOOL_PIN_NO, THREADPOOL_PIN_YES};
+static const char *const wire_names[] = {"f32", "f16", "q8_0", "auto", NULL};
+static const enum act_type wire_types[] = {ACT_F32, ACT_F16, ACT_Q8_0, ACT_F32};
 
 const struct opt model_option_table[] = {
     {"model", 'm', OPT_STRING, .required = true, .arg = "FILE", .offset = offsetof(struct model_options, model),
@@ -33,6 +35,14 @@ const struct opt model_option_table[] = {
      .help = "Sequences computed together (default: as many as there are, at most 8)"},
     {"kv", 0, OPT_CHOICE, .arg = "TYPE", .offset = offsetof(struct model_options, kv), .choices = kv_names, .def = "f16",
      .help = "How keys and values are kept"},
+    {"workers", 0, OPT_INT, .arg = "N", .offset = offsetof(struct model_options, workers), .min = 1, .max = ENGINE_MAX_WORKERS,
+     .help = "Split the model over N worker processes on this machine, --threads each (default: the processors divided evenly)"},
+    {"topology", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct model_options, topology),
+     .help = "Split the model over the machines that this file names"},
+    {"wire", 0, OPT_CHOICE, .arg = "TYPE", .offset = offsetof(struct model_options, wire), .choices = wire_names, .def = "f32",
+     .help = "How activations travel between stages; auto: f16 where a link is the bottleneck"},
+    {"keys", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct model_options, keys),
+     .help = "This node's keys (default: ~/.config/stagecoach)"},
     {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct model_options, isa),
      .help = "Best instruction set that may be used, such as scalar (default: the processor's, but amx only if named)"},
     {0},
@@ -161,9 +171,63 @@ static void say_isa(const char *cap, const char *isa)
     strbuf_fini(&levels);
 }
 
+static enum kv_type kv_of(const struct model_options *o)
+{
+    for (size_t i = 0; kv_names[i]; i++)
+        if (o->kv && strcmp(o->kv, kv_names[i]) == 0)
+            return kv_types[i];
+    return KV_F16;
+}
+
+/* --- a pipeline ------------------------------------------------------------------------------------------------------------ */
+
+static void on_note(void *arg, const struct engine_note *note)
+{
+    (void)arg;
+    if (note->kind == ENGINE_NOTE_TROUBLE)
+        ui_say("%s", note->text);
+}
+
+static int load_engine(struct local *l, uint32_t parallel, uint32_t batch_rows, struct err *err)
+{
+    const struct model_options *o = l->options;
+    struct engine_options eo = {
+        .model = o->model, .topology = l->topology, .topology_path = o->topology, .keys_dir = o->keys, .program = "/proc/self/exe", .isa = o->isa,
+        .workers = (unsigned)o->workers, .threads = (unsigned)o->threads, .ctx = l->ctx,
+        .parallel = o->parallel ? (uint32_t)o->parallel : parallel, .batch_rows = batch_rows, .kv = kv_of(o), .note = on_note,
+    };
+    double start = ui_seconds();
+
+    if (o->topology && !(l->topology = eo.topology = topology_load(o->topology, err)))
+        return -1;
+    if (eo.topology && eo.topology->ctx && !o->ctx)
+        eo.ctx = eo.topology->ctx;
+    for (size_t i = 0; wire_names[i]; i++)
+        if (o->wire && strcmp(o->wire, wire_names[i]) == 0)
+            eo.wire = wire_types[i];
+    eo.wire_auto = o->wire && strcmp(o->wire, "auto") == 0;
+    if (!(l->engine = engine_create(&eo, err)))
+        return -1;
+    ui_watch_interrupt(true);
+    for (int rc; (rc = engine_wait_ready(l->engine, 200, err)) != 0;) {
+        if (rc < 0 || ui_interrupted()) {
+            ui_unwatch_interrupt();
+            return rc < 0 ? -1 : err_set(err, ERR_CANCELLED, "interrupted");
+        }
+    }
+    ui_unwatch_interrupt();
+    l->load_seconds = ui_seconds() - start;
+    l->ctx = engine_ctx(l->engine);
+    return 0;
+}
+
+/* --- in this process ------------------------------------------------------------------------------------------------------- */
+
 int local_load(struct local *l, uint32_t parallel, uint32_t batch_rows, struct err *err)
 {
     const struct model_options *o = l->options;
+    if (o->workers || o->topology)
+        return load_engine(l, parallel, batch_rows, err);
     struct load_progress progress;
     struct session_options so = {
         .threads = (unsigned)o->threads,
@@ -171,14 +235,12 @@ int local_load(struct local *l, uint32_t parallel, uint32_t batch_rows, struct e
         .parallel = o->parallel ? (uint32_t)o->parallel : parallel,
         .batch_rows = batch_rows,
         .isa = o->isa,
+        .kv = kv_of(o),
         .progress = on_load,
         .progress_arg = &progress,
     };
     double start = ui_seconds();
 
-    for (size_t i = 0; kv_names[i]; i++)
-        if (o->kv && strcmp(o->kv, kv_names[i]) == 0)
-            so.kv = kv_types[i];
     for (size_t i = 0; pin_names[i]; i++)
         if (o->pin && strcmp(o->pin, pin_names[i]) == 0)
             so.pin = pins[i];
@@ -196,8 +258,15 @@ int local_load(struct local *l, uint32_t parallel, uint32_t batch_rows, struct e
     return 0;
 }
 
+uint32_t local_n_vocab(const struct local *l)
+{
+    return l->session ? session_n_vocab(l->session) : engine_n_vocab(l->engine);
+}
+
 void local_close(struct local *l)
 {
+    engine_destroy(l->engine);
+    topology_destroy(l->topology);
     session_close(l->session);
     tokenizer_destroy(l->tokenizer);
     gguf_close(l->header);

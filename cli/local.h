@@ -1,7 +1,7 @@
 #ifndef CLI_LOCAL_H
 #define CLI_LOCAL_H
 
-/* A model in this process, as run, chat, eval and bench use it: the options that say which and how, its tokenizer, its chat
+/* A model as run, chat, eval and bench use it, in this process or on a pipeline: the options that say which and how, its tokenizer, its chat
  * template, the session. Opened in two steps, so that whatever can be checked by the header alone (the prompts' lengths
  * against the context, a template's errors) is checked before gigabytes are read. */
 
@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/opts.h"
+#include "coordinator/engine.h"
 #include "gguf/gguf.h"
 #include "kernels/sample.h"
 #include "model/session.h"
@@ -18,6 +19,8 @@
 struct model_options {
     const char *model, *kv, *isa, *pin;
     int64_t ctx, threads, parallel; /* 0: not given */
+    const char *topology, *wire, *keys, *objective;
+    int64_t workers;
 };
 extern const struct opt model_option_table[];
 #define MODEL_SYNOPSIS "-m FILE"
@@ -37,7 +40,9 @@ struct local {
     const struct model_options *options;
     struct gguf *header; /* until the session brings its own */
     struct tokenizer *tokenizer;
-    struct session *session; /* NULL before local_load */
+    struct session *session; /* NULL before local_load, and with --workers or --topology */
+    struct engine *engine;   /* these */
+    struct topology *topology;
     char name[256];          /* the file's, without its folder, printable */
     uint32_t ctx;            /* positions a sequence may have: expected before local_load, real after it */
     uint32_t ctx_model;      /* what the model was trained for; 0: it does not say */
@@ -50,6 +55,7 @@ int local_open(struct local *l, const struct model_options *options, struct err 
  * shows progress. The expected ctx is fixed here. */
 int local_load(struct local *l, uint32_t parallel, uint32_t batch_rows, struct err *err);
 void local_close(struct local *l);
+uint32_t local_n_vocab(const struct local *l);
 
 /* -1 and numbers when n_prompt tokens and n_new more do not fit the context. what: "the prompt", "prompt 2". */
 int local_check_room(const struct local *l, const char *what, size_t n_prompt, uint64_t n_new, struct err *err);

@@ -31,6 +31,7 @@ enum {
     BLOCKED_POLL_MS = 5,
     BACKLOG = 128,
     EVENTS_BETWEEN_POLLS = 32, /* frames in a row before the caller's own descriptors are looked at */
+    ENDED_MAX = 256,
     FRAMES_BEFORE_DOWN = 4096, /* what a peer sent before it went is still delivered, up to this */
     CONTROL_PAYLOAD = 0,
     BULK_PAYLOAD = MSG_MAX_PROBE,
@@ -53,6 +54,9 @@ struct listener {
     bool ipc;
     struct conns conns;
     unsigned keys_refused; /* handshakes the authentication refused whose end is not seen yet */
+    /* Links that went down: what they had sent before may still come, and is no stranger's. */
+    uint8_t ended[ENDED_MAX][RID_BYTES];
+    unsigned n_ended;
 };
 
 struct wire_link {
@@ -379,6 +383,7 @@ static void link_detach(struct wire_link *link, int linger_ms)
             at = &(*at)->next_same;
         if (*at)
             *at = link->next_same;
+        memcpy(link->listener->ended[link->listener->n_ended++ % ENDED_MAX], link->rid, RID_BYTES);
         struct conn *c = conns_find(&link->listener->conns, link->fd);
         if (c && c->link == link) {
             c->link = NULL;
@@ -979,9 +984,13 @@ static void take_stranger(struct wire *w, struct listener *l, const uint8_t *rid
     struct frame_prefix p;
     struct msg m;
     struct err err = {0};
-    struct conn *c = conns_find(&l->conns, zmq_msg_get(head, ZMQ_SRCFD));
+    int fd = zmq_msg_get(head, ZMQ_SRCFD);
+    struct conn *c = conns_find(&l->conns, fd);
     char text[TEXT_BYTES];
 
+    /* libzmq hands a connection to its I/O thread first and tells of it then: a quick peer's greeting may be here before. */
+    if (!c || !conn_is_current(c))
+        c = conns_add(&l->conns, fd, NULL);
     if (!c || c->kill_us)
         return;
     if (!single || !frame_prefix_get(zmq_msg_data(head), zmq_msg_size(head), &p) || p.type != MSG_LINK_HELLO) {
@@ -995,6 +1004,14 @@ static void take_stranger(struct wire *w, struct listener *l, const uint8_t *rid
 }
 
 static void listener_events(struct wire *w, struct listener *l);
+
+static bool has_ended(const struct listener *l, const uint8_t *rid)
+{
+    for (unsigned i = 0; i < l->n_ended && i < ENDED_MAX; i++)
+        if (memcmp(l->ended[i], rid, RID_BYTES) == 0)
+            return true;
+    return false;
+}
 
 static enum took recv_accepted(struct wire *w, struct listener *l, struct wire_event *ret)
 {
@@ -1020,7 +1037,7 @@ static enum took recv_accepted(struct wire *w, struct listener *l, struct wire_e
         return take_frame(link, &head, parts == 2 ? &payload : NULL, ret);
     if (link) {
         broken(link, "a frame of more than two parts");
-    } else {
+    } else if (n != RID_BYTES || !has_ended(l, rid)) {
         listener_events(w, l); /* its connection must be known, and an older one of the same descriptor forgotten */
         take_stranger(w, l, rid, &head, parts == 1 && n == RID_BYTES && rid[0] == 0);
     }
@@ -1035,6 +1052,8 @@ static void accepted(struct wire *w, struct listener *l, int fd)
 {
     struct conn *old = conns_find(&l->conns, fd), *c;
 
+    if (old && conn_is_current(old)) /* its greeting was here before this event: see take_stranger */
+        return;
     if (old && old->link) /* cannot be: its end comes first */
         link_ending(old->link, "the connection was closed");
     c = conns_add(&l->conns, fd, NULL);

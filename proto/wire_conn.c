@@ -85,11 +85,16 @@ struct conn *conns_oldest_pending(struct conns *cs, size_t max)
     return n > max ? oldest : NULL;
 }
 
+bool conn_is_current(const struct conn *c)
+{
+    return c->cookie && cookie_of(c->fd) == c->cookie;
+}
+
 void conn_kill(const struct conn *c)
 {
     /* Between the two calls libzmq could close the descriptor and the kernel give it to the next connection, which then
      * would be cut and dial again: rare, and harmless. */
-    if (c->cookie && cookie_of(c->fd) == c->cookie)
+    if (conn_is_current(c))
         shutdown(c->fd, SHUT_RDWR);
 }
 

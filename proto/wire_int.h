@@ -117,6 +117,7 @@ struct conn *conns_find(struct conns *cs, int fd);
 void conns_remove(struct conns *cs, struct conn *c);
 /* The longest without a hello; NULL: fewer than max wait. */
 struct conn *conns_oldest_pending(struct conns *cs, size_t max);
+bool conn_is_current(const struct conn *c); /* its descriptor is still this connection's */
 void conn_kill(const struct conn *c);
 /* The peer of an ipc connection runs as our user. */
 bool conn_is_same_user(const struct conn *c);

@@ -318,8 +318,8 @@ typedef uint32_t (*merge_fn)(const struct tokenizer *t, const char *text, const 
 int merge_nodes(struct encoder *e, const char *text, uint32_t n, uint32_t end, merge_fn fn);
 
 /* A heap of numbers, the least on top. */
-int heap_push(struct encoder *e, uint64_t value);
-uint64_t heap_pop(struct encoder *e);
+int tok_heap_push(struct encoder *e, uint64_t value);
+uint64_t tok_heap_pop(struct encoder *e);
 
 /* A copy of text in *e->text with every byte that is no UTF-8 made U+FFFD, and spaces made ▁ if escape; the text itself if
  * there is nothing to do. NULL on error. */

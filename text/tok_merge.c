@@ -26,7 +26,7 @@ void joins_fini(struct joins *j)
     j->bits = NULL;
 }
 
-int heap_push(struct encoder *e, uint64_t value)
+int tok_heap_push(struct encoder *e, uint64_t value)
 {
     if (mem_grow(&e->heap, &e->cap_heap, e->n_heap + 1, sizeof *e->heap, TOK_MAX_LIST, "merges of one word", e->err) != 0)
         return -1;
@@ -50,7 +50,7 @@ static void sift_down(uint64_t *heap, size_t n, size_t i)
     heap[i] = value;
 }
 
-uint64_t heap_pop(struct encoder *e)
+uint64_t tok_heap_pop(struct encoder *e)
 {
     uint64_t top = e->heap[0];
     e->heap[0] = e->heap[--e->n_heap];
@@ -112,7 +112,7 @@ static void merge_few(const struct merger *m)
 static int push_pair(const struct merger *m, uint32_t i)
 {
     uint32_t rank = m->e->nodes[i].rank;
-    return rank == TOK_NONE ? 0 : heap_push(m->e, (uint64_t)rank << 32 | i);
+    return rank == TOK_NONE ? 0 : tok_heap_push(m->e, (uint64_t)rank << 32 | i);
 }
 
 static int merge_many(const struct merger *m, uint32_t n)
@@ -127,7 +127,7 @@ static int merge_many(const struct merger *m, uint32_t n)
     for (size_t i = e->n_heap / 2; i-- > 0;)
         sift_down(e->heap, e->n_heap, i);
     while (e->n_heap > 0) {
-        uint64_t top = heap_pop(e);
+        uint64_t top = tok_heap_pop(e);
         uint32_t i = (uint32_t)top;
         if (e->nodes[i].rank != top >> 32)
             continue;

@@ -85,7 +85,7 @@ static int longest(struct cutter *c, uint32_t node, size_t room, size_t control_
 static int push(struct cutter *c, uint32_t node, size_t start)
 {
     uint64_t shorter = TOKEN_MAX_BYTES - node_len(c, node);
-    return heap_push(c->e, shorter << (START_BITS + NODE_BITS) | (uint64_t)start << NODE_BITS | node);
+    return tok_heap_push(c->e, shorter << (START_BITS + NODE_BITS) | (uint64_t)start << NODE_BITS | node);
 }
 
 /* Runs the automaton from the end to the beginning and puts the longest token at each byte on the heap. */
@@ -168,7 +168,7 @@ static int take_all(struct cutter *c)
     if (!(c->taken = mem_new(c->len, 1, e->err)))
         return -1;
     while (e->n_heap > 0) {
-        uint64_t top = heap_pop(e);
+        uint64_t top = tok_heap_pop(e);
         uint32_t node = top & ((1 << NODE_BITS) - 1);
         size_t start = top >> NODE_BITS & ((1 << START_BITS) - 1), len = node_len(c, node), room = 0;
         while (room < len && !c->taken[start + room])

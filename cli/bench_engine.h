@@ -1,0 +1,26 @@
+#ifndef CLI_BENCH_ENGINE_H
+#define CLI_BENCH_ENGINE_H
+
+/* The measurements of `bench` over a pipeline: requests through the real scheduler. Tokens are random ids, others in every
+ * request, so that nothing is found in a cache; answers are greedy and do not end early. */
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "coordinator/engine.h"
+
+struct bench_engine {
+    struct engine *engine;
+    uint32_t n_ids;
+    int32_t (*random_token)(void *arg);
+    void *arg;
+};
+
+/* A prompt of n tokens, until its last row's token is known. */
+int bench_engine_prompt(struct bench_engine *b, uint32_t n, double *ret_seconds, struct err *err);
+/* n_seq sequences that hold depth tokens each generate n more, until all are known. */
+int bench_engine_generate(struct bench_engine *b, uint32_t n_seq, uint32_t n, uint32_t depth, double *ret_seconds, struct err *err);
+/* n_seq requests of `prompt` tokens that arrive at once and want n more each, until the last is complete. */
+int bench_engine_concurrent(struct bench_engine *b, uint32_t n_seq, uint32_t prompt, uint32_t n, double *ret_seconds, struct err *err);
+
+#endif

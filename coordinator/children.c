@@ -1,0 +1,209 @@
+/* See children.h. A child gets an address in a folder of mode 0700: that is all the authentication between processes of one
+ * user. It watches its parent (worker --child) and ends when that is gone, so that even SIGKILL leaves nothing behind but
+ * an empty folder. */
+#include "coordinator/children.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/strbuf.h"
+
+extern char **environ;
+
+enum { FOLDER_BYTES = 72, ADDRESS_BYTES = 100 /* sun_path has 108 */, CPUS_BYTES = 4096, END_WAIT_MS = 1000 };
+
+struct child {
+    pid_t pid; /* 0: not running */
+    char name[24], address[ADDRESS_BYTES], cpus[CPUS_BYTES];
+};
+
+struct children {
+    struct children_options o;
+    char folder[FOLDER_BYTES];
+    struct child *child;
+};
+
+static int make_folder(struct children *c, struct err *err)
+{
+    const char *base = getenv("XDG_RUNTIME_DIR");
+    if (!base || base[0] != '/' || access(base, W_OK) != 0)
+        base = "/tmp";
+    if (strlen(base) + sizeof "/stagecoach-XXXXXX" > sizeof c->folder)
+        base = "/tmp";
+    snprintf(c->folder, sizeof c->folder, "%s/stagecoach-XXXXXX", base);
+    if (!mkdtemp(c->folder)) {
+        int e = errno;
+        c->folder[0] = 0;
+        return err_errno(err, e, "a folder for the sockets of worker processes in %s", base);
+    }
+    return 0;
+}
+
+/* Processors of our mask for child i, if there are enough that no two children share one: then their threads stay there. */
+static void choose_cpus(const struct children *c, unsigned i, char *ret)
+{
+    cpu_set_t mask;
+    unsigned at = 0, from = i * c->o.threads, len = 0;
+
+    ret[0] = 0;
+    if (sched_getaffinity(0, sizeof mask, &mask) != 0 || (unsigned)CPU_COUNT(&mask) < c->o.n * c->o.threads)
+        return;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &mask) && at++ >= from && at <= from + c->o.threads && len < CPUS_BYTES - 16)
+            len += (unsigned)snprintf(ret + len, CPUS_BYTES - len, "%s%d", len ? "," : "", cpu);
+}
+
+struct children *children_create(const struct children_options *o, struct err *err)
+{
+    struct children *c = mem_new(1, sizeof *c, err);
+    if (!c)
+        return NULL;
+    c->o = *o;
+    if (make_folder(c, err) != 0 || !(c->child = mem_new(o->n, sizeof *c->child, err))) {
+        children_destroy(c);
+        return NULL;
+    }
+    for (unsigned i = 0; i < o->n; i++) {
+        snprintf(c->child[i].name, sizeof c->child[i].name, "worker%u", i);
+        snprintf(c->child[i].address, sizeof c->child[i].address, "ipc://%s/%u", c->folder, i);
+        choose_cpus(c, i, c->child[i].cpus);
+    }
+    return c;
+}
+
+static bool all_ended(struct children *c)
+{
+    bool all = true;
+    for (unsigned i = 0; c->child && i < c->o.n; i++) {
+        if (c->child[i].pid && waitpid(c->child[i].pid, NULL, WNOHANG) != 0)
+            c->child[i].pid = 0;
+        all = all && !c->child[i].pid;
+    }
+    return all;
+}
+
+static void signal_all(struct children *c, int sig)
+{
+    for (unsigned i = 0; c->child && i < c->o.n; i++)
+        if (c->child[i].pid)
+            kill(c->child[i].pid, sig);
+}
+
+void children_destroy(struct children *c)
+{
+    if (!c)
+        return;
+    signal_all(c, SIGTERM);
+    for (int ms = 0; !all_ended(c) && ms < END_WAIT_MS; ms += 5)
+        nanosleep(&(struct timespec){.tv_nsec = 5 * 1000000}, NULL);
+    signal_all(c, SIGKILL);
+    while (!all_ended(c))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    for (unsigned i = 0; c->child && i < c->o.n; i++)
+        unlink(c->child[i].address + strlen("ipc://"));
+    if (c->folder[0])
+        rmdir(c->folder);
+    free(c->child);
+    free(c);
+}
+
+unsigned children_count(const struct children *c)
+{
+    return c->o.n;
+}
+
+const char *children_name(const struct children *c, unsigned i)
+{
+    return c->child[i].name;
+}
+
+const char *children_address(const struct children *c, unsigned i)
+{
+    return c->child[i].address;
+}
+
+bool children_running(const struct children *c, unsigned i)
+{
+    return c->child[i].pid != 0;
+}
+
+int children_pid(const struct children *c, unsigned i)
+{
+    return c->child[i].pid;
+}
+
+int children_start(struct children *c, unsigned i, struct err *err)
+{
+    struct child *child = &c->child[i];
+    char threads[16];
+    const char *argv[24] = {c->o.program, "worker", "--child", "--listen", child->address, "--name", child->name, "--model", c->o.model,
+                            "--threads", threads};
+    unsigned n = 11;
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attr;
+    sigset_t none, defaults;
+    int rc;
+
+    snprintf(threads, sizeof threads, "%u", c->o.threads);
+    if (child->cpus[0]) {
+        argv[n++] = "--cpus";
+        argv[n++] = child->cpus;
+    }
+    if (c->o.isa) {
+        argv[n++] = "--isa";
+        argv[n++] = c->o.isa;
+    }
+    sigemptyset(&none);
+    sigemptyset(&defaults);
+    sigaddset(&defaults, SIGPIPE);
+    sigaddset(&defaults, SIGINT);
+    sigaddset(&defaults, SIGTERM);
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0); /* the answer's place is not for workers */
+    posix_spawnattr_init(&attr);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &defaults);
+    posix_spawnattr_setpgroup(&attr, 0); /* Ctrl-C is ours to handle: we end them in order */
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    rc = posix_spawn(&child->pid, c->o.program, &files, &attr, (char *const *)(uintptr_t)argv, environ);
+    posix_spawnattr_destroy(&attr);
+    posix_spawn_file_actions_destroy(&files);
+    if (rc == 0)
+        return 0;
+    child->pid = 0;
+    return err_errno(err, rc, "starting worker process %s (%s)", child->name, c->o.program);
+}
+
+int children_reap(struct children *c, char *ret_how, unsigned how_bytes)
+{
+    for (unsigned i = 0; i < c->o.n; i++) {
+        int status = 0;
+        if (!c->child[i].pid || waitpid(c->child[i].pid, &status, WNOHANG) <= 0)
+            continue;
+        c->child[i].pid = 0;
+        if (WIFSIGNALED(status))
+            snprintf(ret_how, how_bytes, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+        else
+            snprintf(ret_how, how_bytes, "ended with status %d", WEXITSTATUS(status));
+        return (int)i;
+    }
+    return -1;
+}
+
+void children_kill(struct children *c, unsigned i)
+{
+    if (c->child[i].pid)
+        kill(c->child[i].pid, SIGKILL);
+}

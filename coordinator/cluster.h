@@ -1,0 +1,248 @@
+#ifndef COORDINATOR_CLUSTER_H
+#define COORDINATOR_CLUSTER_H
+
+/* What the engine's one thread owns, for the files of this folder: nodes (nodes.c), the configuration of the pipeline
+ * (pipeline.c, planning.c), the steps that travel through it (steps.c), requests (engine.c). Nobody else includes this.
+ *
+ * The thread's loop is engine.c's: wire events, mail from other threads, time. Each of the files handles its part of an event
+ * and never blocks. */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "base/mem.h"
+#include "base/queue.h"
+#include "coordinator/children.h"
+#include "coordinator/engine.h"
+#include "coordinator/request.h"
+#include "model/arch.h"
+#include "proto/codec.h"
+#include "proto/keys.h"
+#include "proto/wire.h"
+#include "sched/sched.h"
+
+enum {
+    CLUSTER_MAX_NODES = 256,
+    CLUSTER_MAX_EVENTS = 256,   /* sentences remembered for the page */
+    CLUSTER_EVENT_BYTES = 240,
+    CLUSTER_HELLO_BYTES = 1 << 16, /* what we keep of a hello */
+    HEARTBEAT_MS = 250,
+    LOST_MS = 1000,
+    TEST_MS = 10000,            /* for the chain's answer to the test batch, once all are ready */
+    GRACE_MS = 500,             /* for a lost node to come back, before others are asked to load its layers */
+    CHILD_GRACE_MS = 3000,      /* the same for a process of our own, which is being started again */
+    CHILD_MAX_RESTARTS = 5,     /* before the first answer: then the fault is not the process's */
+    LINK_MS = 5000,             /* for the chain's links, once all are loaded */
+    GATHER_MS = 10000,          /* how long a start waits for nodes that are in the file but not there */
+    REDIAL_MIN_MS = 100,
+    REDIAL_MAX_MS = 5000,
+    RECOVER_TIMEOUT_MS = 120000,
+    ORPHAN_MS = 600000,
+    NODE_PURPOSES = 1 << LINK_CONTROL | 1 << LINK_DATA | 1 << LINK_BULK, /* what links a node may have */
+    MAX_WANTED = 64,            /* rows of a step whose logits are asked for: a row of logits is half a megabyte */
+    DEFAULT_ROWS = 512,
+};
+
+enum node_state {
+    NODE_AWAY,     /* no link; dialed again in a while, or waited for */
+    NODE_DIALING,
+    NODE_GREETING, /* the link is up, its hello has not come */
+    NODE_HERE,     /* usable */
+    NODE_DRAINED,  /* here, but not to be used */
+};
+
+struct node {
+    char name[MSG_MAX_NAME + 1];
+    char address[MSG_MAX_ADDRESS + 1]; /* "": it dials us */
+    uint8_t key[KEY_BYTES];
+    bool has_key, standby, drained, declared;   /* declared: in the topology, or a child of ours: a start waits for it */
+    int child;                         /* its number, -1: not ours */
+    enum node_state state;
+    struct wire_link *control;
+    int64_t seen_us, dial_at_us, drained_until_us; /* of a drained one; 0: until it is taken back */
+    unsigned redial_ms;
+    bool said_away;                    /* the reason why it is not here has been told */
+
+    struct arena memory;               /* of the hello */
+    struct msg_hello hello;
+    int64_t clock_offset_us;           /* its clock minus ours */
+    uint64_t peer_now_us, peer_seen_us; /* its last heartbeat's time, and when it came */
+    struct msg_stage_times times;      /* of the last heartbeat */
+    uint64_t done_bytes, total_bytes;  /* loading */
+    uint64_t restarts;
+};
+
+struct pipe_stage {
+    uint32_t node; /* index */
+    char device[MSG_MAX_NAME + 1];
+    uint32_t first, last; /* layers [first, last) */
+    bool ready, kept;     /* kept: its KV is what it was in the epoch before */
+    uint64_t instance;    /* of the worker process */
+    struct msg_ready was_ready;
+    double compute_us, rows; /* moving averages of its batches */
+    uint64_t busy_us, batches;
+};
+
+enum pipe_phase {
+    PIPE_GATHERING, /* nodes are awaited */
+    PIPE_LOADING,   /* configured; not all are ready */
+    PIPE_LINKING,   /* ready; our links to the first and last stage are not up */
+    PIPE_TESTING,   /* the test batch is on its way */
+    PIPE_RUNNING,
+    PIPE_FAILED,    /* it will not come up: err says why */
+};
+
+struct pipe {
+    enum pipe_phase phase;
+    int64_t since_us;     /* in this phase */
+    struct msg_epoch epoch;
+    uint32_t n_stages;
+    struct pipe_stage stages[COST_MAX_STAGES];
+    struct wire_link *first, *last;
+    bool ran_before;      /* there was a running epoch: requests may be open */
+    int64_t broken_us;    /* since when requests wait; 0: they do not */
+    bool said_stuck;      /* that there is no plan has been told */
+    char why[256];        /* what broke it */
+    uint32_t n_before;    /* the chain of the epoch before, for what may be kept */
+    struct pipe_stage before[COST_MAX_STAGES];
+    struct plan plan;
+    struct err err;
+};
+
+/* A step under way: what its results mean. */
+struct flight {
+    uint64_t batch; /* 0: free */
+    uint32_t stop_stage, n_rows;
+    int64_t sent_us;
+    uint32_t n_wants;
+    struct flight_want {
+        uint64_t seq;
+        uint32_t row, pos;
+        uint8_t want; /* enum sched_want */
+    } *wants; /* max_wanted */
+    uint32_t n_seqs;
+    struct flight_seq {
+        uint64_t seq;
+        uint32_t end; /* position after its last row here */
+    } *seqs; /* max_seqs */
+};
+
+struct mail;
+
+struct engine {
+    struct engine_options options;
+    struct gguf *gguf;
+    struct model_params params;
+    uint8_t model_id[MSG_ID_BYTES];
+    struct keys *keys;
+    struct wire_net *net;
+    struct wire *wire;
+    struct codec *codec, *data_codec;
+    struct children *children;
+    pthread_t thread;
+    bool thread_started;
+    struct queue *mail;
+
+    struct node nodes[CLUSTER_MAX_NODES];
+    uint32_t n_nodes;
+    struct pipe pipe;
+    int64_t now_us, beat_us; /* beat: when heartbeats go out next */
+    int64_t started_us;
+
+    /* Sizes, fixed when the first epoch is configured. */
+    uint32_t ctx, parallel, max_rows, max_wanted, window, n_blocks[SCHED_GROUPS], table_stride;
+    enum act_type act;
+
+    struct sched *sched;
+    FILE *trace;
+    struct flight *flights;
+    uint32_t n_flights;
+    struct msg_op *ops;
+    struct msg_delta *deltas;
+    uint32_t *row_slot, *row_pos;
+    int32_t *row_token;
+    struct msg_want *wants;
+    void *head; /* of an outgoing frame */
+    size_t head_cap;
+
+    struct engine_request *requests[ENGINE_MAX_REQUESTS]; /* by id % ENGINE_MAX_REQUESTS */
+    uint64_t next_id;
+    uint32_t n_requests;
+    uint64_t n_served, n_failed, n_tokens, n_prompt_tokens;
+
+    struct {
+        int64_t at_us;
+        char text[CLUSTER_EVENT_BYTES];
+    } events[CLUSTER_MAX_EVENTS];
+    uint64_t n_events;
+
+    /* Seen by other threads. */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool is_ready, is_failed, stopping;
+    struct err failed;
+};
+
+/* --- engine.c ----------------------------------------------------------------------------------------------------------- */
+void engine_event_text(struct engine *e, enum engine_note_kind kind, const char *node, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+struct engine_request *engine_find(struct engine *e, uint64_t id); /* NULL: gone */
+void engine_finish(struct engine *e, struct engine_request *r, enum engine_reason reason);
+void engine_fail(struct engine *e, struct engine_request *r, const struct err *err);
+/* Requests may begin, or must wait. */
+void engine_set_ready(struct engine *e, bool ready);
+void engine_set_failed(struct engine *e, const struct err *err);
+/* Requests that came before there was a schedule. */
+void engine_schedule_all(struct engine *e);
+void engine_pause_all(struct engine *e, const char *text);
+
+/* --- nodes.c ------------------------------------------------------------------------------------------------------------ */
+int nodes_init(struct engine *e, struct err *err);
+void nodes_fini(struct engine *e);
+void nodes_tick(struct engine *e);
+void nodes_event(struct engine *e, struct wire_event *event); /* of a control link */
+struct node *nodes_find(struct engine *e, const char *name);
+/* Tells a node something on its control link; a link that cannot take it is as good as lost. */
+void nodes_send(struct engine *e, struct node *n, const struct msg *m);
+/* It is gone, or as good as that: the link is closed and the pipeline told. */
+void nodes_lose(struct engine *e, struct node *n, const char *why);
+int nodes_drain(struct engine *e, const char *name, unsigned seconds, struct err *err);
+uint32_t nodes_index(const struct engine *e, const struct node *n);
+
+/* --- planning.c --------------------------------------------------------------------------------------------------------- */
+/* Sizes of context and batches, from the options and what the nodes have. */
+int planning_sizes(struct engine *e, struct err *err);
+/* The best chain of the nodes that are here, into ret_stages (node, device, layers). */
+int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *ret_n, struct plan *ret_plan, struct err *err);
+void planning_costs(const struct engine *e, struct sched_costs *ret);
+
+/* --- pipeline.c --------------------------------------------------------------------------------------------------------- */
+void pipeline_tick(struct engine *e);
+/* A node came, or its state changed: perhaps we can begin. */
+void pipeline_node_here(struct engine *e, struct node *n);
+/* Something that the running epoch needs is gone. */
+void pipeline_break(struct engine *e, const char *why);
+void pipeline_replan(struct engine *e);
+/* A control message of the current epoch from a stage. */
+void pipeline_message(struct engine *e, struct node *n, const struct msg *m);
+void pipeline_link_event(struct engine *e, struct wire_event *event); /* of a data link */
+/* The chain answered its test. */
+void pipeline_tested(struct engine *e);
+int pipeline_stage_of(const struct engine *e, const struct node *n); /* -1: none */
+
+/* --- steps.c ------------------------------------------------------------------------------------------------------------ */
+/* After the sizes are known. */
+int steps_init(struct engine *e, struct err *err);
+void steps_fini(struct engine *e);
+/* An epoch begins: what was under way is gone. */
+void steps_begin(struct engine *e);
+int steps_send_test(struct engine *e);
+void steps_pump(struct engine *e); /* sends what the schedule wants sent */
+void steps_result(struct engine *e, struct wire_frame *frame); /* releases it */
+void steps_stage_done(struct engine *e, const struct msg_stage_done *done);
+
+/* --- status.c ----------------------------------------------------------------------------------------------------------- */
+json_t *status_json(struct engine *e);
+
+#endif

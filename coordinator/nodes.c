@@ -1,0 +1,441 @@
+/* The nodes we know and their control links: dialing, greeting, heartbeats, losing them, starting our own. What a node's coming
+ * and going means for the pipeline is pipeline.c's business. */
+#include "config.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/sysinfo.h"
+#include "base/threadpool.h"
+#include "coordinator/cluster.h"
+
+uint32_t nodes_index(const struct engine *e, const struct node *n)
+{
+    return (uint32_t)(n - e->nodes);
+}
+
+struct node *nodes_find(struct engine *e, const char *name)
+{
+    for (uint32_t i = 0; i < e->n_nodes; i++)
+        if (strcmp(e->nodes[i].name, name) == 0)
+            return &e->nodes[i];
+    return NULL;
+}
+
+static struct node *add(struct engine *e, const char *name)
+{
+    struct node *n;
+    if (e->n_nodes == CLUSTER_MAX_NODES)
+        return NULL;
+    n = &e->nodes[e->n_nodes++];
+    *n = (struct node){.child = -1, .redial_ms = REDIAL_MIN_MS};
+    snprintf(n->name, sizeof n->name, "%s", name);
+    arena_init(&n->memory, CLUSTER_HELLO_BYTES);
+    return n;
+}
+
+/* --- beginning ----------------------------------------------------------------------------------------------------------- */
+
+static int start_children(struct engine *e, struct err *err)
+{
+    unsigned cpus = threadpool_cpus(), n = e->options.workers, threads = e->options.threads;
+    struct children_options o = {.program = e->options.program, .model = e->options.model, .isa = e->options.isa, .n = n,
+                                 .threads = threads ? threads : cpus > n ? cpus / n : 1};
+
+    if (!(e->children = children_create(&o, err)))
+        return -1;
+    for (unsigned i = 0; i < n; i++) {
+        struct node *node = add(e, children_name(e->children, i));
+        node->child = (int)i;
+        node->declared = true;
+        snprintf(node->address, sizeof node->address, "%s", children_address(e->children, i));
+        if (children_start(e->children, i, err) != 0)
+            return -1;
+        node->dial_at_us = e->now_us;
+    }
+    return 0;
+}
+
+static int add_declared(struct engine *e, struct err *err)
+{
+    const struct topology *t = e->options.topology;
+    for (uint32_t i = 0; i < t->n_nodes; i++) {
+        const struct topology_node *from = &t->nodes[i];
+        struct node *n = add(e, from->name);
+        if (!n)
+            return err_set(err, ERR_LIMIT, "%u nodes in the topology, at most %d allowed", t->n_nodes, CLUSTER_MAX_NODES);
+        n->declared = true;
+        n->standby = from->standby;
+        n->dial_at_us = e->now_us;
+        snprintf(n->address, sizeof n->address, "%s", from->address ? from->address : "");
+        n->has_key = from->key != NULL;
+        if (!n->has_key)
+            n->has_key = keys_lookup(e->keys, n->name, n->key);
+        else if (key_parse(from->key, n->key, err) != 0 || wire_net_grant(e->net, n->name, n->key, NODE_PURPOSES, err) != 0)
+            return err_wrap(err, "node %s", n->name);
+        if (!n->has_key)
+            return err_set(err, ERR_INPUT, "node %s has no key in the topology, and none is trusted by that name in %s; add \"key:\" as "
+                           "\"stagecoach keygen\" prints it there, or let it join by an invitation", n->name, keys_dir(e->keys));
+    }
+    return 0;
+}
+
+int nodes_init(struct engine *e, struct err *err)
+{
+    const char *listen = e->options.join_listen;
+    if (!listen && e->options.topology)
+        listen = e->options.topology->listen;
+    if (listen && wire_listen(e->wire, listen, NULL, err) != 0)
+        return -1;
+    return e->options.topology ? add_declared(e, err) : e->options.workers ? start_children(e, err) : 0;
+}
+
+void nodes_fini(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->n_nodes; i++) {
+        struct msg m = {.type = MSG_RELEASE, .release = {.epoch = e->pipe.epoch, .keep_weights = e->nodes[i].child < 0}};
+        if (e->nodes[i].control && e->nodes[i].state >= NODE_HERE)
+            wire_send_msg(e->nodes[i].control, &m, NULL, 0, NULL, NULL, NULL);
+        wire_link_close(e->nodes[i].control, "the coordinator was stopped");
+        arena_fini(&e->nodes[i].memory);
+    }
+    e->n_nodes = 0;
+}
+
+/* --- losing -------------------------------------------------------------------------------------------------------------- */
+
+static void away(struct engine *e, struct node *n)
+{
+    n->state = NODE_AWAY;
+    n->control = NULL;
+    n->dial_at_us = e->now_us + (int64_t)n->redial_ms * 1000;
+    n->redial_ms = n->redial_ms * 2 < REDIAL_MAX_MS ? n->redial_ms * 2 : REDIAL_MAX_MS;
+}
+
+/* The link is gone already. */
+static void gone(struct engine *e, struct node *n, const char *why)
+{
+    bool was_here = n->state >= NODE_HERE;
+
+    away(e, n);
+    if (was_here || !n->said_away)
+        engine_event_text(e, was_here ? ENGINE_NOTE_TROUBLE : ENGINE_NOTE_INFO, n->name, "node %s is %s: %s", n->name, was_here ? "lost" : "not there yet", why);
+    n->said_away = true;
+    if (was_here && pipeline_stage_of(e, n) >= 0) {
+        char text[256];
+        snprintf(text, sizeof text, "node %s is lost (%s)", n->name, why);
+        pipeline_break(e, text);
+    }
+}
+
+void nodes_lose(struct engine *e, struct node *n, const char *why)
+{
+    wire_link_close(n->control, why);
+    n->redial_ms = REDIAL_MIN_MS;
+    gone(e, n, why);
+}
+
+void nodes_send(struct engine *e, struct node *n, const struct msg *m)
+{
+    struct err err;
+    enum wire_sent sent;
+
+    if (!n->control)
+        return;
+    sent = wire_send_msg(n->control, m, NULL, 0, NULL, NULL, &err);
+    if (sent != WIRE_SENT)
+        nodes_lose(e, n, sent == WIRE_BLOCKED ? "it takes no more messages" : err.text);
+}
+
+/* --- greeting ------------------------------------------------------------------------------------------------------------ */
+
+static const void *keep(struct arena *a, const void *data, size_t bytes)
+{
+    void *p = bytes ? arena_alloc(a, bytes, NULL) : NULL;
+    if (p)
+        memcpy(p, data, bytes);
+    return p;
+}
+
+static const char *keep_text(struct arena *a, const char *text)
+{
+    const char *copy = arena_strndup(a, text, strlen(text), NULL);
+    return copy ? copy : "";
+}
+
+/* A copy of what the codec will overwrite. What does not fit is left out: it is a node's word about itself. */
+static void keep_hello(struct node *n, const struct msg_hello *from)
+{
+    struct arena *a = &n->memory;
+    struct msg_device *devices;
+    struct msg_bits *bits;
+    struct msg_resident *resident;
+
+    arena_fini(a);
+    arena_init(a, CLUSTER_HELLO_BYTES);
+    n->hello = *from;
+    n->hello.version = keep_text(a, from->version);
+    n->hello.node = keep_text(a, from->node);
+    n->hello.numerics_class = keep_text(a, from->numerics_class);
+    n->hello.isa = keep_text(a, from->isa);
+    n->hello.address = keep_text(a, from->address);
+    n->hello.key = from->key ? keep(a, from->key, KEY_BYTES) : NULL;
+    n->hello.devices = devices = (struct msg_device *)(uintptr_t)keep(a, from->devices, from->n_devices * sizeof *devices);
+    n->hello.bits = bits = (struct msg_bits *)(uintptr_t)keep(a, from->bits, from->n_bits * sizeof *bits);
+    n->hello.resident = resident = (struct msg_resident *)(uintptr_t)keep(a, from->resident, from->n_resident * sizeof *resident);
+    n->hello.models = keep(a, from->models, from->n_models * sizeof *from->models);
+    n->hello.n_devices = devices ? from->n_devices : 0;
+    n->hello.n_bits = bits ? from->n_bits : 0;
+    n->hello.n_resident = resident ? from->n_resident : 0;
+    n->hello.n_models = n->hello.models ? from->n_models : 0;
+    for (size_t i = 0; i < n->hello.n_devices; i++) {
+        struct msg_rate *rates = (struct msg_rate *)(uintptr_t)keep(a, devices[i].rates, devices[i].n_rates * sizeof *rates);
+        devices[i].name = keep_text(a, devices[i].name);
+        devices[i].n_rates = rates ? devices[i].n_rates : 0;
+        for (size_t j = 0; j < devices[i].n_rates; j++)
+            rates[j].type = keep_text(a, rates[j].type);
+        devices[i].rates = rates;
+    }
+    for (size_t i = 0; i < n->hello.n_bits; i++)
+        bits[i].type = keep_text(a, bits[i].type);
+    for (size_t i = 0; i < n->hello.n_resident; i++)
+        resident[i].device = keep_text(a, resident[i].device);
+}
+
+/* A node that joined stands in the topology file from now on. */
+static void write_down(struct engine *e, const struct node *n)
+{
+    struct topology *t = e->options.topology;
+    char key[KEY_TEXT];
+    struct topology_node node = {.name = n->name, .address = n->address[0] ? n->address : NULL, .key = key_format(n->key, key), .n_devices = 1,
+                                 .devices = {{.name = "cpu", .memory_bytes = n->hello.n_devices ? n->hello.devices[0].memory_bytes : 0}}};
+    struct err err;
+
+    if (!t || !e->options.topology_path || topology_find(t, n->name) != UINT32_MAX)
+        return;
+    if (topology_put(t, &node, &err) != 0 || topology_save(t, e->options.topology_path, &err) != 0)
+        engine_event_text(e, ENGINE_NOTE_TROUBLE, n->name, "node %s could not be written down: %s", n->name, err.text);
+}
+
+static void greet(struct engine *e, struct node *n, const struct msg_hello *hello)
+{
+    struct msg m = {.type = MSG_WELCOME,
+                    .welcome = {.instance = wire_net_instance(e->net), .node = wire_net_node(e->net), .version = PACKAGE_VERSION}};
+    uint64_t memory = 0;
+    char text[32];
+
+    if (hello->n_devices == 0) {
+        nodes_lose(e, n, "it says that it has no device to compute with");
+        return;
+    }
+    if (n->hello.instance && n->hello.instance != hello->instance)
+        n->restarts++;
+    keep_hello(n, hello);
+    if (n->address[0] == 0 && hello->address[0])
+        snprintf(n->address, sizeof n->address, "%s", hello->address);
+    n->state = n->drained ? NODE_DRAINED : NODE_HERE;
+    n->redial_ms = REDIAL_MIN_MS;
+    n->said_away = false;
+    n->seen_us = e->now_us;
+    for (size_t i = 0; i < n->hello.n_devices; i++)
+        memory += n->hello.devices[i].memory_bytes;
+    nodes_send(e, n, &m);
+    engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is here: %s for models, %u thread%s, %s", n->name, sysinfo_bytes(text, memory),
+                      n->hello.threads, n->hello.threads == 1 ? "" : "s", n->hello.isa);
+    if (n->has_key)
+        write_down(e, n);
+    if (n->state == NODE_HERE)
+        pipeline_node_here(e, n);
+}
+
+/* --- messages ------------------------------------------------------------------------------------------------------------ */
+
+static void heartbeat(struct engine *e, struct node *n, const struct msg_heartbeat *h)
+{
+    n->peer_now_us = h->now_us;
+    n->peer_seen_us = (uint64_t)e->now_us;
+    if (h->peer_now_us) { /* our time came back: half the way there and back is the best guess of the offset */
+        int64_t away_us = (int64_t)(h->now_us - h->peer_seen_us);
+        int64_t way_us = (e->now_us - (int64_t)h->peer_now_us - away_us) / 2;
+        n->clock_offset_us = (int64_t)h->now_us + way_us - e->now_us;
+    }
+    if (h->n_stages > 0)
+        n->times = h->stages[0];
+}
+
+static void take_message(struct engine *e, struct node *n, const struct msg *m)
+{
+    n->seen_us = e->now_us;
+    switch (m->type) {
+    case MSG_HELLO:
+        if (n->state == NODE_GREETING)
+            greet(e, n, &m->hello);
+        else
+            nodes_lose(e, n, "it said hello twice");
+        return;
+    case MSG_HEARTBEAT:
+        heartbeat(e, n, &m->heartbeat);
+        return;
+    case MSG_DRAIN:
+        engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s leaves: %s", n->name, m->drain.text);
+        n->state = NODE_DRAINED;
+        pipeline_replan(e);
+        return;
+    default:
+        if (n->state >= NODE_HERE)
+            pipeline_message(e, n, m);
+        return;
+    }
+}
+
+static void take_frame(struct engine *e, struct node *n, struct wire_frame *frame)
+{
+    struct err err;
+    struct msg m;
+
+    if (codec_decode(e->codec, frame->type, frame->head, frame->head_len, frame->payload_len, &m, &err) == 0)
+        take_message(e, n, &m);
+    else
+        nodes_lose(e, n, err.text);
+    wire_frame_release(frame);
+}
+
+/* A node dialed us: one behind NAT, or one that an invitation brought. */
+static void welcome_dialer(struct engine *e, struct wire_link *link)
+{
+    struct node *n = nodes_find(e, wire_link_node(link));
+
+    if (!n && !(n = add(e, wire_link_node(link)))) {
+        wire_link_close(link, "this cluster has as many nodes as it can know");
+        return;
+    }
+    if (n->control) { /* the old link may be dead without our knowing; a living node does not dial twice */
+        if (n->state != NODE_DIALING && e->now_us - n->seen_us < (int64_t)LOST_MS * 1000) {
+            wire_link_close(link, "a node of this name is connected already");
+            return;
+        }
+        nodes_lose(e, n, "it connected anew");
+    }
+    if (!n->has_key && wire_link_key(link)) {
+        memcpy(n->key, wire_link_key(link), sizeof n->key);
+        n->has_key = true;
+    }
+    n->control = link;
+    n->state = NODE_GREETING;
+    n->seen_us = e->now_us;
+    wire_link_set_user(link, n);
+}
+
+void nodes_event(struct engine *e, struct wire_event *event)
+{
+    struct node *n = wire_link_user(event->link);
+
+    switch (event->kind) {
+    case WIRE_UP:
+        if (!wire_link_dialed(event->link)) {
+            welcome_dialer(e, event->link);
+        } else if (n) {
+            n->state = NODE_GREETING;
+            n->seen_us = e->now_us;
+        }
+        return;
+    case WIRE_FRAME:
+        if (n)
+            take_frame(e, n, event->frame);
+        else
+            wire_frame_release(event->frame);
+        return;
+    case WIRE_DOWN:
+        if (n && n->control == event->link)
+            gone(e, n, event->text);
+        return;
+    default:
+        return;
+    }
+}
+
+/* --- by the clock -------------------------------------------------------------------------------------------------------- */
+
+static void dial(struct engine *e, struct node *n)
+{
+    struct wire_dial d = {.endpoint = n->address, .purpose = LINK_CONTROL, .key = n->has_key ? n->key : NULL, .node = n->name, .user = n};
+    struct err err;
+
+    if ((n->control = wire_dial(e->wire, &d, &err)))
+        n->state = NODE_DIALING;
+    else
+        gone(e, n, err.text);
+}
+
+static void send_heartbeat(struct engine *e, struct node *n)
+{
+    struct msg m = {.type = MSG_HEARTBEAT,
+                    .heartbeat = {.now_us = (uint64_t)e->now_us, .peer_now_us = n->peer_now_us, .peer_seen_us = n->peer_seen_us}};
+    nodes_send(e, n, &m);
+}
+
+static void watch(struct engine *e, struct node *n)
+{
+    char why[96];
+    if (n->state < NODE_GREETING || e->now_us - n->seen_us <= (int64_t)LOST_MS * 1000)
+        return;
+    snprintf(why, sizeof why, "no heartbeat for %" PRId64 " ms", (e->now_us - n->seen_us) / 1000);
+    if (n->child >= 0)
+        children_kill(e->children, (unsigned)n->child); /* stopped or stuck: a new one takes its place */
+    nodes_lose(e, n, why);
+}
+
+static void restart_children(struct engine *e)
+{
+    char how[96];
+    struct err err;
+    for (int i; (i = children_reap(e->children, how, sizeof how)) >= 0;) {
+        struct node *n = nodes_find(e, children_name(e->children, (unsigned)i));
+        if (n->control)
+            nodes_lose(e, n, how);
+        n->dial_at_us = e->now_us + (int64_t)n->redial_ms * 1000;
+        if (children_start(e->children, (unsigned)i, &err) != 0)
+            engine_event_text(e, ENGINE_NOTE_TROUBLE, n->name, "%s", err.text);
+    }
+}
+
+void nodes_tick(struct engine *e)
+{
+    bool beat = e->now_us >= e->beat_us;
+
+    if (e->children)
+        restart_children(e);
+    for (uint32_t i = 0; i < e->n_nodes; i++) {
+        struct node *n = &e->nodes[i];
+        if (n->state == NODE_AWAY && n->address[0] && e->now_us >= n->dial_at_us)
+            dial(e, n);
+        watch(e, n);
+        if (n->state == NODE_DRAINED && n->drained_until_us && e->now_us >= n->drained_until_us) {
+            n->drained = false;
+            n->state = NODE_HERE;
+            engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s may be used again", n->name);
+            pipeline_node_here(e, n);
+        }
+        if (beat && n->state >= NODE_HERE)
+            send_heartbeat(e, n);
+    }
+    if (beat)
+        e->beat_us = e->now_us + HEARTBEAT_MS * 1000;
+}
+
+int nodes_drain(struct engine *e, const char *name, unsigned seconds, struct err *err)
+{
+    struct node *n = name ? nodes_find(e, name) : NULL;
+    if (!n)
+        return err_set(err, ERR_NOT_FOUND, "there is no node \"%s\" in this cluster", name ? name : "");
+    n->drained = true;
+    n->drained_until_us = seconds ? e->now_us + (int64_t)seconds * 1000000 : 0;
+    if (n->state == NODE_HERE) {
+        n->state = NODE_DRAINED;
+        engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is drained", n->name);
+        pipeline_replan(e);
+    }
+    return 0;
+}

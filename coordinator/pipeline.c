@@ -1,0 +1,500 @@
+/* The pipeline's configuration, epoch after epoch: gather nodes, plan, configure, wait until all have loaded, link, test, run;
+ * and from anywhere back to gathering when something that it needs is gone. Requests stay open meanwhile: the schedule computes
+ * again what was lost, and their streams go on with the same tokens. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/sysinfo.h"
+#include "coordinator/cluster.h"
+
+static void enter(struct engine *e, enum pipe_phase phase)
+{
+    e->pipe.phase = phase;
+    e->pipe.since_us = e->now_us;
+}
+
+static struct node *stage_node(struct engine *e, uint32_t stage)
+{
+    return &e->nodes[e->pipe.stages[stage].node];
+}
+
+int pipeline_stage_of(const struct engine *e, const struct node *n)
+{
+    if (e->pipe.phase != PIPE_GATHERING && e->pipe.phase != PIPE_FAILED)
+        for (uint32_t i = 0; i < e->pipe.n_stages; i++)
+            if (e->pipe.stages[i].node == nodes_index(e, n))
+                return (int)i;
+    return -1;
+}
+
+/* --- breaking ------------------------------------------------------------------------------------------------------------ */
+
+static void close_links(struct engine *e, const char *why)
+{
+    wire_link_close(e->pipe.first, why);
+    wire_link_close(e->pipe.last, why);
+    e->pipe.first = e->pipe.last = NULL;
+}
+
+/* What the stages have is remembered as long as nothing else was running: a second fault on the way back loses nothing. */
+static void remember(struct pipe *p)
+{
+    if (p->phase != PIPE_RUNNING)
+        return;
+    p->n_before = p->n_stages;
+    memcpy(p->before, p->stages, sizeof p->before);
+}
+
+void pipeline_break(struct engine *e, const char *why)
+{
+    struct pipe *p = &e->pipe;
+    char text[320];
+
+    if (p->phase == PIPE_GATHERING || p->phase == PIPE_FAILED)
+        return;
+    remember(p);
+    close_links(e, why);
+    engine_set_ready(e, false);
+    snprintf(p->why, sizeof p->why, "%s", why);
+    engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "the pipeline is interrupted: %s", why);
+    if (p->ran_before) {
+        if (!p->broken_us)
+            p->broken_us = e->now_us;
+        snprintf(text, sizeof text, "the pipeline is being repaired: %s", why);
+        engine_pause_all(e, text);
+    }
+    p->said_stuck = false;
+    enter(e, PIPE_GATHERING);
+}
+
+void pipeline_replan(struct engine *e)
+{
+    struct pipe *p = &e->pipe;
+    if (p->phase == PIPE_GATHERING || p->phase == PIPE_FAILED)
+        return;
+    pipeline_break(e, "a new plan was asked for");
+    p->since_us = 0; /* nobody is waited for */
+}
+
+/* --- configuring --------------------------------------------------------------------------------------------------------- */
+
+/* Who dials whom on the link from `up` to `down`; NULL is the coordinator. Whoever can be dialed is; downstream first. */
+static enum msg_reach reach(const struct node *up, const struct node *down, bool asks_down)
+{
+    bool down_open = down && down->address[0], up_open = up && up->address[0];
+    if (!down) /* we dial whom we can */
+        return up_open ? REACH_AWAIT : REACH_DIAL;
+    if (!up)
+        return down_open ? REACH_AWAIT : REACH_DIAL;
+    if (!down_open && !up_open)
+        return REACH_RELAY;
+    return down_open != asks_down ? REACH_DIAL : REACH_AWAIT;
+}
+
+static const char *own_address(const struct engine *e)
+{
+    if (e->options.join_listen)
+        return e->options.join_listen;
+    return e->options.topology && e->options.topology->listen ? e->options.topology->listen : "";
+}
+
+/* asks_down: the neighbour upstream of whom we tell; else downstream. */
+static struct msg_neighbour neighbour(struct engine *e, uint32_t stage, bool asks_down)
+{
+    bool is_end = asks_down ? stage == 0 : stage + 1 == e->pipe.n_stages;
+    uint32_t other = asks_down ? stage - 1 : stage + 1;
+    struct node *self = stage_node(e, stage), *n = is_end ? NULL : stage_node(e, other);
+    struct msg_neighbour m = {
+        .reach = asks_down ? reach(n, self, true) : reach(self, n, false),
+        .node = n ? n->name : wire_net_node(e->net),
+        .address = n ? n->address : own_address(e),
+        .key = n ? (n->has_key ? n->key : NULL) : e->keys ? keys_public(e->keys) : NULL,
+        .stage = n ? other : MSG_STAGE_COORDINATOR,
+        .act = is_end ? ACT_F32 : e->act,
+    };
+    if (m.reach == REACH_RELAY)
+        m.address = own_address(e);
+    return m;
+}
+
+/* Its KV is what it was: the same process with the same layers on the same device. */
+static bool is_kept(const struct engine *e, const struct pipe_stage *s)
+{
+    const struct node *n = &e->nodes[s->node];
+    for (uint32_t i = 0; i < e->pipe.n_before; i++) {
+        const struct pipe_stage *b = &e->pipe.before[i];
+        if (b->node == s->node && b->instance == n->hello.instance && b->first == s->first && b->last == s->last && strcmp(b->device, s->device) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void configure(struct engine *e, uint32_t i)
+{
+    struct pipe_stage *s = &e->pipe.stages[i];
+    struct node *n = stage_node(e, i);
+    struct msg_source sources[MSG_MAX_SOURCES];
+    struct msg m = {.type = MSG_CONFIGURE};
+    struct msg_configure *c = &m.configure;
+
+    s->ready = false;
+    s->kept = is_kept(e, s);
+    s->instance = n->hello.instance;
+    *c = (struct msg_configure){
+        .epoch = e->pipe.epoch, .stage = i, .n_stages = e->pipe.n_stages, .device = s->device, .layer_first = s->first, .layer_end = s->last,
+        .embed = i == 0, .head = i + 1 == e->pipe.n_stages, .kv = (enum msg_kv)e->options.kv, .ctx = e->ctx,
+        .n_blocks = {e->n_blocks[0], e->n_blocks[1]}, .max_rows = e->max_rows, .max_wanted = e->max_wanted, .max_seqs = e->parallel,
+        .table_stride = e->table_stride, .isa = e->options.isa ? e->options.isa : "", .keep_kv = s->kept,
+        .previous = neighbour(e, i, true), .next = neighbour(e, i, false), .sources = sources,
+        .window_frames = SCHED_MAX_IN_FLIGHT, .window_bytes = WIRE_MAX_PAYLOAD, .heartbeat_ms = HEARTBEAT_MS, .lost_ms = LOST_MS,
+        .orphan_ms = ORPHAN_MS,
+    };
+    memcpy(c->model, e->model_id, sizeof c->model);
+    n->done_bytes = n->total_bytes = 0;
+    nodes_send(e, n, &m);
+}
+
+/* Nodes that have no part in this epoch free what they hold. */
+static void release_others(struct engine *e)
+{
+    struct msg m = {.type = MSG_RELEASE, .release = {.epoch = e->pipe.epoch}};
+    for (uint32_t i = 0; i < e->n_nodes; i++)
+        if (e->nodes[i].state >= NODE_HERE && pipeline_stage_of(e, &e->nodes[i]) < 0)
+            nodes_send(e, &e->nodes[i], &m);
+}
+
+static void fail(struct engine *e, const struct err *err)
+{
+    e->pipe.err = *err;
+    enter(e, PIPE_FAILED);
+    engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "%s", err->text);
+    engine_set_failed(e, err);
+}
+
+static void begin_epoch(struct engine *e)
+{
+    struct pipe *p = &e->pipe;
+    struct pipe_stage stages[COST_MAX_STAGES];
+    struct err err;
+    uint32_t n;
+
+    memset(stages, 0, sizeof stages);
+    if (planning_choose(e, stages, &n, &p->plan, &err) != 0) {
+        if (!p->ran_before) {
+            fail(e, &err);
+        } else if (!p->said_stuck) {
+            engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "no plan with the nodes that are here: %s", err.text);
+            p->said_stuck = true;
+        }
+        return;
+    }
+    memcpy(p->stages, stages, sizeof stages);
+    p->n_stages = n;
+    p->epoch = (struct msg_epoch){wire_net_instance(e->net), p->epoch.counter + 1};
+    enter(e, PIPE_LOADING);
+    for (uint32_t i = 0; i < n && p->phase == PIPE_LOADING; i++)
+        configure(e, i);
+    if (p->phase == PIPE_LOADING)
+        release_others(e);
+}
+
+/* --- gathering ----------------------------------------------------------------------------------------------------------- */
+
+static bool is_awaited(const struct node *n)
+{
+    return n->declared && !n->standby && !n->drained && n->state != NODE_HERE;
+}
+
+/* Whether to go on without those that are not here. */
+static bool is_patience_over(const struct engine *e, bool for_child, bool standby_here)
+{
+    int64_t waited_ms = (e->now_us - e->pipe.since_us) / 1000;
+    if (for_child)
+        return e->pipe.ran_before && waited_ms >= CHILD_GRACE_MS; /* at first all of our own must come */
+    if (e->pipe.ran_before)
+        return standby_here || waited_ms >= GRACE_MS;
+    return waited_ms >= GATHER_MS;
+}
+
+static void gather(struct engine *e)
+{
+    bool awaited = false, for_child = false, standby_here = false;
+    uint32_t here = 0;
+    struct err err;
+
+    for (uint32_t i = 0; i < e->n_nodes; i++) {
+        const struct node *n = &e->nodes[i];
+        here += n->state == NODE_HERE;
+        standby_here = standby_here || (n->standby && n->state == NODE_HERE);
+        awaited = awaited || is_awaited(n);
+        for_child = for_child || (is_awaited(n) && n->child >= 0);
+        if (n->child >= 0 && !e->pipe.ran_before && n->restarts > CHILD_MAX_RESTARTS) {
+            err_set(&err, ERR_INTERNAL, "worker process %s ended %" PRIu64 " times before its first answer; its messages above say why", n->name, n->restarts);
+            fail(e, &err);
+            return;
+        }
+    }
+    if (here > 0 && (!awaited || is_patience_over(e, for_child, standby_here)))
+        begin_epoch(e);
+}
+
+/* Open requests are not kept waiting for ever. */
+static void give_up(struct engine *e)
+{
+    struct pipe *p = &e->pipe;
+    int64_t limit_ms = e->options.recover_timeout_ms ? e->options.recover_timeout_ms : RECOVER_TIMEOUT_MS;
+    struct err err;
+
+    if (!p->broken_us || e->now_us - p->broken_us < limit_ms * 1000)
+        return;
+    err_set(&err, ERR_BUSY, "the pipeline could not be repaired within %" PRId64 " s (%s)%s", limit_ms / 1000, p->why,
+            p->said_stuck ? ": the nodes that are left cannot hold the model" : "");
+    for (size_t i = 0; i < ENGINE_MAX_REQUESTS; i++)
+        if (e->requests[i])
+            engine_fail(e, e->requests[i], &err);
+    p->broken_us = e->now_us; /* those that come now wait as long */
+}
+
+/* --- linking and testing ------------------------------------------------------------------------------------------------- */
+
+static struct wire_link *dial(struct engine *e, uint32_t stage, bool upstream)
+{
+    struct node *n = stage_node(e, stage);
+    struct wire_dial d = {.endpoint = n->address, .purpose = LINK_DATA, .key = n->has_key ? n->key : NULL, .node = n->name,
+                          .epoch = e->pipe.epoch, .stage = MSG_STAGE_COORDINATOR, .upstream = upstream};
+    struct err err;
+    struct wire_link *link;
+
+    if (!n->address[0])
+        return NULL; /* it dials us */
+    if (!(link = wire_dial(e->wire, &d, &err)))
+        pipeline_break(e, err.text);
+    return link;
+}
+
+static void link_up(struct engine *e)
+{
+    enter(e, PIPE_LINKING);
+    for (uint32_t i = 0; i < 2 && e->pipe.phase == PIPE_LINKING; i++) {
+        struct wire_link *link = dial(e, i == 0 ? 0 : e->pipe.n_stages - 1, i == 1);
+        (void)link; /* it is first or last once it is up */
+    }
+}
+
+static void test(struct engine *e)
+{
+    if (!e->pipe.first || !e->pipe.last)
+        return;
+    enter(e, PIPE_TESTING);
+    steps_begin(e);
+    steps_send_test(e);
+}
+
+static void take_link(struct engine *e, struct wire_link *link)
+{
+    const struct msg_link_hello *hello = wire_link_hello(link);
+    struct wire_link **place;
+    bool dialed = wire_link_dialed(link);
+    struct pipe *p = &e->pipe;
+
+    if (p->phase < PIPE_LOADING || p->phase > PIPE_LINKING || !msg_epoch_same(hello->epoch, p->epoch)) {
+        wire_link_close(link, "this epoch is over");
+        return;
+    }
+    /* We receive from the last stage: a link that we dialed upstream, or that it dialed downstream. */
+    place = hello->upstream == dialed ? &p->last : &p->first;
+    if (*place || strcmp(wire_link_node(link), stage_node(e, place == &p->first ? 0 : p->n_stages - 1)->name) != 0) {
+        wire_link_close(link, "no such link is awaited");
+        return;
+    }
+    *place = link;
+    if (p->phase == PIPE_LINKING)
+        test(e);
+}
+
+void pipeline_link_event(struct engine *e, struct wire_event *event)
+{
+    struct pipe *p = &e->pipe;
+    char text[sizeof event->text + MSG_MAX_NAME + 40];
+
+    switch (event->kind) {
+    case WIRE_UP:
+        take_link(e, event->link);
+        return;
+    case WIRE_DOWN:
+        if (event->link == p->first || event->link == p->last || (p->phase == PIPE_LINKING && wire_link_dialed(event->link))) {
+            snprintf(text, sizeof text, "the link to node %s is down (%s)", wire_link_node(event->link), event->text);
+            if (event->link == p->first)
+                p->first = NULL;
+            if (event->link == p->last)
+                p->last = NULL;
+            pipeline_break(e, text);
+        }
+        return;
+    case WIRE_FRAME:
+        if (event->link == p->last && event->frame->type == MSG_RESULT && p->phase >= PIPE_TESTING)
+            steps_result(e, event->frame);
+        else
+            wire_frame_release(event->frame); /* credit from the first stage: steps under way are bounded by the schedule */
+        return;
+    default:
+        return;
+    }
+}
+
+/* --- running ------------------------------------------------------------------------------------------------------------- */
+
+static int make_sched(struct engine *e, struct err *err)
+{
+    struct sched_config c = {
+        .policy = e->options.policy, .n_stages = e->pipe.n_stages, .max_seqs = e->parallel, .max_waiting = ENGINE_MAX_REQUESTS,
+        .max_rows = e->max_rows, .max_wanted = e->max_wanted, .ctx = e->ctx, .block = KV_BLOCK,
+        .n_blocks = {e->n_blocks[0], e->n_blocks[1]}, .window = e->window, .seed = wire_net_instance(e->net),
+    };
+    planning_costs(e, &c.costs);
+    return (e->sched = sched_create(&c, err)) ? 0 : -1;
+}
+
+static int reset_sched(struct engine *e, struct err *err)
+{
+    struct sched_costs costs;
+    struct sched_reset r = {.n_stages = e->pipe.n_stages, .lost_through = -1, .costs = &costs};
+    planning_costs(e, &costs);
+    for (uint32_t i = 0; i < e->pipe.n_stages; i++)
+        if (!e->pipe.stages[i].kept)
+            r.lost_through = (int32_t)i;
+    return sched_reset(e->sched, (uint64_t)e->now_us, &r, err);
+}
+
+void pipeline_tested(struct engine *e)
+{
+    struct pipe *p = &e->pipe;
+    struct err err;
+    bool first = !e->sched;
+
+    if (p->phase != PIPE_TESTING)
+        return;
+    if ((first ? make_sched(e, &err) : reset_sched(e, &err)) != 0) {
+        fail(e, &err);
+        return;
+    }
+    if (p->ran_before)
+        engine_event_text(e, ENGINE_NOTE_INFO, NULL, "the pipeline runs again after %" PRId64 " ms", p->broken_us ? (e->now_us - p->broken_us) / 1000 : 0);
+    else
+        engine_event_text(e, ENGINE_NOTE_INFO, NULL, "the pipeline is ready: %u stage%s", p->n_stages, p->n_stages == 1 ? "" : "s");
+    p->ran_before = true;
+    p->broken_us = 0;
+    p->n_before = 0;
+    enter(e, PIPE_RUNNING);
+    if (first)
+        engine_schedule_all(e);
+    engine_set_ready(e, true);
+}
+
+/* --- events -------------------------------------------------------------------------------------------------------------- */
+
+static void stage_ready(struct engine *e, struct node *n, const struct msg_ready *m)
+{
+    char size[32];
+    struct pipe_stage *s = &e->pipe.stages[m->stage];
+
+    s->ready = true;
+    s->was_ready = *m;
+    engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is ready: layers %u-%u, %s of weights in %.1f s", n->name, s->first, s->last - 1,
+                      sysinfo_bytes(size, m->weights_bytes), (double)m->load_ms / 1000);
+    for (uint32_t i = 0; i < e->pipe.n_stages; i++)
+        if (!e->pipe.stages[i].ready)
+            return;
+    link_up(e);
+    if (e->pipe.phase == PIPE_LINKING)
+        test(e);
+}
+
+static void stage_error(struct engine *e, struct node *n, const struct msg_error *m)
+{
+    struct err err;
+    char text[MSG_MAX_TEXT + MSG_MAX_NAME + 16];
+
+    snprintf(text, sizeof text, "node %s: %s", n->name, m->text);
+    if (!e->pipe.ran_before && e->pipe.phase == PIPE_LOADING && (m->kind == ERR_MEMORY || m->kind == ERR_INPUT || m->kind == ERR_UNSUPPORTED)) {
+        err_set(&err, (enum err_kind)m->kind, "%s", text); /* trying again would end the same way */
+        close_links(e, text);
+        fail(e, &err);
+        return;
+    }
+    pipeline_break(e, text);
+}
+
+static void progress(struct engine *e, struct node *n, const struct msg_load_progress *m)
+{
+    n->done_bytes = m->done_bytes;
+    n->total_bytes = m->total_bytes;
+    if (e->options.note)
+        e->options.note(e->options.note_arg, &(struct engine_note){.kind = ENGINE_NOTE_PROGRESS, .node = n->name, .text = m->text,
+                                                                   .done_bytes = m->done_bytes, .total_bytes = m->total_bytes});
+}
+
+/* Whether a message of this epoch and stage may come from this node. */
+static bool is_current(const struct engine *e, const struct node *n, struct msg_epoch epoch, uint32_t stage)
+{
+    return msg_epoch_same(epoch, e->pipe.epoch) && pipeline_stage_of(e, n) >= 0 && stage < e->pipe.n_stages &&
+           e->pipe.stages[stage].node == nodes_index(e, n);
+}
+
+void pipeline_message(struct engine *e, struct node *n, const struct msg *m)
+{
+    switch (m->type) {
+    case MSG_LOAD_PROGRESS:
+        if (is_current(e, n, m->load_progress.epoch, m->load_progress.stage))
+            progress(e, n, &m->load_progress);
+        return;
+    case MSG_READY:
+        if (e->pipe.phase == PIPE_LOADING && is_current(e, n, m->ready.epoch, m->ready.stage))
+            stage_ready(e, n, &m->ready);
+        return;
+    case MSG_STAGE_DONE:
+        if (is_current(e, n, m->stage_done.epoch, m->stage_done.stage))
+            steps_stage_done(e, &m->stage_done);
+        return;
+    case MSG_ERROR:
+        if (is_current(e, n, m->error.epoch, m->error.stage))
+            stage_error(e, n, &m->error);
+        else if (m->error.epoch.counter == 0)
+            engine_event_text(e, ENGINE_NOTE_TROUBLE, n->name, "node %s: %s", n->name, m->error.text);
+        return;
+    default:
+        nodes_lose(e, n, "it sent a message that only a coordinator may send");
+        return;
+    }
+}
+
+void pipeline_node_here(struct engine *e, struct node *n)
+{
+    (void)n;
+    if (e->pipe.phase == PIPE_GATHERING)
+        gather(e);
+}
+
+void pipeline_tick(struct engine *e)
+{
+    struct pipe *p = &e->pipe;
+    int64_t waited_ms = (e->now_us - p->since_us) / 1000;
+
+    switch (p->phase) {
+    case PIPE_GATHERING:
+        gather(e);
+        break;
+    case PIPE_LINKING:
+        if (waited_ms > LINK_MS)
+            pipeline_break(e, p->first ? "the last stage's link did not come up" : "the first stage's link did not come up");
+        break;
+    case PIPE_TESTING:
+        if (waited_ms > TEST_MS)
+            pipeline_break(e, "the chain did not answer its test batch");
+        break;
+    default:
+        break;
+    }
+    give_up(e);
+}

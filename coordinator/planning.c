@@ -1,0 +1,277 @@
+/* From nodes and a model to numbers: how large contexts and batches are, which layers go where, what the schedule reckons with. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/strbuf.h"
+#include "coordinator/cluster.h"
+#include "coordinator/plan_input.h"
+
+enum { DEFAULT_PARALLEL = 4, SLIDING_SLACK = 1024 };
+
+/* --- sizes --------------------------------------------------------------------------------------------------------------- */
+
+static uint32_t blocks_for(uint64_t positions)
+{
+    return (uint32_t)((positions + KV_BLOCK - 1) / KV_BLOCK);
+}
+
+static uint32_t sliding_window(const struct model_params *p)
+{
+    for (uint32_t i = 0; i < p->n_layers; i++)
+        if (p->window && p->sliding[i])
+            return p->window;
+    return 0;
+}
+
+static bool has_full(const struct model_params *p)
+{
+    for (uint32_t i = 0; i < p->n_layers; i++)
+        if (!p->window || !p->sliding[i])
+            return true;
+    return false;
+}
+
+static void size_blocks(struct engine *e)
+{
+    uint64_t sliding = (uint64_t)e->window + e->max_rows + SLIDING_SLACK + 2 * KV_BLOCK;
+    e->table_stride = blocks_for(e->ctx);
+    e->n_blocks[SCHED_FULL] = has_full(&e->params) ? blocks_for(e->ctx) * e->parallel : 0;
+    e->n_blocks[SCHED_SLIDING] = e->window ? blocks_for(sliding < e->ctx ? sliding : e->ctx) * e->parallel : 0;
+}
+
+int planning_sizes(struct engine *e, struct err *err)
+{
+    const struct engine_options *o = &e->options;
+    const struct model_params *p = &e->params;
+
+    e->ctx = o->ctx ? o->ctx : p->ctx_train < MODEL_DEFAULT_CTX ? p->ctx_train : MODEL_DEFAULT_CTX;
+    e->parallel = o->parallel ? o->parallel : DEFAULT_PARALLEL;
+    e->max_rows = o->batch_rows ? o->batch_rows : DEFAULT_ROWS;
+    if (e->ctx > MSG_MAX_CTX)
+        return err_set(err, ERR_USAGE, "a context of %u positions asked for, at most %d allowed", e->ctx, MSG_MAX_CTX);
+    if (e->parallel > MSG_MAX_SEQS)
+        return err_set(err, ERR_USAGE, "%u sequences at once asked for, at most %d allowed", e->parallel, MSG_MAX_SEQS);
+    if (e->max_rows > MSG_MAX_ROWS)
+        return err_set(err, ERR_USAGE, "batches of %u rows asked for, at most %d allowed", e->max_rows, MSG_MAX_ROWS);
+    if (e->max_rows < e->parallel)
+        e->max_rows = e->parallel;
+    e->max_wanted = e->parallel > MAX_WANTED ? e->parallel : MAX_WANTED;
+    if (e->max_wanted > e->max_rows)
+        e->max_wanted = e->max_rows;
+    e->window = sliding_window(p);
+    e->act = o->wire;
+    size_blocks(e);
+    return 0;
+}
+
+/* --- the planner's input ------------------------------------------------------------------------------------------------- */
+
+static uint32_t type_index(const struct plan_model *m, const char *name)
+{
+    for (uint32_t i = 0; i < m->n_types; i++)
+        if (strcmp(m->type_names[i], name) == 0)
+            return i;
+    return UINT32_MAX;
+}
+
+/* What the worker says of itself stands above what the file says of its size, and fills in what was not measured. */
+static void adjust_device(const struct plan_model *m, const struct msg_hello *h, const struct msg_device *from, struct plan_device *d)
+{
+    if (from->memory_bytes && (d->memory_bytes == 0 || from->memory_bytes < d->memory_bytes))
+        d->memory_bytes = from->memory_bytes;
+    if (from->read_bytes_per_s > 0)
+        d->read_bps = from->read_bytes_per_s;
+    for (size_t i = 0; i < from->n_rates; i++) {
+        uint32_t t = type_index(m, from->rates[i].type);
+        if (t != UINT32_MAX && from->rates[i].per_s > 0)
+            d->ops[t] = from->rates[i].per_s;
+    }
+    for (size_t i = 0; i < h->n_bits; i++) {
+        uint32_t t = type_index(m, h->bits[i].type);
+        if (t != UINT32_MAX && h->bits[i].bits > 0)
+            d->bits[t] = h->bits[i].bits;
+    }
+}
+
+static void adjust_node(const struct engine *e, const struct plan_model *m, const struct node *n, struct plan_node *p)
+{
+    p->away = n->state != NODE_HERE;
+    p->standby = n->standby;
+    if (p->away)
+        return;
+    p->numerics = n->hello.numerics_class;
+    for (uint32_t i = 0; i < p->n_devices; i++) {
+        for (size_t k = 0; k < n->hello.n_devices; k++)
+            if (strcmp(n->hello.devices[k].name, p->devices[i].name) == 0)
+                adjust_device(m, &n->hello, &n->hello.devices[k], &p->devices[i]);
+        for (size_t k = 0; k < n->hello.n_resident; k++) {
+            const struct msg_resident *r = &n->hello.resident[k];
+            if (r->present && memcmp(r->model, e->model_id, sizeof r->model) == 0 && strcmp(r->device, p->devices[i].name) == 0)
+                p->devices[i].resident = (struct plan_range){r->layer_first, r->layer_end};
+        }
+    }
+}
+
+static void adjust(void *arg, struct plan_source *s)
+{
+    struct engine *e = arg;
+    for (uint32_t i = 0; i < s->in.n_nodes; i++) {
+        struct node *n = nodes_find(e, s->nodes[i].name);
+        if (n)
+            adjust_node(e, &s->model, n, &s->nodes[i]);
+        else
+            s->nodes[i].away = true;
+        for (uint32_t k = 0; n && k < e->pipe.n_stages; k++) { /* what it holds since */
+            const struct pipe_stage *st = &e->pipe.stages[k];
+            for (uint32_t d = 0; st->ready && &e->nodes[st->node] == n && st->instance == n->hello.instance && d < s->nodes[i].n_devices; d++)
+                if (strcmp(s->nodes[i].devices[d].name, st->device) == 0)
+                    s->nodes[i].devices[d].resident = (struct plan_range){st->first, st->last};
+        }
+    }
+    s->in.use_resident = e->pipe.ran_before;
+}
+
+/* The file's nodes and those that came without it. */
+static struct topology *all_nodes(struct engine *e, struct err *err)
+{
+    struct strbuf text;
+    struct topology *t = NULL;
+
+    strbuf_init(&text, TOPOLOGY_MAX_BYTES);
+    if (!e->options.topology)
+        t = topology_create(err);
+    else if (topology_write(e->options.topology, &text, err) == 0)
+        t = topology_parse("the topology", strbuf_str(&text), text.len, err);
+    strbuf_fini(&text);
+    for (uint32_t i = 0; t && i < e->n_nodes; i++) {
+        const struct node *n = &e->nodes[i];
+        struct topology_node put = {.name = n->name, .n_devices = 1, .standby = n->standby};
+        if (n->state != NODE_HERE || topology_find(t, n->name) != UINT32_MAX)
+            continue;
+        put.threads = n->hello.threads;
+        for (size_t k = 0; k < n->hello.n_devices && put.n_devices < TOPOLOGY_MAX_DEVICES; k++) {
+            uint32_t at = strcmp(n->hello.devices[k].name, "cpu") == 0 ? 0 : put.n_devices++;
+            put.devices[at].name = n->hello.devices[k].name;
+            put.devices[at].memory_bytes = n->hello.devices[k].memory_bytes;
+        }
+        put.devices[0].name = "cpu";
+        if (topology_put(t, &put, err) != 0) {
+            topology_destroy(t);
+            t = NULL;
+        }
+    }
+    return t;
+}
+
+/* --- layers -------------------------------------------------------------------------------------------------------------- */
+
+/* Workers of our own are all used, in order: whoever says --workers 3 wants three. The cuts are moved while that helps. */
+static int choose_all(struct engine *e, struct plan_source *s, struct plan *ret, struct err *err)
+{
+    struct plan_stage stages[COST_MAX_STAGES];
+    struct plan best, next;
+    uint32_t n = 0, layers = e->params.n_layers;
+
+    memset(stages, 0, sizeof stages);
+    for (uint32_t i = 0; i < s->in.n_nodes && n < COST_MAX_STAGES && n < layers; i++)
+        if (!s->nodes[i].away)
+            stages[n++].node = i;
+    if (n == 0)
+        return err_set(err, ERR_NOT_FOUND, "no worker is here");
+    for (uint32_t i = 0; i < n; i++)
+        stages[i].layers = (struct plan_range){layers * i / n, layers * (i + 1) / n};
+    if (plan_evaluate(&s->in, stages, n, &best, err) != 0)
+        return -1;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (uint32_t i = 0; i + 1 < n; i++)
+            for (int step = -1; step <= 1; step += 2) {
+                struct plan_stage try[COST_MAX_STAGES];
+                memcpy(try, stages, sizeof try);
+                try[i].layers.last += (uint32_t)step;
+                try[i + 1].layers.first = try[i].layers.last;
+                if (try[i].layers.last == try[i].layers.first || try[i + 1].layers.last == try[i + 1].layers.first ||
+                    plan_evaluate(&s->in, try, n, &next, NULL) != 0 || next.value_us >= best.value_us)
+                    continue;
+                memcpy(stages, try, sizeof stages);
+                best = next;
+                moved = true;
+            }
+    }
+    *ret = best;
+    return 0;
+}
+
+static void take_plan(struct engine *e, const struct plan_source *s, const struct plan *p, struct pipe_stage *ret_stages, uint32_t *ret_n)
+{
+    for (uint32_t i = 0; i < p->n_stages; i++) {
+        const struct plan_node *n = &s->nodes[p->stages[i].node];
+        ret_stages[i].node = nodes_index(e, nodes_find(e, n->name));
+        ret_stages[i].first = p->stages[i].layers.first;
+        ret_stages[i].last = p->stages[i].layers.last;
+        snprintf(ret_stages[i].device, sizeof ret_stages[i].device, "%s", n->devices[p->stages[i].device].name);
+    }
+    *ret_n = p->n_stages;
+}
+
+int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *ret_n, struct plan *ret_plan, struct err *err)
+{
+    bool may_lower = !e->options.ctx && !e->pipe.ran_before && !e->children; /* nobody has been promised a context yet */
+    static const enum plan_wire wires[ACT_TYPES] = {PLAN_WIRE_F32, PLAN_WIRE_F16, PLAN_WIRE_Q8_0};
+    struct plan_settings set = {.objective = e->options.objective, .kv = e->options.kv, .ctx = may_lower ? 0 : e->ctx, .parallel = e->parallel, .max_rows = e->max_rows,
+                                .wire = e->options.wire_auto ? PLAN_WIRE_AUTO : wires[e->options.wire]};
+    struct topology *t = all_nodes(e, err);
+    struct plan_source *s = t ? mem_new(1, sizeof *s, err) : NULL;
+    int rc = -1;
+
+    if (s && e->children) {
+        rc = plan_source_init(s, e->gguf, &e->params, t, &set, err);
+        if (rc == 0) {
+            adjust(e, s);
+            rc = choose_all(e, s, ret_plan, err);
+        }
+    } else if (s) {
+        rc = plan_source_make(s, e->gguf, &e->params, t, &set, adjust, e, ret_plan, err);
+    }
+    if (rc == 0) {
+        take_plan(e, s, ret_plan, ret_stages, ret_n);
+        if (s->ctx < e->ctx) {
+            engine_event_text(e, ENGINE_NOTE_INFO, NULL, "the context is %u positions a sequence: %u do not fit", s->ctx, e->ctx);
+            e->ctx = s->ctx;
+            size_blocks(e);
+        }
+        e->act = s->wire == PLAN_WIRE_F16 ? ACT_F16 : s->wire == PLAN_WIRE_Q8_0 ? ACT_Q8_0 : ACT_F32;
+    }
+    if (s)
+        plan_source_fini(s);
+    free(s);
+    topology_destroy(t);
+    return rc;
+}
+
+/* --- costs --------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t scaled(double us, double per_us)
+{
+    double x = us * per_us;
+    return x > 0 ? x < 1e15 ? (uint64_t)x : (uint64_t)1e15 : 0;
+}
+
+void planning_costs(const struct engine *e, struct sched_costs *ret)
+{
+    const struct cost_pipeline *p = &e->pipe.plan.costs;
+
+    memset(ret, 0, sizeof *ret);
+    for (uint32_t i = 0; i < e->pipe.n_stages; i++) {
+        const struct cost_stage *c = &p->stages[i];
+        ret->stage[i] = (struct sched_stage_cost){
+            .fixed_ns = scaled(c->fixed_us + c->disk_us, 1e3),
+            .weight_ns = scaled(c->weights_us + c->head_us + c->experts_us, 1e3),
+            .row_ns = scaled(c->row_us + c->head_row_us, 1e3),
+            .kv_ps = scaled(c->kv_us, 1e6),
+            .attn_ps = scaled(c->attn_us, 1e6),
+        };
+    }
+    for (uint32_t i = 0; i <= e->pipe.n_stages; i++)
+        ret->hop[i] = (struct sched_hop_cost){.latency_ns = scaled(p->hops[i].latency_us, 1e3), .row_ns = scaled(p->hops[i].row_us, 1e3)};
+}

@@ -1,0 +1,76 @@
+/* What `status --json`, the page and /v1/cluster show. */
+#include "coordinator/cluster.h"
+
+static const char *const phases[] = {"gathering", "loading", "linking", "testing", "running", "failed"};
+static const char *const node_states[] = {"away", "connecting", "greeting", "here", "drained"};
+
+static json_t *node_json(struct engine *e, const struct node *n)
+{
+    int stage = pipeline_stage_of(e, n);
+    json_t *o = json_pack("{s:s, s:s, s:b, s:I, s:s}", "name", n->name, "state", node_states[n->state], "standby", n->standby, "restarts",
+                          (json_int_t)n->restarts, "address", n->address);
+    if (!o)
+        return NULL;
+    json_object_set_new(o, "stage", stage >= 0 ? json_integer(stage) : json_null());
+    if (n->state >= NODE_HERE) {
+        json_t *devices = json_array();
+        for (size_t i = 0; i < n->hello.n_devices; i++)
+            json_array_append_new(devices, json_pack("{s:s, s:I}", "name", n->hello.devices[i].name, "memory_bytes",
+                                                     (json_int_t)n->hello.devices[i].memory_bytes));
+        json_object_set_new(o, "devices", devices);
+        json_object_set_new(o, "isa", json_string(n->hello.isa));
+        json_object_set_new(o, "threads", json_integer(n->hello.threads));
+        json_object_set_new(o, "numerics", json_string(n->hello.numerics_class));
+        json_object_set_new(o, "version", json_string(n->hello.version));
+        json_object_set_new(o, "last_heard_ms", json_integer((e->now_us - n->seen_us) / 1000));
+    }
+    if (n->child >= 0)
+        json_object_set_new(o, "pid", json_integer(children_pid(e->children, (unsigned)n->child)));
+    if (n->total_bytes)
+        json_object_set_new(o, "loading", json_pack("{s:I, s:I}", "done_bytes", (json_int_t)n->done_bytes, "total_bytes", (json_int_t)n->total_bytes));
+    return o;
+}
+
+static json_t *stage_json(const struct engine *e, uint32_t i)
+{
+    const struct pipe_stage *s = &e->pipe.stages[i];
+    const struct msg_stage_times *t = &e->nodes[s->node].times;
+    return json_pack("{s:s, s:s, s:[i,i], s:b, s:{s:I, s:I, s:I}, s:{s:f, s:I, s:I, s:I, s:I}}", "node", e->nodes[s->node].name, "device", s->device, "layers",
+                     (int)s->first, (int)s->last - 1, "ready", s->ready, "bytes", "weights", (json_int_t)s->was_ready.weights_bytes, "kv",
+                     (json_int_t)s->was_ready.kv_bytes, "scratch", (json_int_t)s->was_ready.scratch_bytes, "measured", "batch_ms", s->compute_us / 1000,
+                     "batches", (json_int_t)s->batches, "compute_us", (json_int_t)t->compute_us, "wait_us", (json_int_t)t->wait_us, "wire_us",
+                     (json_int_t)t->wire_us);
+}
+
+static json_t *schedule_json(const struct engine *e)
+{
+    struct sched_stats s;
+    if (!e->sched)
+        return json_null();
+    sched_stats(e->sched, &s);
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:[i,i], s:[i,i], s:[i,i], s:I, s:I, s:I, s:I, s:I, s:I}", "waiting", (int)s.n_waiting, "running",
+                     (int)s.n_running, "decoding", (int)s.n_decoding, "in_flight", (int)s.in_flight, "in_flight_wanted", (int)s.in_flight_wanted,
+                     "blocks_used", (int)s.blocks_used[0], (int)s.blocks_used[1], "blocks_cached", (int)s.blocks_cached[0], (int)s.blocks_cached[1],
+                     "blocks_free", (int)s.blocks_free[0], (int)s.blocks_free[1], "steps", (json_int_t)s.n_steps, "rows", (json_int_t)s.n_rows,
+                     "prompt_rows", (json_int_t)s.n_prompt_rows, "rebuilt_rows", (json_int_t)s.n_rebuilt_rows, "prefix_hits",
+                     (json_int_t)s.n_prefix_hit, "preempted", (json_int_t)s.n_preempted);
+}
+
+json_t *status_json(struct engine *e)
+{
+    json_t *nodes = json_array(), *stages = json_array(), *events = json_array(), *o;
+    uint64_t from = e->n_events > CLUSTER_MAX_EVENTS ? e->n_events - CLUSTER_MAX_EVENTS : 0;
+
+    for (uint32_t i = 0; i < e->n_nodes; i++)
+        json_array_append_new(nodes, node_json(e, &e->nodes[i]));
+    for (uint32_t i = 0; e->pipe.phase >= PIPE_LOADING && e->pipe.phase != PIPE_FAILED && i < e->pipe.n_stages; i++)
+        json_array_append_new(stages, stage_json(e, i));
+    for (uint64_t i = from; i < e->n_events; i++)
+        json_array_append_new(events, json_pack("{s:f, s:s}", "at_s", (double)(e->events[i % CLUSTER_MAX_EVENTS].at_us - e->started_us) / 1e6, "text",
+                                                e->events[i % CLUSTER_MAX_EVENTS].text));
+    o = json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:{s:i, s:i, s:i}, s:{s:I, s:I, s:I, s:I}}", "state", phases[e->pipe.phase], "epoch",
+                  (json_int_t)e->pipe.epoch.counter, "nodes", nodes, "stages", stages, "schedule", schedule_json(e), "events", events, "sizes", "ctx",
+                  (int)e->ctx, "parallel", (int)e->parallel, "batch_rows", (int)e->max_rows, "requests", "open", (json_int_t)e->n_requests, "served",
+                  (json_int_t)e->n_served, "failed", (json_int_t)e->n_failed, "tokens", (json_int_t)e->n_tokens);
+    return o;
+}
