@@ -432,7 +432,7 @@ int sched_fits(const struct sched *s, uint32_t n_max, struct err *err)
 
 static int check_spec(struct sched *s, const struct sched_seq *spec, struct err *err)
 {
-    uint64_t n = (uint64_t)spec->n_prompt + spec->max_new;
+    uint64_t n = (uint64_t)spec->n_prompt + spec->max_new - (spec->max_new > 0); /* the last token is chosen, but not computed */
     if (spec->n_prompt == 0)
         return err_set(err, ERR_INPUT, "an empty prompt; at least one token is needed");
     if (spec->max_new == 0 && !(spec->flags & SCHED_WANT_PROMPT))
