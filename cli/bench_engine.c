@@ -34,7 +34,8 @@ static int round_init(struct round *r, struct bench_engine *b, uint32_t n, uint3
 static int submit(struct round *r, uint32_t n_tokens, uint32_t n_new, struct err *err)
 {
     for (uint32_t i = 0; i < r->n; i++) {
-        struct engine_params p = {.tokens = r->tokens + (size_t)i * r->prompt, .n_tokens = n_tokens, .n_new = n_new, .sample = SAMPLE_PARAMS_DEFAULT};
+        struct engine_params p = {
+            .tokens = r->tokens + (size_t)i * r->prompt, .n_tokens = n_tokens, .n_new = n_new, .sample = SAMPLE_PARAMS_DEFAULT};
         p.sample.temperature = 0;
         if (!(r->requests[i] = engine_submit(r->b->engine, &p, err)))
             return -1;

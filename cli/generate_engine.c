@@ -187,8 +187,8 @@ static void begin(struct runner *r)
     r->start = ui_seconds();
 }
 
-int generate_engine(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases, struct gen_stats *ret_stats,
-                    struct err *err)
+int generate_engine(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases,
+                    struct gen_stats *ret_stats, struct err *err)
 {
     struct runner *r = mem_new(1, sizeof *r, err);
     int rc = 0;

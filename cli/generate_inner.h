@@ -5,9 +5,9 @@
 
 #include "cli/generate.h"
 
-int generate_session(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases, struct gen_stats *ret_stats,
-                     struct err *err);
-int generate_engine(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases, struct gen_stats *ret_stats,
-                    struct err *err);
+int generate_session(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases,
+                     struct gen_stats *ret_stats, struct err *err);
+int generate_engine(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases,
+                    struct gen_stats *ret_stats, struct err *err);
 
 #endif

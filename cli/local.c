@@ -192,7 +192,7 @@ static int load_engine(struct local *l, uint32_t parallel, uint32_t batch_rows, 
 {
     const struct model_options *o = l->options;
     struct engine_options eo = {
-        .model = o->model, .topology = l->topology, .topology_path = o->topology, .keys_dir = o->keys, .program = "/proc/self/exe", .isa = o->isa,
+        .model = o->model, .topology = l->topology, .topology_path = o->topology, .keys_dir = o->keys, .program = "/proc/self/exe", .runtime_dir = getenv("XDG_RUNTIME_DIR"), .isa = o->isa,
         .workers = (unsigned)o->workers, .threads = (unsigned)o->threads, .ctx = l->ctx,
         .parallel = o->parallel ? (uint32_t)o->parallel : parallel, .batch_rows = batch_rows, .kv = kv_of(o), .note = on_note,
     };

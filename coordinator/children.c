@@ -30,13 +30,13 @@ struct child {
 
 struct children {
     struct children_options o;
-    char folder[FOLDER_BYTES];
+    char folder[FOLDER_BYTES]; /* ours, in o.folder */
     struct child *child;
 };
 
 static int make_folder(struct children *c, struct err *err)
 {
-    const char *base = getenv("XDG_RUNTIME_DIR");
+    const char *base = c->o.folder;
     if (!base || base[0] != '/' || access(base, W_OK) != 0)
         base = "/tmp";
     if (strlen(base) + sizeof "/stagecoach-XXXXXX" > sizeof c->folder)
@@ -147,8 +147,8 @@ int children_start(struct children *c, unsigned i, struct err *err)
 {
     struct child *child = &c->child[i];
     char threads[16];
-    const char *argv[24] = {c->o.program, "worker", "--child", "--listen", child->address, "--name", child->name, "--model", c->o.model,
-                            "--threads", threads};
+    const char *argv[24] = {c->o.program, "worker",  "--child",  "--listen",  child->address, "--name",
+                            child->name,  "--model", c->o.model, "--threads", threads};
     unsigned n = 11;
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;

@@ -13,6 +13,7 @@ struct children;
 
 struct children_options {
     const char *program, *model, *isa; /* isa NULL: the best */
+    const char *folder;                /* to make their sockets' folder in; NULL, or too long a name: /tmp */
     unsigned n, threads;               /* threads of each */
 };
 

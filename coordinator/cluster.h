@@ -24,28 +24,28 @@
 
 enum {
     CLUSTER_MAX_NODES = 256,
-    CLUSTER_MAX_EVENTS = 256,   /* sentences remembered for the page */
+    CLUSTER_MAX_EVENTS = 256, /* sentences remembered for the page */
     CLUSTER_EVENT_BYTES = 240,
     CLUSTER_HELLO_BYTES = 1 << 16, /* what we keep of a hello */
     HEARTBEAT_MS = 250,
     LOST_MS = 1000,
-    TEST_MS = 10000,            /* for the chain's answer to the test batch, once all are ready */
-    GRACE_MS = 500,             /* for a lost node to come back, before others are asked to load its layers */
-    CHILD_GRACE_MS = 3000,      /* the same for a process of our own, which is being started again */
-    CHILD_MAX_RESTARTS = 5,     /* before the first answer: then the fault is not the process's */
-    LINK_MS = 5000,             /* for the chain's links, once all are loaded */
-    GATHER_MS = 10000,          /* how long a start waits for nodes that are in the file but not there */
+    TEST_MS = 10000,        /* for the chain's answer to the test batch, once all are ready */
+    GRACE_MS = 500,         /* for a lost node to come back, before others are asked to load its layers */
+    CHILD_GRACE_MS = 3000,  /* the same for a process of our own, which is being started again */
+    CHILD_MAX_RESTARTS = 5, /* before the first answer: then the fault is not the process's */
+    LINK_MS = 5000,         /* for the chain's links, once all are loaded */
+    GATHER_MS = 10000,      /* how long a start waits for nodes that are in the file but not there */
     REDIAL_MIN_MS = 100,
     REDIAL_MAX_MS = 5000,
     RECOVER_TIMEOUT_MS = 120000,
     ORPHAN_MS = 600000,
     NODE_PURPOSES = 1 << LINK_CONTROL | 1 << LINK_DATA | 1 << LINK_BULK, /* what links a node may have */
-    MAX_WANTED = 64,            /* rows of a step whose logits are asked for: a row of logits is half a megabyte */
+    MAX_WANTED = 64, /* rows of a step whose logits are asked for: a row of logits is half a megabyte */
     DEFAULT_ROWS = 512,
 };
 
 enum node_state {
-    NODE_AWAY,     /* no link; dialed again in a while, or waited for */
+    NODE_AWAY, /* no link; dialed again in a while, or waited for */
     NODE_DIALING,
     NODE_GREETING, /* the link is up, its hello has not come */
     NODE_HERE,     /* usable */
@@ -56,20 +56,20 @@ struct node {
     char name[MSG_MAX_NAME + 1];
     char address[MSG_MAX_ADDRESS + 1]; /* "": it dials us */
     uint8_t key[KEY_BYTES];
-    bool has_key, standby, drained, declared;   /* declared: in the topology, or a child of ours: a start waits for it */
-    int child;                         /* its number, -1: not ours */
+    bool has_key, standby, drained, declared; /* declared: in the topology, or a child of ours: a start waits for it */
+    int child;                                /* its number, -1: not ours */
     enum node_state state;
     struct wire_link *control;
     int64_t seen_us, dial_at_us, drained_until_us; /* of a drained one; 0: until it is taken back */
     unsigned redial_ms;
-    bool said_away;                    /* the reason why it is not here has been told */
+    bool said_away; /* the reason why it is not here has been told */
 
-    struct arena memory;               /* of the hello */
+    struct arena memory; /* of the hello */
     struct msg_hello hello;
-    int64_t clock_offset_us;           /* its clock minus ours */
+    int64_t clock_offset_us;            /* its clock minus ours */
     uint64_t peer_now_us, peer_seen_us; /* its last heartbeat's time, and when it came */
-    struct msg_stage_times times;      /* of the last heartbeat */
-    uint64_t done_bytes, total_bytes;  /* loading */
+    struct msg_stage_times times;       /* of the last heartbeat */
+    uint64_t done_bytes, total_bytes;   /* loading */
     uint64_t restarts;
 };
 
@@ -90,21 +90,21 @@ enum pipe_phase {
     PIPE_LINKING,   /* ready; our links to the first and last stage are not up */
     PIPE_TESTING,   /* the test batch is on its way */
     PIPE_RUNNING,
-    PIPE_FAILED,    /* it will not come up: err says why */
+    PIPE_FAILED, /* it will not come up: err says why */
 };
 
 struct pipe {
     enum pipe_phase phase;
-    int64_t since_us;     /* in this phase */
+    int64_t since_us; /* in this phase */
     struct msg_epoch epoch;
     uint32_t n_stages;
     struct pipe_stage stages[COST_MAX_STAGES];
     struct wire_link *first, *last;
-    bool ran_before;      /* there was a running epoch: requests may be open */
-    int64_t broken_us;    /* since when requests wait; 0: they do not */
-    bool said_stuck;      /* that there is no plan has been told */
-    char why[256];        /* what broke it */
-    uint32_t n_before;    /* the chain of the epoch before, for what may be kept */
+    bool ran_before;   /* there was a running epoch: requests may be open */
+    int64_t broken_us; /* since when requests wait; 0: they do not */
+    bool said_stuck;   /* that there is no plan has been told */
+    char why[256];     /* what broke it */
+    uint32_t n_before; /* the chain of the epoch before, for what may be kept */
     struct pipe_stage before[COST_MAX_STAGES];
     struct plan plan;
     struct err err;
@@ -120,12 +120,12 @@ struct flight {
         uint64_t seq;
         uint32_t row, pos;
         uint8_t want; /* enum sched_want */
-    } *wants; /* max_wanted */
+    } * wants;        /* max_wanted */
     uint32_t n_seqs;
     struct flight_seq {
         uint64_t seq;
         uint32_t end; /* position after its last row here */
-    } *seqs; /* max_seqs */
+    } * seqs;         /* max_seqs */
 };
 
 struct mail;
@@ -238,7 +238,7 @@ void steps_fini(struct engine *e);
 /* An epoch begins: what was under way is gone. */
 void steps_begin(struct engine *e);
 int steps_send_test(struct engine *e);
-void steps_pump(struct engine *e); /* sends what the schedule wants sent */
+void steps_pump(struct engine *e);                             /* sends what the schedule wants sent */
 void steps_result(struct engine *e, struct wire_frame *frame); /* releases it */
 void steps_stage_done(struct engine *e, const struct msg_stage_done *done);
 

@@ -120,8 +120,12 @@ static int schedule(struct engine *e, struct engine_request *r, struct err *err)
 {
     bool every_row = r->params.prompt_top || r->params.hidden || r->params.n_new == 0;
     struct sched_seq seq = {
-        .id = r->id, .tokens = r->tokens, .n_prompt = r->params.n_tokens, .max_new = r->params.n_new,
-        .flags = every_row ? SCHED_WANT_PROMPT : 0, .choice = r->params.choice,
+        .id = r->id,
+        .tokens = r->tokens,
+        .n_prompt = r->params.n_tokens,
+        .max_new = r->params.n_new,
+        .flags = every_row ? SCHED_WANT_PROMPT : 0,
+        .choice = r->params.choice,
     };
     return sched_add(e->sched, (uint64_t)e->now_us, &seq, err);
 }
@@ -331,9 +335,9 @@ struct engine *engine_create(const struct engine_options *options, struct err *e
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&e->changed, &attr);
     pthread_condattr_destroy(&attr);
-    if (open_model(e, err) != 0 || check_options(e, err) != 0 || planning_sizes(e, err) != 0 ||
-        !(e->mail = queue_create(MAIL_MAX, err)) || !(e->codec = codec_create(CODEC_SMALL_BYTES, err)) ||
-        !(e->data_codec = codec_create(CODEC_DATA_BYTES, err)) || open_wire(e, err) != 0 || steps_init(e, err) != 0 || nodes_init(e, err) != 0)
+    if (open_model(e, err) != 0 || check_options(e, err) != 0 || planning_sizes(e, err) != 0 || !(e->mail = queue_create(MAIL_MAX, err)) ||
+        !(e->codec = codec_create(CODEC_SMALL_BYTES, err)) || !(e->data_codec = codec_create(CODEC_DATA_BYTES, err)) ||
+        open_wire(e, err) != 0 || steps_init(e, err) != 0 || nodes_init(e, err) != 0)
         goto error;
     if ((rc = pthread_create(&e->thread, NULL, loop, e)) != 0) {
         err_errno(err, rc, "starting the engine's thread");
@@ -444,7 +448,8 @@ struct engine_request *engine_submit(struct engine *e, const struct engine_param
 
     /* The last token is chosen, but not computed: it may stand one beyond the context. */
     if ((uint64_t)params->n_tokens + params->n_new - (params->n_new > 0) > e->ctx) {
-        err_set(err, ERR_INPUT, "%u prompt tokens and %u new ones do not fit the context of %u; shorten the prompt, ask for fewer, or raise --ctx",
+        err_set(err, ERR_INPUT,
+                "%u prompt tokens and %u new ones do not fit the context of %u; shorten the prompt, ask for fewer, or raise --ctx",
                 params->n_tokens, params->n_new, e->ctx);
         return NULL;
     }

@@ -37,19 +37,20 @@ struct engine_note {
 
 struct engine_options {
     const char *model;
-    struct topology *topology;       /* NULL: workers of our own, over ipc. Nodes that join are added */
-    const char *topology_path;       /* where nodes that join are written down; NULL: nowhere */
-    const char *keys_dir, *join_listen; /* NULL: the usual folder; only what the topology says */
-    const char *program;             /* what to start own workers with (argv[0] as found) */
+    struct topology *topology;             /* NULL: workers of our own, over ipc. Nodes that join are added */
+    const char *topology_path;             /* where nodes that join are written down; NULL: nowhere */
+    const char *keys_dir, *join_listen;    /* NULL: the usual folder; only what the topology says */
+    const char *runtime_dir;               /* for sockets of own workers; NULL: /tmp */
+    const char *program;                   /* what to start own workers with (argv[0] as found) */
     const char *isa, *trace_path, *policy; /* NULL: the best; none; the usual */
-    unsigned workers, threads;       /* own workers: 0: one; threads of each, 0: the processors divided evenly */
-    uint32_t ctx, parallel;          /* a sequence's positions, sequences at once; 0: chosen */
-    uint32_t batch_rows;             /* most rows of a step; 0: chosen */
+    unsigned workers, threads;             /* own workers: 0: one; threads of each, 0: the processors divided evenly */
+    uint32_t ctx, parallel;                /* a sequence's positions, sequences at once; 0: chosen */
+    uint32_t batch_rows;                   /* most rows of a step; 0: chosen */
     enum kv_type kv;
     enum act_type wire;
     bool wire_auto;
     enum plan_objective objective;
-    unsigned recover_timeout_ms;     /* 0: 120 s */
+    unsigned recover_timeout_ms; /* 0: 120 s */
     /* Called from the engine's thread; must not block and must not call the engine. NULL: nobody listens. */
     void (*note)(void *arg, const struct engine_note *note);
     void *note_arg;
@@ -77,12 +78,12 @@ int engine_command(struct engine *e, enum engine_command command, const char *no
 struct engine_params {
     const int32_t *tokens; /* the prompt; copied */
     uint32_t n_tokens;
-    uint32_t n_new;        /* most tokens to choose; 0: only the prompt is read */
-    struct sample_params sample; /* bias is copied */
-    uint32_t choice;       /* which of several answers to one prompt: draws differ */
-    uint32_t top;          /* likeliest tokens wanted with every chosen one; 0: none */
-    bool prompt_top;       /* and for every position of the prompt (its cached prefix is computed again) */
-    bool hidden;           /* the last hidden state of every prompt position */
+    uint32_t n_new;                       /* most tokens to choose; 0: only the prompt is read */
+    struct sample_params sample;          /* bias is copied */
+    uint32_t choice;                      /* which of several answers to one prompt: draws differ */
+    uint32_t top;                         /* likeliest tokens wanted with every chosen one; 0: none */
+    bool prompt_top;                      /* and for every position of the prompt (its cached prefix is computed again) */
+    bool hidden;                          /* the last hidden state of every prompt position */
     int32_t stop[ENGINE_MAX_STOP_TOKENS]; /* tokens that end the answer (they are given, too) */
     uint32_t n_stop;
     /* Called by the engine's thread whenever an event waits, with the request locked: it may wake somebody, no more. NULL: none. */
@@ -107,11 +108,11 @@ struct engine_event {
     int32_t token;
     float logprob;
     uint32_t n_top;
-    const int32_t *top_ids;     /* until the next engine_next of this request */
+    const int32_t *top_ids; /* until the next engine_next of this request */
     const float *top_logprobs;
     const float *hidden;
     uint32_t n_hidden;
-    uint32_t n_done, n_cached;  /* of the prompt */
+    uint32_t n_done, n_cached; /* of the prompt */
     enum engine_reason reason;
     struct err err;
 };

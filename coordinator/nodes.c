@@ -41,8 +41,14 @@ static struct node *add(struct engine *e, const char *name)
 static int start_children(struct engine *e, struct err *err)
 {
     unsigned cpus = threadpool_cpus(), n = e->options.workers, threads = e->options.threads;
-    struct children_options o = {.program = e->options.program, .model = e->options.model, .isa = e->options.isa, .n = n,
-                                 .threads = threads ? threads : cpus > n ? cpus / n : 1};
+    struct children_options o = {.program = e->options.program,
+                                 .model = e->options.model,
+                                 .isa = e->options.isa,
+                                 .folder = e->options.runtime_dir,
+                                 .n = n,
+                                 .threads = threads    ? threads
+                                            : cpus > n ? cpus / n
+                                                       : 1};
 
     if (!(e->children = children_create(&o, err)))
         return -1;
@@ -76,8 +82,10 @@ static int add_declared(struct engine *e, struct err *err)
         else if (key_parse(from->key, n->key, err) != 0 || wire_net_grant(e->net, n->name, n->key, NODE_PURPOSES, err) != 0)
             return err_wrap(err, "node %s", n->name);
         if (!n->has_key)
-            return err_set(err, ERR_INPUT, "node %s has no key in the topology, and none is trusted by that name in %s; add \"key:\" as "
-                           "\"stagecoach keygen\" prints it there, or let it join by an invitation", n->name, keys_dir(e->keys));
+            return err_set(err, ERR_INPUT,
+                           "node %s has no key in the topology, and none is trusted by that name in %s; add \"key:\" as "
+                           "\"stagecoach keygen\" prints it there, or let it join by an invitation",
+                           n->name, keys_dir(e->keys));
     }
     return 0;
 }
@@ -121,7 +129,8 @@ static void gone(struct engine *e, struct node *n, const char *why)
 
     away(e, n);
     if (was_here || !n->said_away)
-        engine_event_text(e, was_here ? ENGINE_NOTE_TROUBLE : ENGINE_NOTE_INFO, n->name, "node %s is %s: %s", n->name, was_here ? "lost" : "not there yet", why);
+        engine_event_text(e, was_here ? ENGINE_NOTE_TROUBLE : ENGINE_NOTE_INFO, n->name, "node %s is %s: %s", n->name,
+                          was_here ? "lost" : "not there yet", why);
     n->said_away = true;
     if (was_here && pipeline_stage_of(e, n) >= 0) {
         char text[256];
@@ -209,7 +218,10 @@ static void write_down(struct engine *e, const struct node *n)
 {
     struct topology *t = e->options.topology;
     char key[KEY_TEXT];
-    struct topology_node node = {.name = n->name, .address = n->address[0] ? n->address : NULL, .key = key_format(n->key, key), .n_devices = 1,
+    struct topology_node node = {.name = n->name,
+                                 .address = n->address[0] ? n->address : NULL,
+                                 .key = key_format(n->key, key),
+                                 .n_devices = 1,
                                  .devices = {{.name = "cpu", .memory_bytes = n->hello.n_devices ? n->hello.devices[0].memory_bytes : 0}}};
     struct err err;
 

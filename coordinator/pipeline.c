@@ -109,7 +109,9 @@ static struct msg_neighbour neighbour(struct engine *e, uint32_t stage, bool ask
         .reach = asks_down ? reach(n, self, true) : reach(self, n, false),
         .node = n ? n->name : wire_net_node(e->net),
         .address = n ? n->address : own_address(e),
-        .key = n ? (n->has_key ? n->key : NULL) : e->keys ? keys_public(e->keys) : NULL,
+        .key = n         ? (n->has_key ? n->key : NULL)
+               : e->keys ? keys_public(e->keys)
+                         : NULL,
         .stage = n ? other : MSG_STAGE_COORDINATOR,
         .act = is_end ? ACT_F32 : e->act,
     };
@@ -124,7 +126,8 @@ static bool is_kept(const struct engine *e, const struct pipe_stage *s)
     const struct node *n = &e->nodes[s->node];
     for (uint32_t i = 0; i < e->pipe.n_before; i++) {
         const struct pipe_stage *b = &e->pipe.before[i];
-        if (b->node == s->node && b->instance == n->hello.instance && b->first == s->first && b->last == s->last && strcmp(b->device, s->device) == 0)
+        if (b->node == s->node && b->instance == n->hello.instance && b->first == s->first && b->last == s->last &&
+            strcmp(b->device, s->device) == 0)
             return true;
     }
     return false;
@@ -142,12 +145,30 @@ static void configure(struct engine *e, uint32_t i)
     s->kept = is_kept(e, s);
     s->instance = n->hello.instance;
     *c = (struct msg_configure){
-        .epoch = e->pipe.epoch, .stage = i, .n_stages = e->pipe.n_stages, .device = s->device, .layer_first = s->first, .layer_end = s->last,
-        .embed = i == 0, .head = i + 1 == e->pipe.n_stages, .kv = (enum msg_kv)e->options.kv, .ctx = e->ctx,
-        .n_blocks = {e->n_blocks[0], e->n_blocks[1]}, .max_rows = e->max_rows, .max_wanted = e->max_wanted, .max_seqs = e->parallel,
-        .table_stride = e->table_stride, .isa = e->options.isa ? e->options.isa : "", .keep_kv = s->kept,
-        .previous = neighbour(e, i, true), .next = neighbour(e, i, false), .sources = sources,
-        .window_frames = SCHED_MAX_IN_FLIGHT, .window_bytes = WIRE_MAX_PAYLOAD, .heartbeat_ms = HEARTBEAT_MS, .lost_ms = LOST_MS,
+        .epoch = e->pipe.epoch,
+        .stage = i,
+        .n_stages = e->pipe.n_stages,
+        .device = s->device,
+        .layer_first = s->first,
+        .layer_end = s->last,
+        .embed = i == 0,
+        .head = i + 1 == e->pipe.n_stages,
+        .kv = (enum msg_kv)e->options.kv,
+        .ctx = e->ctx,
+        .n_blocks = {e->n_blocks[0], e->n_blocks[1]},
+        .max_rows = e->max_rows,
+        .max_wanted = e->max_wanted,
+        .max_seqs = e->parallel,
+        .table_stride = e->table_stride,
+        .isa = e->options.isa ? e->options.isa : "",
+        .keep_kv = s->kept,
+        .previous = neighbour(e, i, true),
+        .next = neighbour(e, i, false),
+        .sources = sources,
+        .window_frames = SCHED_MAX_IN_FLIGHT,
+        .window_bytes = WIRE_MAX_PAYLOAD,
+        .heartbeat_ms = HEARTBEAT_MS,
+        .lost_ms = LOST_MS,
         .orphan_ms = ORPHAN_MS,
     };
     memcpy(c->model, e->model_id, sizeof c->model);
@@ -230,7 +251,8 @@ static void gather(struct engine *e)
         awaited = awaited || is_awaited(n);
         for_child = for_child || (is_awaited(n) && n->child >= 0);
         if (n->child >= 0 && !e->pipe.ran_before && n->restarts > CHILD_MAX_RESTARTS) {
-            err_set(&err, ERR_INTERNAL, "worker process %s ended %" PRIu64 " times before its first answer; its messages above say why", n->name, n->restarts);
+            err_set(&err, ERR_INTERNAL, "worker process %s ended %" PRIu64 " times before its first answer; its messages above say why",
+                    n->name, n->restarts);
             fail(e, &err);
             return;
         }
@@ -261,8 +283,13 @@ static void give_up(struct engine *e)
 static struct wire_link *dial(struct engine *e, uint32_t stage, bool upstream)
 {
     struct node *n = stage_node(e, stage);
-    struct wire_dial d = {.endpoint = n->address, .purpose = LINK_DATA, .key = n->has_key ? n->key : NULL, .node = n->name,
-                          .epoch = e->pipe.epoch, .stage = MSG_STAGE_COORDINATOR, .upstream = upstream};
+    struct wire_dial d = {.endpoint = n->address,
+                          .purpose = LINK_DATA,
+                          .key = n->has_key ? n->key : NULL,
+                          .node = n->name,
+                          .epoch = e->pipe.epoch,
+                          .stage = MSG_STAGE_COORDINATOR,
+                          .upstream = upstream};
     struct err err;
     struct wire_link *link;
 
@@ -348,9 +375,17 @@ void pipeline_link_event(struct engine *e, struct wire_event *event)
 static int make_sched(struct engine *e, struct err *err)
 {
     struct sched_config c = {
-        .policy = e->options.policy, .n_stages = e->pipe.n_stages, .max_seqs = e->parallel, .max_waiting = ENGINE_MAX_REQUESTS,
-        .max_rows = e->max_rows, .max_wanted = e->max_wanted, .ctx = e->ctx, .block = KV_BLOCK,
-        .n_blocks = {e->n_blocks[0], e->n_blocks[1]}, .window = e->window, .seed = wire_net_instance(e->net),
+        .policy = e->options.policy,
+        .n_stages = e->pipe.n_stages,
+        .max_seqs = e->parallel,
+        .max_waiting = ENGINE_MAX_REQUESTS,
+        .max_rows = e->max_rows,
+        .max_wanted = e->max_wanted,
+        .ctx = e->ctx,
+        .block = KV_BLOCK,
+        .n_blocks = {e->n_blocks[0], e->n_blocks[1]},
+        .window = e->window,
+        .seed = wire_net_instance(e->net),
     };
     planning_costs(e, &c.costs);
     return (e->sched = sched_create(&c, err)) ? 0 : -1;
@@ -380,7 +415,8 @@ void pipeline_tested(struct engine *e)
         return;
     }
     if (p->ran_before)
-        engine_event_text(e, ENGINE_NOTE_INFO, NULL, "the pipeline runs again after %" PRId64 " ms", p->broken_us ? (e->now_us - p->broken_us) / 1000 : 0);
+        engine_event_text(e, ENGINE_NOTE_INFO, NULL, "the pipeline runs again after %" PRId64 " ms",
+                          p->broken_us ? (e->now_us - p->broken_us) / 1000 : 0);
     else
         engine_event_text(e, ENGINE_NOTE_INFO, NULL, "the pipeline is ready: %u stage%s", p->n_stages, p->n_stages == 1 ? "" : "s");
     p->ran_before = true;
@@ -401,8 +437,8 @@ static void stage_ready(struct engine *e, struct node *n, const struct msg_ready
 
     s->ready = true;
     s->was_ready = *m;
-    engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is ready: layers %u-%u, %s of weights in %.1f s", n->name, s->first, s->last - 1,
-                      sysinfo_bytes(size, m->weights_bytes), (double)m->load_ms / 1000);
+    engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is ready: layers %u-%u, %s of weights in %.1f s", n->name, s->first,
+                      s->last - 1, sysinfo_bytes(size, m->weights_bytes), (double)m->load_ms / 1000);
     for (uint32_t i = 0; i < e->pipe.n_stages; i++)
         if (!e->pipe.stages[i].ready)
             return;
@@ -417,7 +453,8 @@ static void stage_error(struct engine *e, struct node *n, const struct msg_error
     char text[MSG_MAX_TEXT + MSG_MAX_NAME + 16];
 
     snprintf(text, sizeof text, "node %s: %s", n->name, m->text);
-    if (!e->pipe.ran_before && e->pipe.phase == PIPE_LOADING && (m->kind == ERR_MEMORY || m->kind == ERR_INPUT || m->kind == ERR_UNSUPPORTED)) {
+    if (!e->pipe.ran_before && e->pipe.phase == PIPE_LOADING &&
+        (m->kind == ERR_MEMORY || m->kind == ERR_INPUT || m->kind == ERR_UNSUPPORTED)) {
         err_set(&err, (enum err_kind)m->kind, "%s", text); /* trying again would end the same way */
         close_links(e, text);
         fail(e, &err);
@@ -431,8 +468,11 @@ static void progress(struct engine *e, struct node *n, const struct msg_load_pro
     n->done_bytes = m->done_bytes;
     n->total_bytes = m->total_bytes;
     if (e->options.note)
-        e->options.note(e->options.note_arg, &(struct engine_note){.kind = ENGINE_NOTE_PROGRESS, .node = n->name, .text = m->text,
-                                                                   .done_bytes = m->done_bytes, .total_bytes = m->total_bytes});
+        e->options.note(e->options.note_arg, &(struct engine_note){.kind = ENGINE_NOTE_PROGRESS,
+                                                                   .node = n->name,
+                                                                   .text = m->text,
+                                                                   .done_bytes = m->done_bytes,
+                                                                   .total_bytes = m->total_bytes});
 }
 
 /* Whether a message of this epoch and stage may come from this node. */

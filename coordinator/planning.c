@@ -123,7 +123,8 @@ static void adjust(void *arg, struct plan_source *s)
             s->nodes[i].away = true;
         for (uint32_t k = 0; n && k < e->pipe.n_stages; k++) { /* what it holds since */
             const struct pipe_stage *st = &e->pipe.stages[k];
-            for (uint32_t d = 0; st->ready && &e->nodes[st->node] == n && st->instance == n->hello.instance && d < s->nodes[i].n_devices; d++)
+            for (uint32_t d = 0; st->ready && &e->nodes[st->node] == n && st->instance == n->hello.instance && d < s->nodes[i].n_devices;
+                 d++)
                 if (strcmp(s->nodes[i].devices[d].name, st->device) == 0)
                     s->nodes[i].devices[d].resident = (struct plan_range){st->first, st->last};
         }
@@ -218,7 +219,11 @@ int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *r
 {
     bool may_lower = !e->options.ctx && !e->pipe.ran_before && !e->children; /* nobody has been promised a context yet */
     static const enum plan_wire wires[ACT_TYPES] = {PLAN_WIRE_F32, PLAN_WIRE_F16, PLAN_WIRE_Q8_0};
-    struct plan_settings set = {.objective = e->options.objective, .kv = e->options.kv, .ctx = may_lower ? 0 : e->ctx, .parallel = e->parallel, .max_rows = e->max_rows,
+    struct plan_settings set = {.objective = e->options.objective,
+                                .kv = e->options.kv,
+                                .ctx = may_lower ? 0 : e->ctx,
+                                .parallel = e->parallel,
+                                .max_rows = e->max_rows,
                                 .wire = e->options.wire_auto ? PLAN_WIRE_AUTO : wires[e->options.wire]};
     struct topology *t = all_nodes(e, err);
     struct plan_source *s = t ? mem_new(1, sizeof *s, err) : NULL;

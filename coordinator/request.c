@@ -61,7 +61,8 @@ static void destroy(struct engine_request *r)
     free(r);
 }
 
-struct engine_request *request_create(struct engine *e, const struct engine_params *params, uint32_t n_vocab, uint32_t n_embd, struct err *err)
+struct engine_request *request_create(struct engine *e, const struct engine_params *params, uint32_t n_vocab, uint32_t n_embd,
+                                      struct err *err)
 {
     struct engine_request *r;
     pthread_condattr_t attr;

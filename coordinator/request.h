@@ -13,19 +13,19 @@ struct engine_request {
     struct engine *engine;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    int holders;              /* the asker, the engine's thread */
+    int holders;                 /* the asker, the engine's thread */
     struct engine_params params; /* tokens and bias point into memory of the request */
-    uint64_t id;              /* set by the engine's thread */
+    uint64_t id;                 /* set by the engine's thread */
 
     /* The engine's thread alone: */
-    int32_t *tokens;          /* prompt and answer so far; params.n_tokens + params.n_new */
+    int32_t *tokens; /* prompt and answer so far; params.n_tokens + params.n_new */
     uint32_t n_tokens, n_answer;
-    bool finished;            /* nothing more will be added */
+    bool finished;              /* nothing more will be added */
     int64_t added_us, first_us; /* when it came, when its first token did */
 
     /* Under the lock: */
-    float *logprobs;          /* of answer tokens */
-    int32_t *top_ids;         /* of prompt positions (prompt_top), then of answer tokens: params.top each */
+    float *logprobs;  /* of answer tokens */
+    int32_t *top_ids; /* of prompt positions (prompt_top), then of answer tokens: params.top each */
     float *top_logprobs;
     float *hidden;
     uint32_t n_embd;
@@ -40,7 +40,8 @@ struct engine_request {
 };
 
 /* Checks the parameters (numbers, not lengths) and copies them. n_embd: of a hidden state, where they are asked for. */
-struct engine_request *request_create(struct engine *e, const struct engine_params *params, uint32_t n_vocab, uint32_t n_embd, struct err *err);
+struct engine_request *request_create(struct engine *e, const struct engine_params *params, uint32_t n_vocab, uint32_t n_embd,
+                                      struct err *err);
 void request_drop(struct engine_request *r); /* one holder less; the last one frees. Takes NULL */
 
 /* The engine's thread: */

@@ -27,7 +27,8 @@ static json_t *node_json(struct engine *e, const struct node *n)
     if (n->child >= 0)
         json_object_set_new(o, "pid", json_integer(children_pid(e->children, (unsigned)n->child)));
     if (n->total_bytes)
-        json_object_set_new(o, "loading", json_pack("{s:I, s:I}", "done_bytes", (json_int_t)n->done_bytes, "total_bytes", (json_int_t)n->total_bytes));
+        json_object_set_new(o, "loading",
+                            json_pack("{s:I, s:I}", "done_bytes", (json_int_t)n->done_bytes, "total_bytes", (json_int_t)n->total_bytes));
     return o;
 }
 
@@ -35,10 +36,11 @@ static json_t *stage_json(const struct engine *e, uint32_t i)
 {
     const struct pipe_stage *s = &e->pipe.stages[i];
     const struct msg_stage_times *t = &e->nodes[s->node].times;
-    return json_pack("{s:s, s:s, s:[i,i], s:b, s:{s:I, s:I, s:I}, s:{s:f, s:I, s:I, s:I, s:I}}", "node", e->nodes[s->node].name, "device", s->device, "layers",
-                     (int)s->first, (int)s->last - 1, "ready", s->ready, "bytes", "weights", (json_int_t)s->was_ready.weights_bytes, "kv",
-                     (json_int_t)s->was_ready.kv_bytes, "scratch", (json_int_t)s->was_ready.scratch_bytes, "measured", "batch_ms", s->compute_us / 1000,
-                     "batches", (json_int_t)s->batches, "compute_us", (json_int_t)t->compute_us, "wait_us", (json_int_t)t->wait_us, "wire_us",
+    return json_pack("{s:s, s:s, s:[i,i], s:b, s:{s:I, s:I, s:I}, s:{s:f, s:I, s:I, s:I, s:I}}", "node", e->nodes[s->node].name, "device",
+                     s->device, "layers", (int)s->first, (int)s->last - 1, "ready", s->ready, "bytes", "weights",
+                     (json_int_t)s->was_ready.weights_bytes, "kv", (json_int_t)s->was_ready.kv_bytes, "scratch",
+                     (json_int_t)s->was_ready.scratch_bytes, "measured", "batch_ms", s->compute_us / 1000, "batches",
+                     (json_int_t)s->batches, "compute_us", (json_int_t)t->compute_us, "wait_us", (json_int_t)t->wait_us, "wire_us",
                      (json_int_t)t->wire_us);
 }
 
@@ -48,12 +50,12 @@ static json_t *schedule_json(const struct engine *e)
     if (!e->sched)
         return json_null();
     sched_stats(e->sched, &s);
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:[i,i], s:[i,i], s:[i,i], s:I, s:I, s:I, s:I, s:I, s:I}", "waiting", (int)s.n_waiting, "running",
-                     (int)s.n_running, "decoding", (int)s.n_decoding, "in_flight", (int)s.in_flight, "in_flight_wanted", (int)s.in_flight_wanted,
-                     "blocks_used", (int)s.blocks_used[0], (int)s.blocks_used[1], "blocks_cached", (int)s.blocks_cached[0], (int)s.blocks_cached[1],
-                     "blocks_free", (int)s.blocks_free[0], (int)s.blocks_free[1], "steps", (json_int_t)s.n_steps, "rows", (json_int_t)s.n_rows,
-                     "prompt_rows", (json_int_t)s.n_prompt_rows, "rebuilt_rows", (json_int_t)s.n_rebuilt_rows, "prefix_hits",
-                     (json_int_t)s.n_prefix_hit, "preempted", (json_int_t)s.n_preempted);
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:[i,i], s:[i,i], s:[i,i], s:I, s:I, s:I, s:I, s:I, s:I}", "waiting", (int)s.n_waiting,
+                     "running", (int)s.n_running, "decoding", (int)s.n_decoding, "in_flight", (int)s.in_flight, "in_flight_wanted",
+                     (int)s.in_flight_wanted, "blocks_used", (int)s.blocks_used[0], (int)s.blocks_used[1], "blocks_cached",
+                     (int)s.blocks_cached[0], (int)s.blocks_cached[1], "blocks_free", (int)s.blocks_free[0], (int)s.blocks_free[1], "steps",
+                     (json_int_t)s.n_steps, "rows", (json_int_t)s.n_rows, "prompt_rows", (json_int_t)s.n_prompt_rows, "rebuilt_rows",
+                     (json_int_t)s.n_rebuilt_rows, "prefix_hits", (json_int_t)s.n_prefix_hit, "preempted", (json_int_t)s.n_preempted);
 }
 
 json_t *status_json(struct engine *e)
@@ -66,11 +68,13 @@ json_t *status_json(struct engine *e)
     for (uint32_t i = 0; e->pipe.phase >= PIPE_LOADING && e->pipe.phase != PIPE_FAILED && i < e->pipe.n_stages; i++)
         json_array_append_new(stages, stage_json(e, i));
     for (uint64_t i = from; i < e->n_events; i++)
-        json_array_append_new(events, json_pack("{s:f, s:s}", "at_s", (double)(e->events[i % CLUSTER_MAX_EVENTS].at_us - e->started_us) / 1e6, "text",
-                                                e->events[i % CLUSTER_MAX_EVENTS].text));
+        json_array_append_new(events,
+                              json_pack("{s:f, s:s}", "at_s", (double)(e->events[i % CLUSTER_MAX_EVENTS].at_us - e->started_us) / 1e6,
+                                        "text", e->events[i % CLUSTER_MAX_EVENTS].text));
     o = json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:{s:i, s:i, s:i}, s:{s:I, s:I, s:I, s:I}}", "state", phases[e->pipe.phase], "epoch",
-                  (json_int_t)e->pipe.epoch.counter, "nodes", nodes, "stages", stages, "schedule", schedule_json(e), "events", events, "sizes", "ctx",
-                  (int)e->ctx, "parallel", (int)e->parallel, "batch_rows", (int)e->max_rows, "requests", "open", (json_int_t)e->n_requests, "served",
-                  (json_int_t)e->n_served, "failed", (json_int_t)e->n_failed, "tokens", (json_int_t)e->n_tokens);
+                  (json_int_t)e->pipe.epoch.counter, "nodes", nodes, "stages", stages, "schedule", schedule_json(e), "events", events,
+                  "sizes", "ctx", (int)e->ctx, "parallel", (int)e->parallel, "batch_rows", (int)e->max_rows, "requests", "open",
+                  (json_int_t)e->n_requests, "served", (json_int_t)e->n_served, "failed", (json_int_t)e->n_failed, "tokens",
+                  (json_int_t)e->n_tokens);
     return o;
 }

@@ -22,8 +22,8 @@ int steps_init(struct engine *e, struct err *err)
     e->head_cap = head_bytes(e);
     e->n_flights = SCHED_MAX_IN_FLIGHT;
     if (!(e->head = mem_new(e->head_cap, 1, err)) || !(e->ops = mem_new(MSG_MAX_OPS, sizeof *e->ops, err)) ||
-        !(e->deltas = mem_new(MSG_MAX_DELTAS, sizeof *e->deltas, err)) ||
-        !(e->row_slot = mem_new(e->max_rows, sizeof *e->row_slot, err)) || !(e->row_pos = mem_new(e->max_rows, sizeof *e->row_pos, err)) ||
+        !(e->deltas = mem_new(MSG_MAX_DELTAS, sizeof *e->deltas, err)) || !(e->row_slot = mem_new(e->max_rows, sizeof *e->row_slot, err)) ||
+        !(e->row_pos = mem_new(e->max_rows, sizeof *e->row_pos, err)) ||
         !(e->row_token = mem_new(e->max_rows, sizeof *e->row_token, err)) || !(e->wants = mem_new(e->max_wanted, sizeof *e->wants, err)) ||
         !(e->flights = mem_new(e->n_flights, sizeof *e->flights, err)))
         return -1;
@@ -72,9 +72,18 @@ static struct flight *find_flight(struct engine *e, uint64_t batch)
 static struct msg_sample wire_sample(const struct sample_params *p)
 {
     return (struct msg_sample){
-        .temperature = p->temperature, .top_k = p->top_k, .top_p = p->top_p, .min_p = p->min_p, .typical_p = p->typical_p,
-        .repetition_penalty = p->repetition_penalty, .presence_penalty = p->presence_penalty, .frequency_penalty = p->frequency_penalty,
-        .penalty_last = p->penalty_last, .seed = p->seed, .bias = (const struct msg_bias *)p->bias, .n_bias = p->n_bias,
+        .temperature = p->temperature,
+        .top_k = p->top_k,
+        .top_p = p->top_p,
+        .min_p = p->min_p,
+        .typical_p = p->typical_p,
+        .repetition_penalty = p->repetition_penalty,
+        .presence_penalty = p->presence_penalty,
+        .frequency_penalty = p->frequency_penalty,
+        .penalty_last = p->penalty_last,
+        .seed = p->seed,
+        .bias = (const struct msg_bias *)p->bias,
+        .n_bias = p->n_bias,
     };
 }
 
@@ -109,7 +118,8 @@ static void put_deltas(struct engine *e, const struct sched_step *s, struct msg_
 {
     for (uint32_t i = 0; i < s->n_deltas; i++) {
         const struct sched_delta *d = &s->deltas[i];
-        e->deltas[i] = (struct msg_delta){.slot = d->slot, .group = d->group, .index = d->index, .blocks = d->blocks, .n_blocks = d->n_blocks};
+        e->deltas[i] =
+            (struct msg_delta){.slot = d->slot, .group = d->group, .index = d->index, .blocks = d->blocks, .n_blocks = d->n_blocks};
     }
     m->deltas = e->deltas;
     m->n_deltas = s->n_deltas;
@@ -279,7 +289,8 @@ static void take_row(struct engine *e, const struct flight_want *want, const str
 static int take_rows(struct engine *e, struct flight *f, const struct msg_result *m, const float *hidden, struct err *err)
 {
     if (m->n_rows != f->n_wants)
-        return err_set(err, ERR_INPUT, "the last stage answered %zu rows of batch %" PRIu64 ", %u were asked for", m->n_rows, m->batch, f->n_wants);
+        return err_set(err, ERR_INPUT, "the last stage answered %zu rows of batch %" PRIu64 ", %u were asked for", m->n_rows, m->batch,
+                       f->n_wants);
     for (uint32_t i = 0; i < f->n_wants; i++) {
         const struct msg_result_row *row = &m->rows[i];
         bool has_hidden = (row->flags & WANT_HIDDEN) != 0;

@@ -96,8 +96,14 @@ static void on_note(void *arg, const struct engine_note *note)
 
 static struct engine *open_engine(unsigned workers, uint32_t parallel, uint32_t rows)
 {
-    struct engine_options o = {.model = path, .program = program, .workers = workers, .threads = 1, .ctx = CTX, .parallel = parallel,
-                               .batch_rows = rows, .note = on_note};
+    struct engine_options o = {.model = path,
+                               .program = program,
+                               .workers = workers,
+                               .threads = 1,
+                               .ctx = CTX,
+                               .parallel = parallel,
+                               .batch_rows = rows,
+                               .note = on_note};
     struct engine *e = engine_create(&o, &err);
     if (!e)
         bail("engine_create");
@@ -146,7 +152,8 @@ static bool same(struct engine_request *r, const struct answer *want, bool with_
         if (ev.kind == ENGINE_PAUSE)
             continue;
         if (with_top) {
-            good = good && ev.n_top == TOP && n_top < want->n_top && memcmp(ev.top_ids, want->top_ids[n_top], sizeof want->top_ids[0]) == 0 &&
+            good = good && ev.n_top == TOP && n_top < want->n_top &&
+                   memcmp(ev.top_ids, want->top_ids[n_top], sizeof want->top_ids[0]) == 0 &&
                    memcmp(ev.top_logprobs, want->top_logprobs[n_top], sizeof want->top_logprobs[0]) == 0;
             n_top++;
         }
@@ -204,9 +211,9 @@ static void kill_worker(void *arg)
     json_t *status = engine_status(k->e), *node;
     size_t i;
 
-    json_array_foreach(json_object_get(status, "nodes"), i, node)
-        if (strcmp(json_string_value(json_object_get(node, "name")), k->worker) == 0)
-            kill((pid_t)json_integer_value(json_object_get(node, "pid")), k->sig);
+    json_array_foreach(json_object_get(status, "nodes"), i,
+                       node) if (strcmp(json_string_value(json_object_get(node, "name")), k->worker) == 0)
+        kill((pid_t)json_integer_value(json_object_get(node, "pid")), k->sig);
     json_decref(status);
 }
 
