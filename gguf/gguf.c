@@ -204,6 +204,35 @@ error:
     return NULL;
 }
 
+struct gguf *gguf_open_headers(const struct gguf_bytes *headers, uint32_t n, struct err *err)
+{
+    struct gguf *g;
+    if (n == 0 || n > GGUF_MAX_SPLITS) {
+        err_set(err, ERR_LIMIT, "a model of %" PRIu32 " splits, allowed are 1 to %d", n, GGUF_MAX_SPLITS);
+        return NULL;
+    }
+    if (!(g = create(err)))
+        return NULL;
+    free(g->files);
+    g->n_files = 0;
+    g->count = n;
+    if (!(g->files = mem_new(n, sizeof *g->files, err)))
+        goto error;
+    g->n_files = n;
+    for (uint32_t i = 0; i < n; i++)
+        if (gguf_file_open_memory(&g->files[i], headers[i].data, headers[i].len, true, err) != 0 ||
+            check_split(&g->files[i], i, n, err) != 0) {
+            err_wrap(err, "header %" PRIu32 " of %" PRIu32, i + 1, n);
+            goto error;
+        }
+    if (join_tensors(g, err) != 0 || check_tensor_counts(g, err) != 0)
+        goto error;
+    return g;
+error:
+    gguf_close(g);
+    return NULL;
+}
+
 void gguf_close(struct gguf *g)
 {
     if (!g)
@@ -246,6 +275,16 @@ uint64_t gguf_split_bytes(const struct gguf *g, uint32_t split)
     return split < g->n_files ? g->files[split].bytes : 0;
 }
 
+uint64_t gguf_split_implied_bytes(const struct gguf *g, uint32_t split)
+{
+    return split < g->n_files ? g->files[split].implied_bytes : 0;
+}
+
+struct gguf_stamp gguf_split_stamp(const struct gguf *g, uint32_t split)
+{
+    return split < g->n_files ? g->files[split].stamp : (struct gguf_stamp){0};
+}
+
 uint64_t gguf_split_data_offset(const struct gguf *g, uint32_t split)
 {
     return split < g->n_files ? g->files[split].data_offset : 0;
@@ -257,6 +296,11 @@ const void *gguf_split_header(const struct gguf *g, uint32_t split, size_t *ret_
         return NULL;
     *ret_bytes = g->files[split].header_bytes;
     return g->files[split].data;
+}
+
+bool gguf_from_memory(const struct gguf *g)
+{
+    return !g->files[0].owned;
 }
 
 bool gguf_header_only(const struct gguf *g)

@@ -75,6 +75,13 @@ struct gguf *gguf_open(const char *path, bool allow_header_only, struct err *err
 /* The same for one file in memory, which must outlive the gguf (tests, fuzzers, headers that came over the wire). A file
  * of a set of splits is an error there. */
 struct gguf *gguf_open_memory(const void *data, size_t len, bool allow_header_only, struct err *err);
+/* A whole set of splits from their headers alone, in order (gguf_split_header's bytes, as a coordinator sends them); they
+ * must outlive the gguf. */
+struct gguf_bytes {
+    const void *data;
+    size_t len;
+};
+struct gguf *gguf_open_headers(const struct gguf_bytes *headers, uint32_t n, struct err *err);
 void gguf_close(struct gguf *g); /* takes NULL */
 
 uint32_t gguf_version(const struct gguf *g);
@@ -82,10 +89,23 @@ uint32_t gguf_alignment(const struct gguf *g);
 uint32_t gguf_n_splits(const struct gguf *g);
 const char *gguf_split_path(const struct gguf *g, uint32_t split);
 uint64_t gguf_split_bytes(const struct gguf *g, uint32_t split);       /* the file's size as found */
+/* The size that its tensor table implies: what the model id counts, known from the header alone. */
+uint64_t gguf_split_implied_bytes(const struct gguf *g, uint32_t split);
 uint64_t gguf_split_data_offset(const struct gguf *g, uint32_t split); /* where its header ends, aligned */
 bool gguf_header_only(const struct gguf *g);                           /* data is missing behind a header */
+bool gguf_from_memory(const struct gguf *g);                           /* there is no file behind it */
 /* A file's header as it stands there, from its first byte to the end of its tensor table (no padding). */
 const void *gguf_split_header(const struct gguf *g, uint32_t split, size_t *ret_bytes);
+
+/* Which file a header was read from, and as of when: whoever reads tensors later compares, so that a file that was replaced
+ * or written to meanwhile is noticed. All 0 for a header from memory. */
+struct gguf_stamp {
+    uint64_t device, inode, bytes;
+    int64_t modified_ns;
+};
+struct gguf_stamp gguf_split_stamp(const struct gguf *g, uint32_t split);
+int gguf_stamp_of(int fd, struct gguf_stamp *ret, struct err *err);
+bool gguf_stamp_same(const struct gguf_stamp *a, const struct gguf_stamp *b);
 
 /* BLAKE2b-256 over every split's header and its full size (the size that its tensor table implies): the same for a
  * header-only file and the full one, different for any other model or quantization. */

@@ -145,6 +145,21 @@ static void set_shown(struct gguf_file *f, const char *path)
     err_printable(f->shown + strlen(mark), sizeof f->shown - strlen(mark), path, len);
 }
 
+int gguf_stamp_of(int fd, struct gguf_stamp *ret, struct err *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return err_errno(err, errno, "cannot look at the model file");
+    *ret = (struct gguf_stamp){(uint64_t)st.st_dev, (uint64_t)st.st_ino, (uint64_t)st.st_size,
+                               (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
+    return 0;
+}
+
+bool gguf_stamp_same(const struct gguf_stamp *a, const struct gguf_stamp *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->bytes == b->bytes && a->modified_ns == b->modified_ns;
+}
+
 static int open_regular(struct gguf_file *f, const char *path, struct err *err)
 {
     struct stat st;
@@ -156,7 +171,7 @@ static int open_regular(struct gguf_file *f, const char *path, struct err *err)
     if (!S_ISREG(st.st_mode))
         return err_set(err, ERR_INPUT, "a model must be a regular file, this is %s", S_ISDIR(st.st_mode) ? "a folder" : "none");
     f->bytes = (uint64_t)st.st_size;
-    return 0;
+    return gguf_stamp_of(f->fd, &f->stamp, err);
 }
 
 int gguf_file_open(struct gguf_file *f, const char *path, bool allow_header_only, struct err *err)

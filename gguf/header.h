@@ -16,6 +16,7 @@ struct gguf_file {
     char shown[176]; /* the path (its end, if it is long) for messages */
     int fd;          /* open only while the header is being read; -1 for a file in memory */
     uint64_t bytes;  /* the file's size */
+    struct gguf_stamp stamp;
 
     const unsigned char *data; /* the header; what follows it may be there, too */
     unsigned char *owned;      /* the same where we read it, NULL for a file in memory */
