@@ -121,6 +121,13 @@ static int make_ropes(struct stage *s, struct run_shape *shape, struct err *err)
 struct stage *stage_create(const struct gguf *g, const struct model_params *p, const struct stage_config *c, struct backend *be,
                            struct threadpool *readers, weights_progress_fn progress, void *progress_arg, struct err *err)
 {
+    struct weights_options options = {.progress = progress, .progress_arg = progress_arg};
+    return stage_create_from(g, p, c, be, readers, &options, err);
+}
+
+struct stage *stage_create_from(const struct gguf *g, const struct model_params *p, const struct stage_config *c, struct backend *be,
+                                struct threadpool *readers, const struct weights_options *options, struct err *err)
+{
     struct run_shape shape = shape_of(p, c);
     struct stage *s = mem_new(1, sizeof *s, err);
     if (!s)
@@ -128,7 +135,7 @@ struct stage *stage_create(const struct gguf *g, const struct model_params *p, c
     s->params = *p;
     s->config = *c;
     s->backend = be;
-    if (!(s->weights = weights_load(g, p, c->first, c->last, c->embed, c->head, be, readers, progress, progress_arg, err)) ||
+    if (!(s->weights = weights_load(g, p, c->first, c->last, c->embed, c->head, be, readers, options, err)) ||
         make_kv(s, err) != 0 || make_ropes(s, &shape, err) != 0 || !(s->run = be->ops->run_create(be, &shape, err))) {
         stage_destroy(s);
         return NULL;
@@ -149,6 +156,14 @@ void stage_destroy(struct stage *s)
     free(s->kv);
     weights_destroy(s->weights);
     free(s);
+}
+
+struct weights *stage_destroy_but_weights(struct stage *s)
+{
+    struct weights *w = s->weights;
+    s->weights = NULL;
+    stage_destroy(s);
+    return w;
 }
 
 /* --- the walk ----------------------------------------------------------------------------------------------------------- */

@@ -38,7 +38,12 @@ int stage_bytes(const struct gguf *g, const struct model_params *p, const struct
 /* Loads (blocking). The backend must outlive the stage; p is copied. */
 struct stage *stage_create(const struct gguf *g, const struct model_params *p, const struct stage_config *c, struct backend *be,
                            struct threadpool *readers, weights_progress_fn progress, void *progress_arg, struct err *err);
+/* The same with a source, earlier weights and the like; options NULL: defaults. */
+struct stage *stage_create_from(const struct gguf *g, const struct model_params *p, const struct stage_config *c, struct backend *be,
+                                struct threadpool *readers, const struct weights_options *options, struct err *err);
 void stage_destroy(struct stage *s); /* takes NULL */
+/* Destroys all but the weights, which the caller owns then: the `previous` of the next stage. */
+struct weights *stage_destroy_but_weights(struct stage *s);
 
 /* One step. hidden: n_rows × embd floats for a stage without embedding, else NULL. The batch must be right: positions below
  * ctx, blocks below n_blocks, tokens in the vocabulary; it is the driver's to check. Blocks until done. */

@@ -244,6 +244,7 @@ void model_build(struct gguf_build *ret, const struct model_spec *spec, enum qua
     struct build b = {.g = ret, .spec = spec, .except = except, .quant = quant, .heads = 4, .kv_heads = 2, .rng = {quant + 1000}};
     b.embd = block == 256 ? 256 : block == 32 ? 64 : 60;
     b.ff = block == 256 ? 256 : block == 32 ? 96 : 100;
+    b.ff *= spec->big ? spec->big : 1;
     b.dim_k = b.dim_v = block == 256 ? 64 : 16;
     if (spec->wide_values)
         b.dim_v *= 2;

@@ -24,6 +24,7 @@ struct model_spec {
     bool wide_values;    /* values twice as wide as keys */
     uint32_t experts;    /* two are used */
     const char *scaling; /* rope.scaling.type; NULL: none */
+    uint32_t big;        /* the feed-forward part is this many times as wide; 0: 1. For tests of loading */
 };
 
 extern const struct model_spec model_specs[MODEL_SPECS];
