@@ -33,7 +33,7 @@ struct source_remote_config {
     /* Asks a peer; must not wait for the answer. Called by the loader's threads, by none twice at once for one id; the answer
      * may come before it returns. -1: this peer cannot be asked now. */
     int (*ask)(void *arg, const struct remote_request *request);
-    /* Nobody waits for that answer any more; NULL: never mind. */
+    /* Nobody waits for that answer any more; NULL: never mind. Must not call the source: its lock is held. */
     void (*forget)(void *arg, uint64_t id);
     void *arg;
     struct chunk_cache *cache; /* NULL: none; its cache_use(manifest) was called */

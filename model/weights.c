@@ -20,6 +20,7 @@ enum { PART_EMBED, PART_HEAD, PART_VECTORS, PARTS };
 struct part {
     char *pages;
     size_t bytes;
+    bool huge_late;
 };
 
 struct weights_memory {
@@ -344,6 +345,7 @@ static int make_parts(struct layout *l, struct err *err)
             return err_wrap(err, "weights of %s %u", i < n_layers(l->w) ? "layer" : "part", i < n_layers(l->w) ? l->first + i : i - n_layers(l->w));
         part->bytes = (size_t)l->used[i];
         place_pages(part->pages, part->bytes);
+        part->huge_late = place_huge(part->pages, part->bytes);
     }
     return 0;
 }
@@ -377,6 +379,9 @@ static int fill(struct layout *l, const struct gguf *g, bool embed, bool head, s
     l->range_bytes = source->ops->range_bytes(source, threadpool_size(pool));
     if (model_tensors(g, l->p, l->first, l->last, embed, head, lay_tensor, l, err) != 0 || read_pieces(l, source, pool, o, err) != 0)
         return -1;
+    for (uint32_t i = 0; i < n_parts(l); i++)
+        if (part_at(l->w, i)->huge_late)
+            place_huge_late(part_at(l->w, i)->pages, part_at(l->w, i)->bytes);
     move_parts(l);
     return 0;
 }

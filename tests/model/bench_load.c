@@ -102,15 +102,15 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         bool more = i + 1 < argc;
         if (more && strcmp(argv[i], "--threads") == 0)
-            threads = (unsigned)atoi(argv[++i]);
+            threads = (unsigned)strtoul(argv[++i], NULL, 10);
         else if (more && strcmp(argv[i], "--reps") == 0)
-            reps = (uint32_t)atoi(argv[++i]);
+            reps = (uint32_t)strtoul(argv[++i], NULL, 10);
         else if (more && strcmp(argv[i], "--range") == 0)
-            range = (uint32_t)atoi(argv[++i]) << 10;
+            range = (uint32_t)strtoul(argv[++i], NULL, 10) << 10;
         else if (more && strcmp(argv[i], "--in-flight") == 0)
-            in_flight = (uint32_t)atoi(argv[++i]);
+            in_flight = (uint32_t)strtoul(argv[++i], NULL, 10);
         else if (more && strcmp(argv[i], "--only") == 0)
-            only = (uint32_t)atoi(argv[++i]);
+            only = (uint32_t)strtoul(argv[++i], NULL, 10);
         else
             path = argv[i];
     }

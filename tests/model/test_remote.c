@@ -37,35 +37,44 @@ struct world {
     char *chunk;
 };
 
+static void answer_with(struct world *w, const struct remote_request *q, char *chunk, uint32_t len)
+{
+    uint32_t bit = 1u << q->peer;
+    if (w->corrupt & bit)
+        chunk[len / 2] ^= 1;
+    if (w->overlong & bit) {
+        source_remote_deliver(w->source, q->id, len, chunk, 1);
+        return;
+    }
+    if (w->stale & bit)
+        source_remote_deliver(w->source, q->id + ((uint64_t)1 << 32), 0, chunk, len);
+    uint32_t step = w->short_parts & bit ? 100000 : len;
+    for (uint32_t at = 0; at < len; at += step)
+        source_remote_deliver(w->source, q->id, at, chunk + at, len - at < step ? len - at : step);
+    uint32_t n = ++w->n_answers;
+    if (w->stale & bit)
+        source_remote_deliver(w->source, q->id, 0, chunk, len); /* once more */
+    if (n == w->lost_after)
+        source_remote_lost(w->source, 0, "the link broke");
+    if (n == w->cancel_after)
+        weight_source_cancel(w->source);
+}
+
 static void answer(struct world *w, const struct remote_request *q)
 {
     uint32_t bit = 1u << q->peer, len;
+    struct err why;
     if (w->silent & bit)
         return;
     if (w->refuse & bit) {
         source_remote_refuse(w->source, q->id, "I do not have it");
         return;
     }
-    if (manifest_read_chunk(w->l.g, w->m, q->split, q->chunk, w->chunk, &len, &err) != 0 || len != q->bytes)
+    char *chunk = malloc(MANIFEST_CHUNK_BYTES); /* asked at once, several threads answer */
+    if (!chunk || manifest_read_chunk(w->l.g, w->m, q->split, q->chunk, chunk, &len, &why) != 0 || len != q->bytes)
         abort();
-    if (w->corrupt & bit)
-        w->chunk[len / 2] ^= 1;
-    if (w->overlong & bit) {
-        source_remote_deliver(w->source, q->id, len, w->chunk, 1);
-        return;
-    }
-    if (w->stale & bit)
-        source_remote_deliver(w->source, q->id + ((uint64_t)1 << 32), 0, w->chunk, len);
-    uint32_t step = w->short_parts & bit ? 100000 : len;
-    for (uint32_t at = 0; at < len; at += step)
-        source_remote_deliver(w->source, q->id, at, w->chunk + at, len - at < step ? len - at : step);
-    uint32_t n = ++w->n_answers;
-    if (w->stale & bit)
-        source_remote_deliver(w->source, q->id, 0, w->chunk, len); /* once more */
-    if (n == w->lost_after)
-        source_remote_lost(w->source, 0, "the link broke");
-    if (n == w->cancel_after)
-        weight_source_cancel(w->source);
+    answer_with(w, q, chunk, len);
+    free(chunk);
 }
 
 static int ask(void *arg, const struct remote_request *q)
@@ -146,7 +155,7 @@ static struct weights *load_layers(struct world *w, uint32_t first, uint32_t las
 {
     static const char *const names[PEERS] = {"attic", "tower", "cellar"};
     struct source_remote_config config = {.manifest = w->m, .peers = names, .n_peers = PEERS, .ask = ask, .forget = forget, .arg = w,
-                                          .cache = cache, .in_flight = 3, .timeout_ms = 150};
+                                          .cache = cache, .in_flight = 3, .timeout_ms = w->silent ? 150 : 0};
     bool all = first == 0 && last == w->l.p.n_layers;
     w->n_asked = w->n_forgotten = w->n_answers = w->most_waiting = 0;
     w->asked_bytes = 0;
