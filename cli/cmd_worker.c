@@ -138,6 +138,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     struct node_options o = {
         .version = PACKAGE_VERSION, .listen = v->listen, .advertise = v->advertise, .model_file = v->model, .model_dir = v->model_dir,
         .ram_bytes = v->ram, .threads = (unsigned)v->threads, .isa = v->isa, .orphan_ms = (uint64_t)(v->orphan_timeout * 1000), .signal_fd = -1,
+        .measure = !v->child,
     };
     int rc = -1;
 

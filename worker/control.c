@@ -67,7 +67,8 @@ static int say_hello(struct node *n, struct err *err)
     uint8_t ids[MSG_MAX_MODELS][MSG_ID_BYTES];
     struct msg_bits bits[MSG_MAX_TYPES];
     struct msg_resident resident;
-    struct msg_device device = {.name = "cpu", .memory_bytes = memory_to_use(n)};
+    struct msg_device device = {.name = "cpu", .memory_bytes = memory_to_use(n), .read_bytes_per_s = n->read_per_s, .rates = n->rates,
+                                .n_rates = n->n_rates};
     struct msg m = {.type = MSG_HELLO};
     struct msg_hello *h = &m.hello;
     struct backend *be = backend_cpu_create(1, n->o->isa, err);

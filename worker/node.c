@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "worker/node_state.h"
+#include "worker/profile.h"
 
 enum { TICK_MS = 50 };
 
@@ -112,6 +113,21 @@ static int loop(struct node *n, struct err *err)
 
 /* --- life --------------------------------------------------------------------------------------------------------------- */
 
+/* Before anybody is served: nothing else runs. */
+static int measure(struct node *n, struct err *err)
+{
+    static const enum quant_type types[NODE_RATES] = {QUANT_Q4_K, QUANT_Q6_K, QUANT_Q8_0, QUANT_Q4_0, QUANT_F16};
+    enum { READ_BYTES = 128 << 20, READ_MS = 80, RATE_MS = 40 };
+    struct backend *be = backend_cpu_create(n->o->threads, n->o->isa, err);
+    int rc = be ? profile_read(backend_cpu_team(be), READ_BYTES, READ_MS, &n->read_per_s, err) : -1;
+    for (; rc == 0 && n->n_rates < NODE_RATES; n->n_rates++) {
+        n->rates[n->n_rates].type = quant_traits(types[n->n_rates])->name;
+        rc = profile_rate(be, types[n->n_rates], PROFILE_PROMPT, RATE_MS, &n->rates[n->n_rates].per_s, err);
+    }
+    backend_destroy(be);
+    return rc;
+}
+
 static int set_up(struct node *n, struct err *err)
 {
     const struct node_options *o = n->o;
@@ -120,7 +136,7 @@ static int set_up(struct node *n, struct err *err)
     char endpoint[MSG_MAX_ADDRESS + 1];
 
     if (!(n->codec = codec_create(CODEC_SMALL_BYTES, err)) || !(n->models = models_create(o->model_file, o->model_dir, err)) ||
-        !(n->net = wire_net_create(&net, err)) || !(n->wire = wire_create(n->net, err)))
+        (o->measure && measure(n, err) != 0) || !(n->net = wire_net_create(&net, err)) || !(n->wire = wire_create(n->net, err)))
         return -1;
     b.models = n->models;
     if (!(n->builder = builder_create(&b, err)))

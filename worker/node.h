@@ -36,6 +36,7 @@ struct node_options {
     uint64_t ram_bytes;      /* 0: what is free */
     unsigned threads;        /* 0: all processors */
     const char *isa;
+    bool measure;            /* what the machine can do, for plans: half a second at the start */
     uint64_t orphan_ms;      /* 0: as the coordinator says */
     int signal_fd;           /* a signalfd of SIGTERM and SIGINT; -1: none */
     int parent;              /* ends when this process is no longer its parent; 0: lives on */

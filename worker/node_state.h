@@ -12,6 +12,9 @@
 
 enum { NODE_SENDS = STAGE_OUT_BUFFERS + STAGE_CONTROL_BUFFERS };
 
+/* Quantizations whose rate is measured at the start: those that most of a model's weights are in. */
+enum { NODE_RATES = 5 };
+
 /* One of a stage's two data links. */
 struct neighbour {
     struct msg_neighbour who; /* strings and key: the arrays below */
@@ -46,6 +49,9 @@ struct node {
     struct builder *builder;
     char address[MSG_MAX_ADDRESS + 1]; /* to be told to others */
     uint64_t now_ms;
+    double read_per_s; /* 0: not measured */
+    struct msg_rate rates[NODE_RATES];
+    size_t n_rates;
 
     /* The coordinator. */
     struct wire_link *control, *dialing;

@@ -1,11 +1,13 @@
 /* Real worker processes, driven by a coordinator made of nothing but proto/: configured, loaded, run, configured anew, fought over by
  * two coordinators, fed with nonsense, stopped, killed. What they compute is compared with one plain session. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -14,6 +16,8 @@
 #include "gguf/gguf.h"
 #include "model/session.h"
 #include "proto/codec.h"
+#include "proto/invite.h"
+#include "proto/keys.h"
 #include "proto/wire.h"
 #include "tests/model/model_build.h"
 #include "tests/tap.h"
@@ -86,6 +90,8 @@ static void make_models(void)
 struct worker {
     pid_t pid;
     char name[MSG_MAX_NAME + 1], address[200], log[500];
+    char keys[400];          /* its folder; "": ipc */
+    uint8_t key[KEY_BYTES];
 };
 
 static void start(struct worker *w, int number, const char *const *more)
@@ -95,9 +101,15 @@ static void start(struct worker *w, int number, const char *const *more)
     int n = 8, rc;
 
     snprintf(w->name, sizeof w->name, "w%d", number);
-    snprintf(w->address, sizeof w->address, "ipc://%s/%d", folder, number);
+    if (w->keys[0]) {
+        snprintf(w->address, sizeof w->address, "tcp://127.0.0.1:*");
+        argv[n++] = "--keys";
+        argv[n++] = w->keys;
+    } else {
+        snprintf(w->address, sizeof w->address, "ipc://%s/%d", folder, number);
+        unlink(w->address + strlen("ipc://"));
+    }
     snprintf(w->log, sizeof w->log, "%s/%d.log", folder, number);
-    unlink(w->address + strlen("ipc://"));
     for (; more && *more; more++)
         argv[n++] = *more;
     posix_spawn_file_actions_init(&files);
@@ -163,6 +175,7 @@ struct member {
 };
 
 struct boss {
+    struct keys *keys; /* NULL: ipc */
     struct wire_net *net;
     struct wire *wire;
     struct codec *codec;
@@ -174,16 +187,23 @@ struct boss {
     float given[MODEL_VOCAB];
     char result_error[MSG_MAX_TEXT + 1];
     uint64_t batch, result_batch;
+    bool accepting; /* links that are dialed to us */
     uint8_t head[HEAD_BYTES];
 };
 
-static void boss_open(struct boss *b, const char *name)
+static void boss_open_with(struct boss *b, const char *name, struct keys *keys)
 {
-    struct wire_net_options o = {.node = name};
+    struct wire_net_options o = {.node = name, .keys = keys};
     memset(b, 0, sizeof *b);
+    b->keys = keys;
     if (!(b->net = wire_net_create(&o, &err)) || !(b->wire = wire_create(b->net, &err)) || !(b->codec = codec_create(CODEC_SMALL_BYTES, &err)))
         die("coordinator");
     b->epoch.instance = wire_net_instance(b->net);
+}
+
+static void boss_open(struct boss *b, const char *name)
+{
+    boss_open_with(b, name, NULL);
 }
 
 static void boss_close(struct boss *b)
@@ -195,7 +215,7 @@ static void boss_close(struct boss *b)
 
 static void boss_dial(struct boss *b, int i, const struct worker *w)
 {
-    struct wire_dial d = {.endpoint = w->address, .purpose = LINK_CONTROL};
+    struct wire_dial d = {.endpoint = w->address, .purpose = LINK_CONTROL, .key = w->keys[0] ? w->key : NULL};
     memset(&b->member[i], 0, sizeof b->member[i]);
     if (!(b->member[i].control = wire_dial(b->wire, &d, &err)))
         die("dial");
@@ -250,6 +270,15 @@ static void take_event(struct boss *b, struct wire_event *e)
 {
     struct member *m = e->link ? wire_link_user(e->link) : NULL;
     struct msg in;
+    if (e->kind == WIRE_UP && b->accepting && !wire_link_dialed(e->link)) {
+        if (wire_link_purpose(e->link) == LINK_CONTROL) {
+            wire_link_set_user(e->link, &b->member[0]);
+            b->member[0].control = e->link;
+        } else { /* upstream: it receives our steps */
+            *(wire_link_hello(e->link)->upstream ? &b->first : &b->last) = e->link;
+        }
+        return;
+    }
     if (e->kind == WIRE_UP && m) {
         m->up = true;
         if (b->epoch.counter == 0) /* a welcome as coordinators give it */
@@ -298,8 +327,8 @@ static struct msg_configure configuration(struct boss *b, const struct worker *w
         .epoch = b->epoch, .stage = i, .n_stages = n, .device = "cpu", .layer_first = first[i], .layer_end = first[i + 1], .embed = i == 0,
         .head = i + 1 == n, .kv = MSG_KV_F16, .ctx = CTX, .n_blocks = {8, 0}, .max_rows = ROWS, .max_wanted = 8, .max_seqs = SLOTS,
         .table_stride = CTX / 32, .isa = "", .window_frames = 4, .window_bytes = 1 << 20, .heartbeat_ms = 100, .lost_ms = 1000, .orphan_ms = 60000,
-        .previous = {.reach = REACH_AWAIT, .node = i ? w[i - 1].name : wire_net_node(b->net), .address = "", .stage = i ? i - 1 : MSG_STAGE_COORDINATOR},
-        .next = {.reach = i + 1 < n ? REACH_DIAL : REACH_AWAIT, .node = i + 1 < n ? w[i + 1].name : wire_net_node(b->net),
+        .previous = {.key = i && w[i].keys[0] ? w[i - 1].key : b->keys ? keys_public(b->keys) : NULL, .reach = REACH_AWAIT, .node = i ? w[i - 1].name : wire_net_node(b->net), .address = "", .stage = i ? i - 1 : MSG_STAGE_COORDINATOR},
+        .next = {.key = i + 1 < n && w[i].keys[0] ? w[i + 1].key : b->keys ? keys_public(b->keys) : NULL, .reach = i + 1 < n ? REACH_DIAL : REACH_AWAIT, .node = i + 1 < n ? w[i + 1].name : wire_net_node(b->net),
                  .address = i + 1 < n ? w[i + 1].address : "", .stage = i + 1 < n ? i + 1 : MSG_STAGE_COORDINATOR},
     };
     memcpy(c.model, model_id, sizeof c.model);
@@ -319,7 +348,7 @@ static void boss_configure(struct boss *b, const struct worker *w, uint32_t n, c
 
 static struct wire_link *dial_data(struct boss *b, const struct worker *w, bool upstream)
 {
-    struct wire_dial d = {.endpoint = w->address, .purpose = LINK_DATA, .node = w->name, .epoch = b->epoch, .stage = MSG_STAGE_COORDINATOR,
+    struct wire_dial d = {.endpoint = w->address, .purpose = LINK_DATA, .key = w->keys[0] ? w->key : NULL, .node = w->name, .epoch = b->epoch, .stage = MSG_STAGE_COORDINATOR,
                           .upstream = upstream};
     struct wire_link *link = wire_dial(b->wire, &d, &err);
     if (!link)
@@ -416,7 +445,7 @@ static void meet(struct boss *b, struct worker *w, int n)
 
 static void test_run(void)
 {
-    struct worker w[MAX_WORKERS];
+    struct worker w[MAX_WORKERS] = {{0}};
     struct boss *b = malloc(sizeof *b);
     const char *const with_model[] = {"--model", model_path, NULL}, *const with_folder[] = {"--model-dir", folder, NULL};
 
@@ -487,7 +516,7 @@ static void little(struct msg_configure *c) { c->memory_bytes = 4096; }
 
 static void test_refusals(void)
 {
-    struct worker w;
+    struct worker w = {0};
     struct boss *b = malloc(sizeof *b), *second = malloc(sizeof *second);
     const char *const args[] = {"--model", model_path, "--ram", "1GiB", NULL};
     struct msg nonsense = {.type = MSG_READY};
@@ -532,7 +561,7 @@ static void test_refusals(void)
 
 static void test_ends(void)
 {
-    struct worker w;
+    struct worker w = {0};
     struct boss *b = malloc(sizeof *b);
     const char *const args[] = {"--model", model_path, NULL}, *const child[] = {"--model", model_path, "--child", NULL};
 
@@ -610,6 +639,146 @@ static void test_ends(void)
     free(b);
 }
 
+/* --- tcp ------------------------------------------------------------------------------------------------------------------ */
+
+/* The port that a worker chose, from its log. */
+static void find_port(struct worker *w)
+{
+    char line[600];
+    for (uint64_t end = now_ms() + PATIENCE_MS; now_ms() < end; sleep_ms(20)) {
+        FILE *f = fopen(w->log, "r");
+        bool found = false;
+        while (f && fgets(line, sizeof line, f)) {
+            char *at = strstr(line, "tcp://");
+            if (at && strchr(at, '\n')) {
+                *strchr(at, '\n') = 0;
+                snprintf(w->address, sizeof w->address, "%s", at);
+                found = true;
+            }
+        }
+        if (f)
+            fclose(f);
+        if (found)
+            return;
+    }
+    die("a worker's port");
+}
+
+static void pour_garbage(const struct worker *w)
+{
+    const char *port = strrchr(w->address, ':') + 1;
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)strtoul(port, NULL, 10)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    static char bytes[4096];
+    for (int i = 0; i < 30; i++) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        for (size_t k = 0; k < sizeof bytes; k++)
+            bytes[k] = (char)(k * 131 + (size_t)i * 17);
+        if (i % 3 == 1)
+            memcpy(bytes, "\xff\0\0\0\0\0\0\0\1\x7f\3\1CURVE", 17);
+        if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0 && send(fd, bytes, i % 3 ? sizeof bytes : 5, MSG_NOSIGNAL) < 0)
+            tap_note("%s", strerror(errno));
+        if (fd >= 0)
+            close(fd);
+    }
+}
+
+static void test_tcp(void)
+{
+    struct worker w[2] = {{0}};
+    struct boss *b = malloc(sizeof *b), *stranger = malloc(sizeof *stranger);
+    const char *const args[] = {"--model", model_path, NULL};
+    char dir[400];
+
+    snprintf(dir, sizeof dir, "%s/keys-boss", folder);
+    struct keys *boss_keys = keys_open(dir, "boss", &err);
+    snprintf(dir, sizeof dir, "%s/keys-stranger", folder);
+    struct keys *strange_keys = keys_open(dir, "stranger", &err);
+    if (!boss_keys || !strange_keys)
+        die("keys");
+    for (int i = 0; i < 2; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "w%d", i);
+        snprintf(w[i].keys, sizeof w[i].keys, "%s/keys-%d", folder, i);
+        struct keys *k = keys_open(w[i].keys, name, &err);
+        if (!k || keys_trust(k, "boss", keys_public(boss_keys), &err) != 0 || keys_trust(boss_keys, name, keys_public(k), &err) != 0)
+            die("keys");
+        memcpy(w[i].key, keys_public(k), KEY_BYTES);
+        keys_close(k);
+        start(&w[i], i, args);
+        find_port(&w[i]);
+    }
+    boss_open_with(b, NULL, boss_keys);
+    meet(b, w, 2);
+    ok(b->member[0].hello_seen && b->member[1].hello_seen, "two workers over tcp, with keys");
+    boss_configure(b, w, 2, halves, false);
+    ok(all_ready(b, w, 2), "they have never heard of each other: the coordinator names their keys");
+    ok(feed_all(b), "and they compute what one session does");
+    boss_open_with(stranger, NULL, strange_keys);
+    boss_dial(stranger, 0, &w[0]);
+    ok(until(stranger, &stranger->member[0].down, PATIENCE_MS) && !stranger->member[0].hello_seen, "a stranger's key is not served");
+    pour_garbage(&w[0]);
+    pour_garbage(&w[1]);
+    ok(feed(b, 35, 2, MSG_STOP_NONE), "garbage at the door disturbs nobody");
+    kill(w[1].pid, SIGKILL);
+    ok(until(b, &b->member[0].failed, PATIENCE_MS), "a neighbour's death");
+    has_str(b->member[0].error_text, "the link to node w1 (stage 1)", "is told by name");
+    boss_close(b);
+    boss_close(stranger);
+    keys_close(boss_keys);
+    keys_close(strange_keys);
+    stop(&w[0]);
+    stop(&w[1]);
+    free(b);
+    free(stranger);
+}
+
+/* A worker that nobody can dial: it has an invitation, and dials. */
+static void test_join(void)
+{
+    struct worker w = {0};
+    struct boss *b = malloc(sizeof *b);
+    char dir[400], endpoint[MSG_MAX_ADDRESS + 1], token[INVITE_MAX_TOKEN];
+    const char *const addresses[] = {endpoint};
+    const char *argv[] = {program, "worker", "--join", token, "--keys", w.keys, "--name", "shy", "--model", model_path, "--threads", "1", NULL};
+
+    snprintf(dir, sizeof dir, "%s/keys-host", folder);
+    snprintf(w.keys, sizeof w.keys, "%s/keys-shy", folder);
+    snprintf(w.log, sizeof w.log, "%s/shy.log", folder);
+    snprintf(w.name, sizeof w.name, "shy");
+    struct keys *keys = keys_open(dir, "host", &err);
+    struct wire_net_options o = {.keys = keys, .registrations = true};
+    memset(b, 0, sizeof *b);
+    b->keys = keys;
+    if (!keys || !(b->net = wire_net_create(&o, &err)) || !(b->wire = wire_create(b->net, &err)) || !(b->codec = codec_create(CODEC_SMALL_BYTES, &err)) ||
+        wire_listen(b->wire, "tcp://127.0.0.1:*", endpoint, &err) != 0 || invite_create(keys, addresses, 1, 60, token, &err) != 0)
+        die("invitation");
+    b->epoch.instance = wire_net_instance(b->net);
+    b->accepting = true;
+    posix_spawn_file_actions_t files;
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_addopen(&files, 2, w.log, 01102, 0600);
+    if (posix_spawn(&w.pid, program, &files, NULL, (char *const *)(uintptr_t)argv, environ) != 0)
+        die(program);
+    posix_spawn_file_actions_destroy(&files);
+    ok(until(b, &b->member[0].hello_seen, PATIENCE_MS), "a worker with an invitation registers, dials and says hello");
+    struct msg m = {.type = MSG_CONFIGURE, .configure = configuration(b, &w, 0, 1, whole)};
+    m.configure.epoch.counter = ++b->epoch.counter;
+    m.configure.previous = m.configure.next =
+        (struct msg_neighbour){.reach = REACH_DIAL, .node = "host", .address = endpoint, .key = keys_public(keys), .stage = MSG_STAGE_COORDINATOR};
+    if (b->member[0].hello_seen) {
+        boss_send(b, 0, &m);
+        ok(until(b, &b->member[0].ready, PATIENCE_MS), "it loads");
+        for (uint64_t end = now_ms() + PATIENCE_MS; !(b->first && b->last) && now_ms() < end;)
+            until(b, NULL, 20);
+        ok(b->first && b->last, "it dials both data links");
+        ok(feed_all(b), "and computes");
+    }
+    boss_close(b);
+    keys_close(keys);
+    stop(&w);
+    free(b);
+}
+
 int main(void)
 {
     const char *build = getenv("SC_BUILD");
@@ -621,5 +790,7 @@ int main(void)
     test_run();
     test_refusals();
     test_ends();
+    test_tcp();
+    test_join();
     return tap_done();
 }
