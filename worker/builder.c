@@ -28,6 +28,7 @@ struct held {
     struct stage_config shape;
     struct stage_bytes bytes;
     struct stage *stage; /* NULL: nothing is held */
+    struct weights *weights; /* of the stage before, while the next one takes over what it can */
     struct msg_epoch epoch; /* the last one that it was in */
 };
 
@@ -51,9 +52,11 @@ struct builder {
     _Atomic uint64_t newest; /* order */
     _Atomic uint64_t done_bytes, total_bytes;
     struct held held;
-    pthread_mutex_t lock; /* of the next two */
+    pthread_mutex_t lock; /* of all below */
     struct msg_resident resident;
     uint64_t held_bytes;
+    struct weight_source *source;     /* that is being read from, and … */
+    const struct order *source_order; /* … for which order */
 };
 
 static uint64_t now_ms(void)
@@ -79,7 +82,22 @@ static void publish(struct builder *b)
 static void drop_stage(struct builder *b)
 {
     stage_destroy(b->held.stage);
+    weights_destroy(b->held.weights);
     b->held.stage = NULL;
+    b->held.weights = NULL;
+    publish(b);
+}
+
+/* All but the weights that the next stage will take over. */
+static void shrink_stage(struct builder *b, const struct stage_config *next)
+{
+    struct held *h = &b->held;
+    if (!h->stage)
+        return;
+    h->weights = stage_destroy_but_weights(h->stage);
+    h->stage = NULL;
+    if (h->weights)
+        weights_shrink(h->weights, next->first, next->last, next->embed, next->head);
     publish(b);
 }
 
@@ -186,8 +204,52 @@ static void progress(void *arg, uint64_t done, uint64_t total)
     atomic_store(&b->done_bytes, done);
 }
 
-/* The stage's weights from the files of g, in place of whatever is held. */
-static int load_stage(struct builder *b, const struct order *o, const struct gguf *g, const struct stage_exec_config *e, struct err *err)
+/* While a source is set, the I/O thread may cancel it. */
+static void set_source(struct builder *b, struct weight_source *source, const struct order *o)
+{
+    pthread_mutex_lock(&b->lock);
+    b->source = source;
+    b->source_order = o;
+    pthread_mutex_unlock(&b->lock);
+}
+
+static bool same_weights(const struct msg_configure *a, const struct msg_configure *b)
+{
+    return a->layer_first == b->layer_first && a->layer_end == b->layer_end && a->embed == b->embed && a->head == b->head &&
+           memcmp(a->model, b->model, MSG_ID_BYTES) == 0;
+}
+
+/* What is being loaded is not wanted any more. Where the next order wants the very same, it goes on: a new epoch must not make
+ * all nodes begin from nothing because one of them failed. next NULL: nothing is wanted. */
+static void cut_short(struct builder *b, const struct msg_configure *next)
+{
+    pthread_mutex_lock(&b->lock);
+    if (b->source && !(next && same_weights(&b->source_order->c, next)))
+        weight_source_cancel(b->source);
+    pthread_mutex_unlock(&b->lock);
+}
+
+static struct stage *load_from(struct builder *b, const struct order *o, const struct gguf *g, const struct stage_exec_config *e,
+                               struct threadpool *readers, struct built *ret, struct err *err)
+{
+    struct held *h = &b->held;
+    struct weight_source *source = source_file_create(g, NULL, err);
+    struct weights_options options = {.source = source, .model_id = o->c.model, .previous = h->weights, .progress = progress, .progress_arg = b,
+                                      .report = &ret->report};
+    struct stage *stage;
+
+    if (!source)
+        return NULL;
+    set_source(b, source, o);
+    stage = stage_create_from(g, e->params, &e->shape, h->backend, readers, &options, err);
+    set_source(b, NULL, NULL);
+    weight_source_destroy(source);
+    return stage;
+}
+
+/* The stage's weights from the files of g and from what is held, in place of that. */
+static int load_stage(struct builder *b, const struct order *o, const struct gguf *g, const struct stage_exec_config *e, struct built *ret,
+                      struct err *err)
 {
     struct held *h = &b->held;
     uint64_t freed = builder_held_bytes(b);
@@ -195,11 +257,13 @@ static int load_stage(struct builder *b, const struct order *o, const struct ggu
 
     if (stage_bytes(g, e->params, &e->shape, h->backend, &bytes, err) != 0 || check_memory(b, o, e, &bytes, freed, err) != 0)
         return -1;
-    drop_stage(b);
     struct threadpool *readers = threadpool_create(threads_of(b, o), err);
     if (!readers)
         return -1;
-    h->stage = stage_create(g, e->params, &e->shape, h->backend, readers, progress, b, err);
+    shrink_stage(b, &e->shape);
+    h->stage = load_from(b, o, g, e, readers, ret, err);
+    weights_destroy(h->weights);
+    h->weights = NULL;
     threadpool_destroy(readers);
     if (!h->stage)
         return -1;
@@ -248,10 +312,10 @@ static int make_stage(struct builder *b, const struct order *o, struct built *re
     if (model_params_read(g, p, err) != 0 || check_configure(o, p, err) != 0 || (!same_place(b, o) && open_place(b, o, p, err) != 0))
         goto done;
     struct stage_exec_config e = exec_config(o, p);
-    if (load_stage(b, o, g, &e, err) != 0)
+    if (load_stage(b, o, g, &e, ret, err) != 0)
         goto done;
-    snprintf(ret->from, sizeof ret->from, "disk");
     ret->ready.read_bytes = atomic_load(&b->total_bytes);
+    snprintf(ret->from, sizeof ret->from, "%s", ret->report.n_parts ? ret->report.part[0].name : "memory");
     rc = 0;
 done:
     gguf_close(g);
@@ -357,6 +421,7 @@ int builder_build(struct builder *b, const struct msg_configure *c, struct stage
     struct order *o = mem_new(1, sizeof *o, err);
     if (!o)
         return -1;
+    cut_short(b, c);
     o->kind = ORDER_BUILD;
     o->old = old;
     o->c = *c;
@@ -370,6 +435,8 @@ int builder_release(struct builder *b, bool keep_weights, struct stage_thread *o
     struct order *o = mem_new(1, sizeof *o, err);
     if (!o)
         return -1;
+    if (!keep_weights)
+        cut_short(b, NULL);
     o->kind = ORDER_RELEASE;
     o->old = old;
     o->keep_weights = keep_weights;
@@ -400,6 +467,7 @@ void builder_destroy(struct builder *b, struct stage_thread *last)
     if (!b)
         return;
     if (b->started && (end = mem_new(1, sizeof *end, NULL))) {
+        cut_short(b, NULL);
         end->kind = ORDER_END;
         end->old = last;
         atomic_store(&b->newest, UINT64_MAX);

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "model/source.h"
 #include "proto/msg.h"
 #include "worker/models.h"
 #include "worker/stage_thread.h"
@@ -34,7 +35,8 @@ struct built {
     uint32_t stage;
     struct stage_thread *thread; /* NULL: failed. The caller owns it and gives it back with the next order */
     struct msg_ready ready;
-    char from[64]; /* "disk", "memory": for the log */
+    char from[64]; /* "direct", "page cache", "memory": for the log */
+    struct source_report report; /* how the bytes came, and what was not at its best */
     struct err err;
 };
 

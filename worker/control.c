@@ -217,6 +217,8 @@ void control_built(struct node *n)
             stage_thread_destroy(r.thread); /* of an epoch that is over: it has nothing to do, this does not wait */
             continue;
         }
+        for (uint32_t i = 0; i < r.report.n_notes; i++)
+            log_line(LOG_INFO, "loading: %s", r.report.note[i]);
         if (!r.thread) {
             n->phase = NODE_FAILED;
             log_line(LOG_ERROR, "%s", r.err.text);
