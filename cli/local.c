@@ -16,9 +16,6 @@ enum { CTX_DEFAULT = 8192, CTX_MAX = 1 << 24, PARALLEL_MAX = 1024 };
 
 static const char *const kv_names[] = {"f16", "f32", "q8_0", NULL};
 static const enum kv_type kv_types[] = {KV_F16, KV_F32, KV_Q8_0};
-static const char *const gemm_names[] = {"int8", "blas", "blas-all", NULL};
-static const enum prompt_gemm gemms[] = {GEMM_INT8, GEMM_BLAS, GEMM_BLAS_ALL};
-static const char *const weights_names[] = {"packed", "file", NULL};
 static const char *const pin_names[] = {"auto", "no", "yes", NULL};
 static const enum threadpool_pin pins[] = {THREADPOOL_PIN_AUTO, THREADPOOL_PIN_NO, THREADPOOL_PIN_YES};
 static const char *const wire_names[] = {"f32", "f16", "q8_0", "auto", NULL};
@@ -48,10 +45,6 @@ const struct opt model_option_table[] = {
      .help = "This node's keys (default: ~/.config/stagecoach)"},
     {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct model_options, isa),
      .help = "Best instruction set that may be used, such as scalar (default: the processor's, but amx only if named)"},
-    {"prompt-gemm", 0, OPT_CHOICE, .arg = "HOW", .offset = offsetof(struct model_options, prompt_gemm), .choices = gemm_names, .def = "int8",
-     .help = "What computes prompts; blas: OpenBLAS, where weights are floats or --isa is scalar; answers are then not reproducible"},
-    {"weights", 0, OPT_CHOICE, .arg = "HOW", .offset = offsetof(struct model_options, weights), .choices = weights_names, .def = "packed",
-     .help = "How weights lie in memory; file: as in the file, which takes up to 4% less and is slower (docs/performance.md)"},
     {0},
 };
 
@@ -195,24 +188,45 @@ static void on_note(void *arg, const struct engine_note *note)
         ui_say("%s", note->text);
 }
 
-static int load_engine(struct local *l, uint32_t parallel, uint32_t batch_rows, struct err *err)
+int local_engine_options(const struct model_options *o, struct engine_options *ret, struct topology **ret_topology, struct err *err)
 {
-    const struct model_options *o = l->options;
-    struct engine_options eo = {
-        .model = o->model, .topology = l->topology, .topology_path = o->topology, .keys_dir = o->keys, .program = "/proc/self/exe", .runtime_dir = getenv("XDG_RUNTIME_DIR"), .isa = o->isa,
-        .workers = (unsigned)o->workers, .threads = (unsigned)o->threads, .ctx = l->ctx,
-        .parallel = o->parallel ? (uint32_t)o->parallel : parallel, .batch_rows = batch_rows, .kv = kv_of(o), .note = on_note,
-    };
-    double start = ui_seconds();
-
-    if (o->topology && !(l->topology = eo.topology = topology_load(o->topology, err)))
+    *ret_topology = NULL;
+    if (o->topology && !(*ret_topology = topology_load(o->topology, err)))
         return -1;
-    if (eo.topology && eo.topology->ctx && !o->ctx)
-        eo.ctx = eo.topology->ctx;
+    *ret = (struct engine_options){
+        .model = o->model,
+        .topology = *ret_topology,
+        .topology_path = o->topology,
+        .keys_dir = o->keys,
+        .program = "/proc/self/exe",
+        .runtime_dir = getenv("XDG_RUNTIME_DIR"),
+        .isa = o->isa,
+        .workers = (unsigned)o->workers,
+        .threads = (unsigned)o->threads,
+        .ctx = (uint32_t)o->ctx,
+        .parallel = (uint32_t)o->parallel,
+        .kv = kv_of(o),
+    };
+    if (*ret_topology && (*ret_topology)->ctx && !o->ctx)
+        ret->ctx = (*ret_topology)->ctx;
     for (size_t i = 0; wire_names[i]; i++)
         if (o->wire && strcmp(o->wire, wire_names[i]) == 0)
-            eo.wire = wire_types[i];
-    eo.wire_auto = o->wire && strcmp(o->wire, "auto") == 0;
+            ret->wire = wire_types[i];
+    ret->wire_auto = o->wire && strcmp(o->wire, "auto") == 0;
+    return 0;
+}
+
+static int load_engine(struct local *l, uint32_t parallel, uint32_t batch_rows, struct err *err)
+{
+    struct engine_options eo;
+    double start = ui_seconds();
+
+    if (local_engine_options(l->options, &eo, &l->topology, err) != 0)
+        return -1;
+    eo.ctx = eo.ctx ? eo.ctx : l->ctx;
+    eo.parallel = eo.parallel ? eo.parallel : parallel;
+    eo.batch_rows = batch_rows;
+    eo.note = on_note;
     if (!(l->engine = engine_create(&eo, err)))
         return -1;
     ui_watch_interrupt(true);
@@ -251,12 +265,6 @@ int local_load(struct local *l, uint32_t parallel, uint32_t batch_rows, struct e
     for (size_t i = 0; pin_names[i]; i++)
         if (o->pin && strcmp(o->pin, pin_names[i]) == 0)
             so.pin = pins[i];
-    for (size_t i = 0; gemm_names[i]; i++)
-        if (o->prompt_gemm && strcmp(o->prompt_gemm, gemm_names[i]) == 0)
-            so.prompt_gemm = gemms[i];
-    if (so.prompt_gemm != GEMM_INT8)
-        ui_say("--prompt-gemm %s: answers are no longer reproducible; they depend on what is computed together and on the processor", o->prompt_gemm);
-    so.keep_file_layout = o->weights && strcmp(o->weights, "file") == 0;
     snprintf(progress.what, sizeof progress.what, "loading %s", l->name);
     ui_progress_begin(&progress.bar, progress.what, true);
     l->session = session_open(o->model, &so, err);

@@ -17,7 +17,7 @@
 #include "text/tokenizer.h"
 
 struct model_options {
-    const char *model, *kv, *isa, *pin, *prompt_gemm, *weights;
+    const char *model, *kv, *isa, *pin;
     int64_t ctx, threads, parallel; /* 0: not given */
     const char *topology, *wire, *keys, *objective;
     int64_t workers;
@@ -48,6 +48,9 @@ struct local {
     uint32_t ctx_model;      /* what the model was trained for; 0: it does not say */
     double load_seconds;
 };
+
+/* What the options mean for a pipeline. *ret_topology (NULL without --topology) must outlive the engine; the caller destroys it. */
+int local_engine_options(const struct model_options *o, struct engine_options *ret, struct topology **ret_topology, struct err *err);
 
 /* Header and tokenizer. local_close after success and failure alike. */
 int local_open(struct local *l, const struct model_options *options, struct err *err);

@@ -1,0 +1,232 @@
+/* stagecoach serve: the HTTP API over a pipeline, until it is told to stop. */
+#include <errno.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sysinfo.h"
+#include "cli/command.h"
+#include "cli/local.h"
+#include "cli/ui.h"
+#include "front/front.h"
+
+enum { POLL_MS = 100, PROGRESS_S = 2, PROGRESS_NODES = 64 };
+
+struct values {
+    struct model_options model;
+    const char *listen, *api_key_file, *cors, *alias, *join_listen, *trace;
+    struct opt_list hosts;
+    bool no_auth;
+    int64_t connections, connections_per_address, grace_s, recover_timeout_s;
+};
+
+static const struct opt options[] = {
+    {"listen", 'l', OPT_STRING, .arg = "ADDRESS", .offset = offsetof(struct values, listen), .def = "127.0.0.1:8080",
+     .help = "Address and port of the API; port 0 takes a free one. An address that other machines can reach needs --api-key-file, or "
+             "--no-auth said outright"},
+    {"api-key-file", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, api_key_file),
+     .help = "Answer only to who shows a key of this file (one a line, # begins a comment)"},
+    {"no-auth", 0, OPT_FLAG, .offset = offsetof(struct values, no_auth), .help = "Answer to everybody who can reach the address"},
+    {"allow-host", 0, OPT_LIST, .arg = "NAME", .offset = offsetof(struct values, hosts),
+     .help = "On loopback: answer also to requests for this host name, as a proxy may send it"},
+    {"cors", 0, OPT_STRING, .arg = "ORIGIN", .offset = offsetof(struct values, cors),
+     .help = "Let web pages of this origin use the API, \"*\": of any (default: none)"},
+    {"alias", 'a', OPT_STRING, .arg = "NAME", .offset = offsetof(struct values, alias),
+     .help = "How the API calls the model (default: its file's name)"},
+    {"join-listen", 0, OPT_STRING, .arg = "ADDRESS", .offset = offsetof(struct values, join_listen),
+     .help = "Where workers may join by invitation, such as tcp://192.168.1.10:7100"},
+    {"trace", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, trace),
+     .help = "Record every input and decision of the scheduler"},
+    {"recover-timeout", 0, OPT_INT, .arg = "SECONDS", .offset = offsetof(struct values, recover_timeout_s), .min = 1, .max = 86400,
+     .def = "120", .help = "How long answers wait for the pipeline to be repaired before they fail"},
+    {"connections", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, connections), .min = 4, .max = FRONT_MAX_CONNECTIONS,
+     .def = "1024", .help = "HTTP connections at most"},
+    {"connections-per-address", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, connections_per_address), .min = 1,
+     .max = FRONT_MAX_CONNECTIONS, .def = "512", .help = "Of these at most so many from one address"},
+    {"grace", 0, OPT_INT, .arg = "SECONDS", .offset = offsetof(struct values, grace_s), .max = 86400, .def = "10",
+     .help = "When told to stop: how long answers that run may take to end; told twice, none"},
+    {0},
+};
+static const struct opt_group groups[] = {
+    {"Options", options, 0},
+    {"Model", model_option_table, offsetof(struct values, model)},
+    {0},
+};
+static const struct opt_example examples[] = {
+    {"stagecoach serve -m model.gguf", "The API at http://127.0.0.1:8080, the model in one worker process."},
+    {"stagecoach serve -m model.gguf --topology home.yaml --listen 192.168.1.10:8080 --api-key-file keys",
+     "Several machines, for the house."},
+    {0},
+};
+
+/* --- signals ------------------------------------------------------------- */
+
+static volatile sig_atomic_t n_signals;
+static sem_t signalled;
+
+static void on_signal(int number)
+{
+    int saved = errno;
+    (void)number;
+    n_signals++;
+    sem_post(&signalled);
+    errno = saved;
+}
+
+static void watch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+    sem_init(&signalled, 0, 0);
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static bool told_twice(void)
+{
+    return n_signals > 1;
+}
+
+static void wait_for_signal(void)
+{
+    while (n_signals == 0)
+        sem_wait(&signalled);
+}
+
+/* --- what is said -------------------------------------------------------- */
+
+/* Of each node when its loading was last told: a line now and then, from the engine's thread. */
+struct progress {
+    struct {
+        char node[64];
+        double told;
+    } nodes[PROGRESS_NODES];
+};
+
+static void tell_progress(struct progress *p, const struct engine_note *note)
+{
+    const char *name = note->node ? note->node : "";
+    double now = ui_seconds();
+    char done[32], total[32];
+    size_t i = 0;
+
+    while (i < PROGRESS_NODES && p->nodes[i].node[0] && strcmp(p->nodes[i].node, name) != 0)
+        i++;
+    if (i == PROGRESS_NODES || now - p->nodes[i].told < PROGRESS_S || note->total_bytes == 0)
+        return;
+    p->nodes[i].told = now;
+    snprintf(p->nodes[i].node, sizeof p->nodes[i].node, "%s", name);
+    log_line(LOG_INFO, "%s: loading, %s of %s", name, sysinfo_bytes(done, note->done_bytes), sysinfo_bytes(total, note->total_bytes));
+}
+
+static void on_note(void *arg, const struct engine_note *note)
+{
+    if (note->kind == ENGINE_NOTE_PROGRESS)
+        tell_progress(arg, note);
+    else
+        log_line(note->kind == ENGINE_NOTE_TROUBLE ? LOG_WARN : LOG_INFO, "%s", note->text);
+}
+
+/* --- running ------------------------------------------------------------- */
+
+/* The file's name without folder and ".gguf". */
+static void model_name(const struct values *v, char *ret, size_t size)
+{
+    const char *slash = strrchr(v->model.model, '/'), *from = v->alias ? v->alias : slash ? slash + 1 : v->model.model;
+    size_t len = strlen(from);
+
+    if (!v->alias && len > 5 && strcmp(from + len - 5, ".gguf") == 0)
+        len -= 5;
+    err_printable(ret, size, from, len);
+}
+
+/* Until it is ready: 0; 1 when a signal came before; -1. */
+static int wait_ready(struct engine *engine, struct err *err)
+{
+    int rc;
+
+    while ((rc = engine_wait_ready(engine, POLL_MS, err)) == 1)
+        if (n_signals)
+            return 1;
+    return rc;
+}
+
+static int serve(const struct values *v, struct engine *engine, struct err *err)
+{
+    char name[256];
+    struct front_options fo = {
+        .listen = v->listen,
+        .api_key_file = v->api_key_file,
+        .no_auth = v->no_auth,
+        .cors = v->cors,
+        .hosts = v->hosts.items,
+        .n_hosts = v->hosts.len,
+        .model = name,
+        .connections = (unsigned)v->connections,
+        .connections_per_address = (unsigned)v->connections_per_address,
+    };
+    struct front *front;
+    int rc;
+
+    model_name(v, name, sizeof name);
+    if (!(front = front_create(&fo, engine, err)))
+        return -1;
+    log_line(LOG_INFO, "loading %s; %s answers /health meanwhile", name, front_url(front));
+    rc = wait_ready(engine, err);
+    if (rc == 0) {
+        log_line(LOG_INFO, "ready: %s serves %s, context %u, %u sequences at once", front_url(front), name, engine_ctx(engine),
+                 engine_parallel(engine));
+        wait_for_signal();
+        log_line(LOG_INFO, "stopping: running answers have %lld s to end", (long long)v->grace_s);
+    }
+    front_stop(front, (unsigned)v->grace_s * 1000, told_twice);
+    front_destroy(front);
+    return rc < 0 ? -1 : 0;
+}
+
+static int run(void *values, const struct opts_parsed *parsed, struct err *err)
+{
+    struct values *v = values;
+    struct progress *progress = mem_new(1, sizeof *progress, err);
+    struct engine_options eo;
+    struct topology *topology = NULL;
+    struct engine *engine = NULL;
+    int rc = -1;
+
+    (void)parsed;
+    log_init(LOG_INFO, "stagecoach");
+    if (progress && local_engine_options(&v->model, &eo, &topology, err) == 0) {
+        eo.join_listen = v->join_listen;
+        eo.trace_path = v->trace;
+        eo.recover_timeout_ms = (unsigned)v->recover_timeout_s * 1000;
+        eo.note = on_note;
+        eo.note_arg = progress;
+        watch_signals();
+        if ((engine = engine_create(&eo, err)))
+            rc = serve(v, engine, err);
+        engine_destroy(engine);
+    }
+    topology_destroy(topology);
+    free(progress);
+    return rc;
+}
+
+const struct command cmd_serve = {
+    .opts = {.name = "serve",
+             .summary = "Serve OpenAI's API over a pipeline of workers",
+             .synopsis = "-m FILE [--listen ADDRESS] [OPTION]…",
+             .description =
+                 "Splits the model over worker processes (--workers, one by default) or machines (--topology) and serves OpenAI's API: "
+                 "/v1/chat/completions, /v1/completions, /v1/models and more. /health answers 200 only while the whole pipeline does. "
+                 "A worker that is lost is replaced, and open answers go on. Prompts are never logged. SIGTERM and Ctrl-C stop it once "
+                 "running answers have ended.",
+             .groups = groups,
+             .examples = examples},
+    .values_bytes = sizeof(struct values),
+    .run = run,
+};

@@ -1,0 +1,37 @@
+#ifndef FRONT_PROMPT_H
+#define FRONT_PROMPT_H
+
+/* From what a request says to the model's tokens and back: tokenizer, chat template. Read once from the header, immutable,
+ * any thread. */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "coordinator/engine.h"
+#include "front/openai.h"
+#include "text/template.h"
+#include "text/tokenizer.h"
+
+struct prompt {
+    struct tokenizer *tokenizer;
+    struct template *template; /* NULL: the model's does not compile */
+    struct err template_err;
+    bool is_plain;                        /* the model has none: a dialogue in plain words */
+    int32_t ends[ENGINE_MAX_STOP_TOKENS]; /* tokens that end an answer */
+    uint32_t n_ends;
+};
+
+int prompt_init(struct prompt *p, const struct gguf *g, struct err *err);
+void prompt_fini(struct prompt *p);
+
+/* Tokens of a prompt as it stands: BOS is added, control tokens written out count. */
+int prompt_tokens(const struct prompt *p, const struct api_prompt *from, const char *param, struct token_list *ret, struct api_error *e);
+/* A conversation by the model's template. Nobody's text becomes a control token. */
+int prompt_chat(const struct prompt *p, const struct api_chat *chat, bool answer, struct token_list *ret, struct api_error *e);
+/* The same as text, before it is tokenized. */
+int prompt_render(const struct prompt *p, const struct api_chat *chat, bool answer, struct template_output *ret, struct api_error *e);
+/* Text of tokens; the caller frees it. */
+char *prompt_text(const struct tokenizer *t, const int32_t *tokens, size_t n, struct err *err);
+
+#endif
