@@ -16,6 +16,9 @@ enum { CTX_DEFAULT = 8192, CTX_MAX = 1 << 24, PARALLEL_MAX = 1024 };
 
 static const char *const kv_names[] = {"f16", "f32", "q8_0", NULL};
 static const enum kv_type kv_types[] = {KV_F16, KV_F32, KV_Q8_0};
+static const char *const gemm_names[] = {"int8", "blas", "blas-all", NULL};
+static const enum prompt_gemm gemms[] = {GEMM_INT8, GEMM_BLAS, GEMM_BLAS_ALL};
+static const char *const weights_names[] = {"packed", "file", NULL};
 static const char *const pin_names[] = {"auto", "no", "yes", NULL};
 static const enum threadpool_pin pins[] = {THREADPOOL_PIN_AUTO, THREADPOOL_PIN_NO, THREADPOOL_PIN_YES};
 static const char *const wire_names[] = {"f32", "f16", "q8_0", "auto", NULL};
@@ -45,6 +48,10 @@ const struct opt model_option_table[] = {
      .help = "This node's keys (default: ~/.config/stagecoach)"},
     {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct model_options, isa),
      .help = "Best instruction set that may be used, such as scalar (default: the processor's, but amx only if named)"},
+    {"prompt-gemm", 0, OPT_CHOICE, .arg = "HOW", .offset = offsetof(struct model_options, prompt_gemm), .choices = gemm_names, .def = "int8",
+     .help = "What computes prompts; blas: OpenBLAS, where weights are floats or --isa is scalar; answers are then not reproducible"},
+    {"weights", 0, OPT_CHOICE, .arg = "HOW", .offset = offsetof(struct model_options, weights), .choices = weights_names, .def = "packed",
+     .help = "How weights lie in memory; file: as in the file, which takes up to 4% less and is slower (docs/performance.md)"},
     {0},
 };
 
@@ -265,6 +272,12 @@ int local_load(struct local *l, uint32_t parallel, uint32_t batch_rows, struct e
     for (size_t i = 0; pin_names[i]; i++)
         if (o->pin && strcmp(o->pin, pin_names[i]) == 0)
             so.pin = pins[i];
+    for (size_t i = 0; gemm_names[i]; i++)
+        if (o->prompt_gemm && strcmp(o->prompt_gemm, gemm_names[i]) == 0)
+            so.prompt_gemm = gemms[i];
+    if (so.prompt_gemm != GEMM_INT8)
+        ui_say("--prompt-gemm %s: answers are no longer reproducible; they depend on what is computed together and on the processor", o->prompt_gemm);
+    so.keep_file_layout = o->weights && strcmp(o->weights, "file") == 0;
     snprintf(progress.what, sizeof progress.what, "loading %s", l->name);
     ui_progress_begin(&progress.bar, progress.what, true);
     l->session = session_open(o->model, &so, err);

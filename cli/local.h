@@ -17,7 +17,7 @@
 #include "text/tokenizer.h"
 
 struct model_options {
-    const char *model, *kv, *isa, *pin;
+    const char *model, *kv, *isa, *pin, *prompt_gemm, *weights;
     int64_t ctx, threads, parallel; /* 0: not given */
     const char *topology, *wire, *keys, *objective;
     int64_t workers;

@@ -177,10 +177,18 @@ struct run {
 
 /* The CPU. n_threads 0: all this process may use; isa: cap ("scalar", …), NULL: the best there is. An unknown isa is named
  * with the known ones. */
+/* Which arithmetic computes prompts (BLAS_MIN_ROWS rows of activations and more). */
+enum prompt_gemm {
+    GEMM_INT8,     /* the kernels' own: what all other promises stand on */
+    GEMM_BLAS,     /* OpenBLAS for matrices of floats, and for quantized ones where only scalar kernels would compute them */
+    GEMM_BLAS_ALL, /* OpenBLAS for all */
+};
 struct backend_cpu_options {
     unsigned n_threads;
     const char *isa;
     enum threadpool_pin pin;
+    enum prompt_gemm prompt_gemm; /* not GEMM_INT8: a row's bits depend on its companions */
+    bool keep_file_layout;        /* weights as in the file, repacked for each use: the same bits, less memory by up to 4% */
 };
 struct backend *backend_cpu_create_with(const struct backend_cpu_options *options, struct err *err);
 /* The same with nothing else to say. */

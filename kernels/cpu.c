@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "base/threadpool.h"
+#include "kernels/blas.h"
 #include "kernels/fmath.h"
 #include "kernels/kernels.h"
 
@@ -18,6 +19,8 @@ struct cpu {
     struct backend backend;
     struct kernels kernels;
     struct threadpool *pool;
+    enum prompt_gemm prompt_gemm;
+    bool keep_file_layout;
 };
 
 /* Which experts a row goes to, in rank order. */
@@ -65,6 +68,8 @@ struct cpu_run {
     struct acts acts16;   /* 16-bit ones, of x's norm, for keys and values */
     float *scratch;       /* a part for each thread */
     size_t scratch_floats;
+    char *panel;          /* a part for each thread: some rows of weights in another form; none where that is never needed */
+    size_t panel_bytes;
 };
 
 /* --- buffers ------------------------------------------------------------------------------------------------------------ */
@@ -85,6 +90,18 @@ static void *carve(struct carver *c, size_t count, size_t size)
     void *p = c->base ? c->base + c->used : NULL;
     c->used += (count * size + LINE - 1) / LINE * LINE;
     return p;
+}
+
+/* Room for weights of up to `cols` columns: floats for OpenBLAS, or PACK_ROWS rows packed. */
+static size_t panel_bytes(const struct cpu *cpu, uint32_t cols)
+{
+    size_t most = cpu->prompt_gemm == GEMM_INT8 ? 0 : (size_t)BLAS_PANEL_ROWS * cols * sizeof(float);
+    cols = (cols + 255) / 256 * 256; /* some types' blocks */
+    for (int t = 0; cpu->keep_file_layout && t < QUANT_TYPES; t++) {
+        size_t bytes = cpu->kernels.layout[t] == LAYOUT_FILE ? 0 : cpu->kernels.packed_bytes((enum quant_type)t, PACK_ROWS, cols);
+        most = bytes > most ? bytes : most;
+    }
+    return (most + LINE - 1) / LINE * LINE;
 }
 
 static void lay_out(struct cpu_run *r, struct carver *c)
@@ -138,6 +155,8 @@ static void lay_out(struct cpu_run *r, struct carver *c)
     r->acts16.isum32 = carve(c, groups, sizeof(int32_t));
     r->scratch_floats = (attend_scratch_floats(s->head_dim_v) + LINE) / 16 * 16;
     r->scratch = carve(c, r->scratch_floats * threadpool_size(r->cpu->pool), sizeof(float));
+    r->panel_bytes = panel_bytes(r->cpu, (uint32_t)widest);
+    r->panel = carve(c, r->panel_bytes * threadpool_size(r->cpu->pool), 1);
 }
 
 static size_t cpu_run_bytes(struct backend *b, const struct run_shape *shape)
@@ -201,6 +220,14 @@ static void quantize_task(void *arg, uint32_t task, uint32_t thread)
     job->k->quantize(job->x, task);
 }
 
+/* Whether OpenBLAS computes a product with so many rows of activations. */
+static bool by_blas(const struct cpu_run *r, const struct weight *w, uint32_t rows)
+{
+    bool slow = quant_decoders[w->type].group == 0 || r->k->layout[w->type] == LAYOUT_FILE; /* else vectors of bytes are faster */
+    return r->cpu->prompt_gemm != GEMM_INT8 && rows >= BLAS_MIN_ROWS && (slow || r->cpu->prompt_gemm == GEMM_BLAS_ALL);
+}
+
+/* Also where OpenBLAS will take the floats: what it costs is little beside the product. */
 static bool wants_quantized(const struct weight *w)
 {
     return quant_decoders[w->type].group != 0;
@@ -230,6 +257,7 @@ static void set_acts(struct cpu_run *r, const float *f, uint32_t rows, uint32_t 
 
 /* Several products that need nothing of each other: one barrier for all. */
 struct mat_job {
+    struct cpu_run *r;
     const struct kernels *k;
     const struct acts *x; /* of the parts that are added next */
     uint32_t n, n_tasks, threads;
@@ -252,14 +280,34 @@ static const struct mat_part *part_of(const struct mat_job *job, uint32_t task)
     return &job->part[low];
 }
 
+/* Weights that were left in the file's layout: PACK_ROWS rows at a time are packed while they are in the cache, and used once.
+ * The scalar kernels that read them as they are take 10 to 40 times as long. */
+static void mat_unpacked(const struct kernels *k, const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
+                         size_t out_stride, char *panel)
+{
+    struct weight packed = {.type = w->type, .layout = k->layout[w->type], .cols = w->cols, .mats = 1, .row_bytes = w->row_bytes, .data = panel};
+    packed.mat_bytes = k->packed_bytes(w->type, PACK_ROWS, w->cols);
+    for (uint32_t row = row0; row < row1; row += PACK_ROWS) {
+        packed.rows = row1 - row < PACK_ROWS ? row1 - row : PACK_ROWS;
+        k->pack(w->type, (const char *)w->data + mat * w->mat_bytes + row * w->row_bytes, 0, packed.rows, w->cols, panel);
+        k->mat[packed.layout][w->type](&packed, 0, 0, packed.rows, x, out + row, out_stride);
+    }
+}
+
 static void mat_task(void *arg, uint32_t task, uint32_t thread)
 {
     struct mat_job *job = arg;
     const struct mat_part *p = part_of(job, task);
     const struct weight *w = p->w;
     uint32_t row0 = (task - p->first_task) * p->task_rows, row1 = row0 + p->task_rows;
-    (void)thread;
-    job->k->mat[w->layout][w->type](w, p->mat, row0, row1 < w->rows ? row1 : w->rows, p->x, p->out, p->stride);
+    char *panel = job->r->panel + thread * job->r->panel_bytes;
+    row1 = row1 < w->rows ? row1 : w->rows;
+    if (by_blas(job->r, w, p->x->rows))
+        blas_mat(job->k, w, p->mat, row0, row1, p->x, p->out, p->stride, (float *)panel);
+    else if (w->layout != job->k->layout[w->type])
+        mat_unpacked(job->k, w, p->mat, row0, row1, p->x, p->out, p->stride, panel);
+    else
+        job->k->mat[w->layout][w->type](w, p->mat, row0, row1, p->x, p->out, p->stride);
 }
 
 static void mat_add(struct mat_job *job, const struct weight *w, uint32_t mat, float *out, size_t stride)
@@ -269,7 +317,7 @@ static void mat_add(struct mat_job *job, const struct weight *w, uint32_t mat, f
     uint32_t share = w->rows / (job->threads * MAT_THREAD_TASKS) / MAT_TASK_ROWS * MAT_TASK_ROWS; /* small ones: so that all finish together */
     rows = rows < share ? rows : share;
     *p = (struct mat_part){.x = job->x, .w = w, .mat = mat, .out = out, .stride = stride, .first_task = job->n_tasks};
-    p->task_rows = max_u32(rows, MAT_TASK_ROWS);
+    p->task_rows = by_blas(job->r, w, job->x->rows) ? BLAS_PANEL_ROWS : max_u32(rows, MAT_TASK_ROWS);
     job->n_tasks += (w->rows + p->task_rows - 1) / p->task_rows;
 }
 
@@ -282,7 +330,7 @@ static void mat_run(struct cpu_run *r, struct mat_job *job)
 static void mat_one(struct cpu_run *r, const struct weight *w, float *out, size_t stride)
 {
     struct mat_part part[1];
-    struct mat_job job = {.k = r->k, .x = &r->acts, .threads = threadpool_size(r->cpu->pool), .part = part};
+    struct mat_job job = {.r = r, .k = r->k, .x = &r->acts, .threads = threadpool_size(r->cpu->pool), .part = part};
     mat_add(&job, w, 0, out, stride);
     mat_run(r, &job);
 }
@@ -405,7 +453,7 @@ static void cpu_qkv(struct run *run, const struct layer *l)
      * heads share them, and it takes a fifth off the whole model's distance from the truth (docs/numerics.md). */
     norm_rows(r, &l->attn_norm, NULL, rows, wants_quantized(&l->q), wants_quantized(&l->k) || wants_quantized(&l->v));
     struct mat_part part[DENSE_PARTS];
-    struct mat_job job = {.k = r->k, .x = &r->acts, .threads = threadpool_size(r->cpu->pool), .part = part};
+    struct mat_job job = {.r = r, .k = r->k, .x = &r->acts, .threads = threadpool_size(r->cpu->pool), .part = part};
     mat_add(&job, &l->q, 0, r->q, l->q.rows);
     job.x = &r->acts16;
     mat_add(&job, &l->k, 0, r->kk, l->k.rows);
@@ -527,7 +575,7 @@ static void cpu_ffn_in(struct run *run, const struct layer *l)
     uint32_t rows = r->batch.n_rows;
     norm_rows(r, &l->ffn_norm, NULL, rows, wants_quantized(&l->gate) || wants_quantized(&l->up), false);
     struct mat_part part[DENSE_PARTS];
-    struct mat_job job = {.k = r->k, .x = &r->acts, .threads = threadpool_size(r->cpu->pool), .part = part};
+    struct mat_job job = {.r = r, .k = r->k, .x = &r->acts, .threads = threadpool_size(r->cpu->pool), .part = part};
     mat_add(&job, &l->gate, 0, r->gate, l->gate.rows);
     mat_add(&job, &l->up, 0, r->up, l->up.rows);
     mat_run(r, &job);
@@ -635,7 +683,7 @@ static void shape_experts(struct cpu_run *r, const struct experts *e, const floa
 /* The products of all experts that have rows, w's own and (if there is one) more's; out is in grouped order. */
 static void expert_products(struct cpu_run *r, const struct experts *e, const struct weight *w, float *out, const struct weight *more, float *more_out)
 {
-    struct mat_job job = {.k = r->k, .threads = threadpool_size(r->cpu->pool), .part = r->expert_parts};
+    struct mat_job job = {.r = r, .k = r->k, .threads = threadpool_size(r->cpu->pool), .part = r->expert_parts};
     for (uint32_t x = 0; x < e->n; x++) {
         uint32_t first = r->expert_first[x];
         if (r->expert_first[x + 1] == first)
@@ -780,20 +828,21 @@ static void cpu_free(struct backend *b, void *p, size_t bytes)
 
 static enum weight_layout cpu_weight_layout(struct backend *b, enum quant_type type)
 {
-    return ((struct cpu *)b)->kernels.layout[type];
+    const struct cpu *cpu = (const struct cpu *)b;
+    return cpu->keep_file_layout ? LAYOUT_FILE : cpu->kernels.layout[type];
 }
 
 static size_t cpu_weight_bytes(struct backend *b, enum quant_type type, uint32_t rows, uint32_t cols)
 {
     const struct kernels *k = &((struct cpu *)b)->kernels;
-    return k->layout[type] == LAYOUT_FILE ? (size_t)quant_bytes(type, cols) * rows : k->packed_bytes(type, rows, cols);
+    return cpu_weight_layout(b, type) == LAYOUT_FILE ? (size_t)quant_bytes(type, cols) * rows : k->packed_bytes(type, rows, cols);
 }
 
 static void cpu_weight_put(struct backend *b, enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst)
 {
     const struct kernels *k = &((struct cpu *)b)->kernels;
     size_t row_bytes = (size_t)quant_bytes(type, cols);
-    if (k->layout[type] == LAYOUT_FILE)
+    if (cpu_weight_layout(b, type) == LAYOUT_FILE)
         memcpy((char *)dst + row0 * row_bytes, src, n * row_bytes);
     else
         k->pack(type, src, row0, n, cols, dst);
@@ -855,7 +904,9 @@ struct backend *backend_cpu_create_with(const struct backend_cpu_options *o, str
     if (!cpu)
         return NULL;
     cpu->backend.ops = &cpu_ops;
-    if (kernels_select(o->isa, &cpu->kernels, err) != 0 || !(cpu->pool = threadpool_create_pinned(o->n_threads, o->pin, err))) {
+    cpu->prompt_gemm = o->prompt_gemm;
+    cpu->keep_file_layout = o->keep_file_layout;
+    if ((o->prompt_gemm != GEMM_INT8 && blas_open(err) != 0) || kernels_select(o->isa, &cpu->kernels, err) != 0 || !(cpu->pool = threadpool_create_pinned(o->n_threads, o->pin, err))) {
         free(cpu);
         return NULL;
     }

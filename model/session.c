@@ -131,7 +131,8 @@ struct session *session_open(const char *path, const struct session_options *opt
 {
     static const struct session_options defaults;
     const struct session_options *o = options ? options : &defaults;
-    struct backend_cpu_options cpu = {.n_threads = o->threads, .isa = o->isa, .pin = o->pin};
+    struct backend_cpu_options cpu = {.n_threads = o->threads, .isa = o->isa, .pin = o->pin, .prompt_gemm = o->prompt_gemm,
+                                      .keep_file_layout = o->keep_file_layout};
     struct session *s = mem_new(1, sizeof *s, err);
     if (!s)
         return NULL;

@@ -23,6 +23,8 @@ struct session_options {
     enum kv_type kv;
     const char *isa; /* cap of the kernels ("scalar", …); NULL: the best there is */
     enum threadpool_pin pin;
+    enum prompt_gemm prompt_gemm; /* backend.h */
+    bool keep_file_layout;        /* backend.h */
     /* Called while loading, from this thread, with done ≤ total; NULL for none. */
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;

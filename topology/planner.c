@@ -8,8 +8,8 @@
 
 #include "topology/space.h"
 
-enum { TTFT_TOKENS = 512, PROBES_MAX = 200 };
-static const double CLOSE = 1e-8, BISECT_UNTIL = 5e-3, CAP_STEP = 1.02, RESIDENT_TOLERANCE = 0.05, SECOND_US = 1e6;
+enum { TTFT_TOKENS = 512, PROBES_MAX = 200, STRIPS_MAX = 400 };
+static const double CLOSE = 1e-8, BISECT_UNTIL = 5e-3, COARSELY = 0.04, CAP_STEP = 1.02, RESIDENT_TOLERANCE = 0.05, SECOND_US = 1e6;
 
 const char *plan_objective_name(enum plan_objective objective)
 {
@@ -137,14 +137,16 @@ static int ask(struct planning *pl, const struct form *f, double cap, double bel
 }
 
 /* Least max(weight M, S) below `below`: whether some value is possible is one question with a cap, so the range is halved, and
- * at the end the best found is proved by asking for anything better. */
-static int least_max(struct planning *pl, const struct form *f, double below, struct candidate *best)
+ * at the end the best found is proved by asking for anything better; coarsely: neither to the end nor proved. */
+static int least_max(struct planning *pl, const struct form *f, double below, bool coarsely, struct candidate *best)
 {
     struct search_answer a;
-    double low = 0, high = below;
+    double low = 0, high = below, unsettled = INFINITY; /* unsettled: what may be, as far as the effort went */
     best->proved = true;
     for (int i = 0; i < PROBES_MAX; i++) {
-        bool last = !best->found || high - low <= BISECT_UNTIL * high;
+        bool last = !best->found || high - low <= (coarsely ? COARSELY : BISECT_UNTIL) * high;
+        if (coarsely && last && best->found)
+            break;
         double value = last ? high * (1 - CLOSE) : (low + high) / 2;
         if (high == INFINITY) {
             if (ask(pl, f, INFINITY, INFINITY, INFINITY, best, &a) != 0) /* any chain at all */
@@ -157,6 +159,8 @@ static int least_max(struct planning *pl, const struct form *f, double below, st
             continue;
         }
         best->proved &= a.proved;
+        if (!a.proved)
+            unsettled = fmin(unsettled, fmax(low, a.bound_us));
         if (!a.proved && !best->found)
             break;
         if (a.proved)
@@ -166,7 +170,7 @@ static int least_max(struct planning *pl, const struct form *f, double below, st
         if (!a.proved)
             high = fmin(high, best->value), low = fmax(low, value); /* not known to be impossible: bound stays behind */
     }
-    best->bound = best->proved ? best->value : fmin(low, best->value);
+    best->bound = best->proved ? best->value : best->found ? fmin(unsettled, best->value) : unsettled;
     return 0;
 }
 
@@ -240,9 +244,12 @@ static int least_added(struct planning *pl, const struct form *f, struct candida
         if (least_cap(pl, f, high, best, &low) != 0)
             return -1;
         /* In strips of caps: the narrower, the sharper the limit on the sum that goes with it. */
-        for (double from = fmax(low, high / CAP_STEP); high > low; high = from, from = fmax(low, high / CAP_STEP))
+        uint32_t strips = 0;
+        for (double from; high > low; high = from) {
+            from = ++strips < STRIPS_MAX ? fmax(low, high / CAP_STEP) : low;
             if (added_between(pl, f, from, high, sum, best, &bound) != 0)
                 return -1;
+        }
         best->proved = bound >= best->value * (1 - CLOSE);
         best->bound = fmin(bound, best->value);
     }
@@ -269,14 +276,18 @@ static int least_round(struct planning *pl, struct candidate *best, struct form 
         members += pl->s->kinds[k].n_members * pl->s->kinds[k].n_devices;
     most = in->parallel < members + 2 ? in->parallel : members + 2;
     most = most < COST_MAX_STAGES + 2 ? most : COST_MAX_STAGES + 2;
-    for (uint32_t i = 0; i < most; i++) {
-        /* From many batches to few: with many there is likely a good plan, against which the others fall quickly. */
-        struct form f = {.weight = most - i, .batch = decode_batch(in, (double)in->parallel / (most - i))};
+    /* From many batches to few: with many there is likely a good plan, against which the others fall quickly. First coarsely, since
+     * proofs are cheap only against the best. */
+    for (uint32_t i = 0; i < 2 * most; i++) {
+        uint32_t m = most - i % most;
+        struct form f = {.weight = m, .batch = decode_batch(in, (double)in->parallel / m)};
         struct candidate c = {.found = false};
-        if (least_max(pl, &f, best->found ? best->value : INFINITY, &c) != 0)
+        if (least_max(pl, &f, best->found ? best->value : INFINITY, i < most, &c) != 0)
             return -1;
-        proved &= c.proved;
-        bound = fmin(bound, c.proved && c.found ? c.value : c.proved ? INFINITY : c.bound);
+        if (i >= most) {
+            proved &= c.proved;
+            bound = fmin(bound, c.proved && c.found ? c.value : c.proved ? INFINITY : c.bound);
+        }
         if (c.found && (!best->found || c.value < best->value)) {
             *best = c;
             *ret_form = f;
@@ -302,7 +313,7 @@ static int best_chain(struct planning *pl, struct candidate *best, struct form *
     default:
         if (any_disk(pl->s)) {
             ret_form->weight = 1;
-            return least_max(pl, ret_form, INFINITY, best);
+            return least_max(pl, ret_form, INFINITY, false, best);
         }
         ret_form->added = true;
         return least_added(pl, ret_form, best);
@@ -448,7 +459,7 @@ static void fill(const struct space *s, const struct candidate *c, struct plan *
 {
     const struct space_device *devices[COST_MAX_STAGES];
     *ret = (struct plan){.n_stages = c->n_stages, .objective = s->in->objective, .value_us = c->value, .bound_us = c->bound};
-    ret->gap = c->bound > 0 ? fmax(c->value / c->bound - 1, 0) : 0;
+    ret->gap = c->bound > 0 ? fmax(c->value / c->bound - 1, 0) : 1;
     name_stages(s, c->stages, c->n_stages, ret->stages, devices);
     for (uint32_t i = 0; i < c->n_stages; i++) {
         describe_stage(s, devices[i], &ret->stages[i]);

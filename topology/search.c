@@ -24,7 +24,7 @@
 #include <string.h>
 
 enum {
-    BEAM_WIDTH = 48,
+    BEAM_WIDTH = 16,
     TABLE_MAX = 1 << 17,   /* sets of nodes */
     PATHS_MAX = 1 << 22,
     TABLE_DEVICES_MAX = 4, /* of a node */

@@ -51,6 +51,27 @@ static void loop_avx512vnni(uint64_t n)
     PEAK_LOOP(n, STEP_VNNI512, "vzeroupper");
 }
 
+/* Tiles of 16 x 64 bytes: four sums, two of each operand. The level's presence has asked the system for them. */
+static void loop_amx(uint64_t n)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } shape = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        shape.row_bytes[i] = 64;
+        shape.rows[i] = 16;
+    }
+    __asm__ volatile("ldtilecfg %1\n\ttilezero %%tmm4\n\ttilezero %%tmm5\n\ttilezero %%tmm6\n\ttilezero %%tmm7\n"
+                     "1:\ttdpbusd %%tmm6, %%tmm4, %%tmm0\n\ttdpbusd %%tmm7, %%tmm4, %%tmm1\n\t"
+                     "tdpbusd %%tmm6, %%tmm5, %%tmm2\n\ttdpbusd %%tmm7, %%tmm5, %%tmm3\n\t"
+                     "sub $1, %0\n\tjnz 1b\n\ttilerelease"
+                     : "+r"(n)
+                     : "m"(shape)
+                     : "cc");
+}
+
 #elif defined(__aarch64__)
 
 #define PEAK_LOOP(n, step)                                                                                                                         \
@@ -82,7 +103,7 @@ static void loop_i8mm(uint64_t n)
 
 #endif
 
-/* By level; macs: of a round of twelve steps. */
+/* By level; macs: of a round of the loop. */
 static const struct peak {
     const char *level;
     void (*loop)(uint64_t n);
@@ -93,6 +114,7 @@ static const struct peak {
     {"avx2", loop_avx2, 12 * 32},
     {"avxvnni", loop_avxvnni, 12 * 32},
     {"avx512vnni", loop_avx512vnni, 12 * 64},
+    {"amx", loop_amx, 4 * 16 * 16 * 64},
 #elif defined(__aarch64__)
     {"scalar", loop_neon, 12 * 8}, /* compilers use NEON */
     {"neon", loop_neon, 12 * 8},

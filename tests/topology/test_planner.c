@@ -235,8 +235,30 @@ static void test_time(void)
     }
 }
 
+/* Where the effort is spent before the proof, the plan is no better than the best, the bound no higher, and the gap says so. */
+static void test_little_effort(void)
+{
+    static struct plan best;
+    uint32_t wrong = 0, gaps = 0;
+    for (int o = 0; o < PLAN_OBJECTIVES; o++)
+        for (uint64_t i = 0; i < 12; i++) {
+            struct random_shape shape = {6, 1, 16, true, 1.5};
+            random_input(&r, 500 + i, &shape, (enum plan_objective)o);
+            if (plan_make(&r.in, &best, &err) != 0)
+                continue;
+            r.in.effort = 2000;
+            if (plan_make(&r.in, &plan, &err) != 0)
+                continue;
+            gaps += plan.gap > 0;
+            wrong += plan.bound_us > best.value_us * (1 + 1e-6) || plan.value_us < best.value_us * (1 - 1e-6) ||
+                     (plan.gap == 0 && plan.value_us > best.value_us * (1 + 1e-6));
+        }
+    ok(wrong == 0 && gaps > 0, "little effort: %u plans with a gap, %u wrong", gaps, wrong);
+}
+
 int main(void)
 {
+    test_little_effort();
     test_formulas();
     test_standby();
     test_resident();
