@@ -52,6 +52,7 @@ struct sock {
 struct listener {
     struct sock s;
     bool ipc;
+    int fd; /* the one that listens: libzmq's; -1: not known */
     struct conns conns;
     unsigned keys_refused; /* handshakes the authentication refused whose end is not seen yet */
     /* Links that went down: what they had sent before may still come, and is no stranger's. */
@@ -1086,7 +1087,9 @@ static void listener_events(struct wire *w, struct listener *l)
     int kind;
 
     while ((kind = monitor_event(&l->s, &value)) != 0) {
-        if (kind == ZMQ_EVENT_ACCEPTED)
+        if (kind == ZMQ_EVENT_LISTENING && l->fd < 0)
+            accept_watch(l->fd = value);
+        else if (kind == ZMQ_EVENT_ACCEPTED)
             accepted(w, l, value);
         else if (kind == ZMQ_EVENT_DISCONNECTED)
             disconnected(w, l, value);
@@ -1478,6 +1481,7 @@ struct wire *wire_create(struct wire_net *net, struct err *err)
 
 static void listener_free(struct listener *l)
 {
+    accept_unwatch(l->fd);
     sock_close(&l->s, LINGER_MS);
     free(l->conns.items);
     free(l);
@@ -1553,6 +1557,7 @@ int wire_listen(struct wire *w, const char *endpoint, char ret_endpoint[MSG_MAX_
     if (!(l = mem_new(1, sizeof *l, err)))
         return -1;
     l->ipc = ipc;
+    l->fd = -1;
     if (sock_open(w, &l->s, ZMQ_ROUTER, WIRE_MAX_PAYLOAD, err) != 0 || secure(w, &l->s, ipc, endpoint, NULL, false, err) != 0)
         goto failed;
     if (set_int(l->s.z, ZMQ_ROUTER_MANDATORY, 1) != 0 || zmq_bind(l->s.z, endpoint) != 0) {
@@ -1563,6 +1568,7 @@ int wire_listen(struct wire *w, const char *endpoint, char ret_endpoint[MSG_MAX_
         snprintf(ret_endpoint, MSG_MAX_ADDRESS + 1, "%s", bound);
     w->listeners[w->n_listeners++] = l;
     atomic_store(&w->listening, true);
+    listener_events(w, l); /* LISTENING came with the bind */
     return 0;
 failed:
     listener_free(l);

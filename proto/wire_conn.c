@@ -22,24 +22,20 @@ static uint64_t cookie_of(int fd)
 
 static void address_of(int fd, char *buf, size_t cap)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-        struct sockaddr_storage room;
-    } peer;
-    socklen_t len = sizeof peer;
+    struct peer_address peer = {.len = sizeof peer.room};
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&peer.room;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&peer.room;
     char ip[INET6_ADDRSTRLEN];
 
     snprintf(buf, cap, "unknown");
-    if (getpeername(fd, &peer.any, &len) != 0)
+    if (!accept_take(fd, &peer) && getpeername(fd, (struct sockaddr *)&peer.room, &peer.len) != 0)
         return;
-    if (peer.any.sa_family == AF_UNIX)
+    if (peer.room.ss_family == AF_UNIX)
         snprintf(buf, cap, "ipc");
-    else if (peer.any.sa_family == AF_INET && inet_ntop(AF_INET, &peer.v4.sin_addr, ip, sizeof ip))
-        snprintf(buf, cap, "%s:%u", ip, ntohs(peer.v4.sin_port));
-    else if (peer.any.sa_family == AF_INET6 && inet_ntop(AF_INET6, &peer.v6.sin6_addr, ip, sizeof ip))
-        snprintf(buf, cap, "[%s]:%u", ip, ntohs(peer.v6.sin6_port));
+    else if (peer.room.ss_family == AF_INET && inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip))
+        snprintf(buf, cap, "%s:%u", ip, ntohs(v4->sin_port));
+    else if (peer.room.ss_family == AF_INET6 && inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip))
+        snprintf(buf, cap, "[%s]:%u", ip, ntohs(v6->sin6_port));
 }
 
 struct conn *conns_find(struct conns *cs, int fd)

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
 #include <zmq.h>
 
 #include "proto/codec.h"
@@ -93,6 +94,16 @@ void net_remove_wire(struct wire_net *net, struct wire *w);
 /* "tcp://IP:PORT" with numbers, or "ipc://PATH". listening: port 0 or * and the address * are allowed. */
 int endpoint_check(const char *endpoint, bool listening, struct err *err);
 uint64_t wire_now_us(void);
+
+/* --- where connections come from (wire_accept.c); any thread ------------------------------------------------------------- */
+struct peer_address {
+    struct sockaddr_storage room;
+    socklen_t len;
+};
+void accept_watch(int listening_fd);
+void accept_unwatch(int listening_fd);
+/* Of the oldest accept of that descriptor that was not taken yet. */
+bool accept_take(int fd, struct peer_address *ret);
 
 /* --- accepted connections (wire_conn.c) ---------------------------------------------------------------------------------- */
 /* One tcp or ipc connection to a listener, known by its file descriptor, which belongs to libzmq: we look at it, and
