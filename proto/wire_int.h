@@ -1,7 +1,9 @@
 #ifndef PROTO_WIRE_INT_H
 #define PROTO_WIRE_INT_H
 
-/* What wire.c, wire_net.c, wire_conn.c and wire_frame.c know of each other, and nobody else. */
+/* What the files wire_*.c know of each other, and nobody else: wire_net.c the process, wire.c waiting and life, wire_note.c
+ * events, wire_sock.c libzmq's options, wire_send.c links and sending, wire_greet.c their beginning, wire_recv.c what arrives,
+ * wire_conn.c and wire_accept.c connections, wire_frame.c frames and their pool. */
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -133,10 +135,170 @@ void conn_kill(const struct conn *c);
 /* The peer of an ipc connection runs as our user. */
 bool conn_is_same_user(const struct conn *c);
 
-/* --- a thread's sockets (wire.c) ----------------------------------------------------------------------------------------- */
-/* For wire_net.c: a refusal that only the process knows of; any thread. */
+/* --- a thread's sockets ------------------------------------------------------------------------------------------------ */
+enum {
+    RID_BYTES = 5, /* routing ids that libzmq makes: 0 and a number */
+    LINGER_MS = 500, /* a closing socket may still send what is queued, the goodbye last */
+    KILL_MS = 1000,  /* then whoever was told to go is cut off */
+    BLOCKED_POLL_MS = 5,
+    BACKLOG = 128,
+    EVENTS_BETWEEN_POLLS = 32, /* frames in a row before the caller's own descriptors are looked at */
+    ENDED_MAX = 256,
+    FRAMES_BEFORE_DOWN = 4096, /* what a peer sent before it went is still delivered, up to this */
+    CONTROL_PAYLOAD = 0,
+    BULK_PAYLOAD = MSG_MAX_PROBE,
+    LINK_BUCKETS = 1024,
+    MAX_NOTES = 4096,
+    TEXT_BYTES = 400,
+};
+
+enum link_state { LINK_CONNECTING, LINK_GREETING, LINK_UP, LINK_ENDING, LINK_GONE };
+
+/* A libzmq socket with its monitor. */
+struct sock {
+    void *z, *monitor;
+    int fd, monitor_fd;
+    bool check, check_monitor; /* see above */
+};
+
+struct listener {
+    struct sock s;
+    bool ipc;
+    int fd; /* the one that listens: libzmq's; -1: not known */
+    struct conns conns;
+    unsigned keys_refused; /* handshakes the authentication refused whose end is not seen yet */
+    /* Links that went down: what they had sent before may still come, and is no stranger's. */
+    uint8_t ended[ENDED_MAX][RID_BYTES];
+    unsigned n_ended;
+};
+
+struct wire_link {
+    struct wire *wire;
+    enum link_state state;
+    bool dialed, blocked, told; /* told: the caller knows of it */
+    struct sock s;              /* dialed */
+    struct listener *listener;  /* accepted … */
+    uint8_t rid[RID_BYTES];
+    int fd; /* of its conn */
+    struct wire_link *next_same; /* in the hash table */
+    void *user;
+    struct msg_link_hello hello; /* its strings point into texts */
+    struct {
+        char version[MSG_MAX_VERSION + 1], node[MSG_MAX_NAME + 1], relay_to[MSG_MAX_NAME + 1];
+    } texts;
+    char node[MSG_MAX_NAME + 1], address[64];
+    uint8_t key[KEY_BYTES];
+    bool has_key, was_trusted;
+    uint32_t protocol;
+    uint64_t instance;
+    uint64_t sent, received; /* numbers of the last frames */
+    uint64_t deadline_us;
+    unsigned frames_since_end;
+    char why[TEXT_BYTES]; /* it ends */
+    struct meter *meter;
+};
+
+/* An event that waits to be fetched. */
+struct note {
+    struct note *next;
+    enum wire_event_kind kind;
+    struct wire_link *link;
+    uint64_t count;
+    char text[512], address[64], name[MSG_MAX_NAME + 1];
+};
+
+struct wire {
+    struct wire_net *net;
+    struct wire *next; /* of the net's */
+    int wake_fd;
+    atomic_bool wake_pending;
+    bool woken;
+    unsigned generation;
+    struct listener *listeners[WIRE_MAX_LISTENERS];
+    size_t n_listeners;
+    atomic_bool listening;
+    struct wire_link *links[WIRE_MAX_LINKS];
+    size_t n_links, turn;
+    size_t n_blocked;
+    struct wire_link *by_rid[LINK_BUCKETS];
+    struct wire_link *finished; /* its DOWN was delivered: freed with the next wire_poll */
+    struct note *first_note, **last_note;
+    size_t n_notes;
+    struct codec *codec;
+    uint8_t *head; /* room for encoding: WIRE_MAX_HEAD, pages */
+    struct pool *pool;
+    struct pollfd *fds;
+    size_t fds_cap;
+    unsigned since_poll;
+    /* Refusals: from this thread and the authentication's. */
+    pthread_mutex_t refused_lock;
+    uint64_t refused_window_us, refused_silent;
+    unsigned refused_told;
+    struct note *refused_first; /* filled by other threads */
+};
+
+/* For wire_net.c, from any thread: a refusal; the net's list of wires. */
 void wire_note_refused(struct wire *w, enum refusal why, const char *address, const char *text);
 struct wire **wire_next_slot(struct wire *w);
 bool wire_is_listening(struct wire *w);
+
+uint64_t wire_ms_from_now(unsigned ms);
+
+
+/* events that wait (wire_note.c) */
+/* An event to be fetched; NULL: no memory, or too many. */
+struct note *wire_note_add(struct wire *w, enum wire_event_kind kind, struct wire_link *link);
+/* Whoever closes a link does not hear of it any more. */
+void wire_notes_forget(struct wire *w, const struct wire_link *link);
+void wire_fetch_refused(struct wire *w);
+
+/* sockets (wire_sock.c) */
+/* -1, with what libzmq says. */
+int sock_failed(const char *what, struct err *err);
+int sock_set_int(void *z, int option, int value);
+int sock_set_curve(struct wire_net *net, void *z, const uint8_t *peer, struct err *err);
+/* A socket with its monitor, not yet bound or connected. */
+int sock_open(struct wire *w, struct sock *s, int type, int64_t max_bytes, struct err *err);
+void sock_close(struct sock *s, int linger_ms);
+/* The next event's kind, 0: none. */
+int sock_monitor_event(struct sock *s, int32_t *ret_value);
+
+/* links: tables, sending (wire_send.c) */
+size_t link_bucket(const struct listener *l, const uint8_t *rid);
+struct wire_link *link_by_rid(struct wire *w, const struct listener *l, const uint8_t *rid);
+struct wire_link *link_new(struct wire *w, struct err *err);
+/* Out of all tables, sockets closed; the memory stays. */
+void link_detach(struct wire_link *link, int linger_ms);
+void link_free(struct wire_link *link);
+/* Over at once; the caller hears of it if it knew of the link. The link may be gone after this. */
+void link_down(struct wire_link *link, const char *why);
+/* Over once what has arrived is delivered. */
+void link_ending(struct wire_link *link, const char *why);
+int64_t link_payload_max(enum link_purpose purpose);
+/* Greetings and goodbyes (number 0), registrations. */
+bool link_send_small(struct wire_link *link, const struct msg *m, uint64_t sent_number);
+void link_send_bye(struct wire_link *link, const char *text);
+
+/* greetings (wire_greet.c) */
+void link_keep_hello(struct wire_link *link, const struct msg_link_hello *hello);
+/* Turned away: counted, told, and cut off a moment later. link NULL, or freed here. */
+void wire_refuse(struct wire *w, struct conn *c, struct wire_link *link, enum refusal why, const char *text);
+void wire_greet(struct wire *w, struct listener *l, const uint8_t *rid, zmq_msg_t *part, const struct msg_link_hello *hello);
+void link_register(struct wire_link *link, const struct msg_register *m);
+void link_answered(struct wire_link *link, const struct msg *m);
+void link_say_hello(struct wire_link *link);
+
+/* receiving (wire_recv.c) */
+void listener_events(struct wire *w, struct listener *l);
+void link_events(struct wire_link *link);
+/* Whatever is overdue. Returns when to look again, at the latest. */
+uint64_t wire_check_time(struct wire *w);
+/* Links that are no longer allowed go down. */
+void wire_check_trust(struct wire *w);
+
+/* One message of a socket. TOOK_FRAME: *ret is the event; TOOK_ONE: it was for the wire itself; TOOK_NOTHING: there is none. */
+enum took { TOOK_NOTHING, TOOK_ONE, TOOK_FRAME };
+enum took recv_dialed(struct wire_link *link, struct wire_event *ret);
+enum took recv_accepted(struct wire *w, struct listener *l, struct wire_event *ret);
 
 #endif

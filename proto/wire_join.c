@@ -82,7 +82,7 @@ int wire_join(struct keys *k, const char *token, int timeout_ms, struct wire_joi
     struct invite in;
     struct wire_joined joined = {0};
     struct wire_net *net;
-    struct err local;
+    struct err local = {0};
     int rc;
 
     err = err ? err : &local;

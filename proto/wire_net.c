@@ -255,7 +255,7 @@ static void refuse_key(struct wire_net *net, const uint8_t *key, const char *ip)
 /* One request; -1: there is none. */
 static int answer(struct wire_net *net, uint64_t *last_reload_us)
 {
-    char parts[ZAP_PARTS][256];
+    char parts[ZAP_PARTS][256] = {{0}};
     size_t lens[ZAP_PARTS] = {0};
     int n = 0, more = 1;
     size_t more_len = sizeof more;

@@ -32,7 +32,7 @@ all_formatted() { formatted_files | xargs clang-format-14 --dry-run --Werror; }
 shell_scripts() { shellcheck dev .ci/run && find tests examples -name '*.sh' -exec shellcheck -s sh -e SC2086,SC2317,SC2038 {} +; }
 # Views of float rows in a file's bytes are what the loader and the KV cache are made of.
 c_sources() {
-    find base gguf text kernels model cli -name '*.c' 2>/dev/null |
+    find base gguf text kernels model proto cli -name '*.c' 2>/dev/null |
         xargs cppcheck -q -j2 --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=1 \
             --suppress=missingIncludeSystem --suppress=missingInclude --suppress=invalidPointerCast \
             -D__x86_64__ -D_GNU_SOURCE -I .
