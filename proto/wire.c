@@ -123,6 +123,7 @@ static bool fetch_writable(struct wire *w, struct wire_event *ret)
             continue;
         link->blocked = false;
         w->n_blocked--;
+        w->writable_us = wire_now_us();
         ret->kind = WIRE_WRITABLE;
         ret->link = link;
         return true;
@@ -227,6 +228,9 @@ int wire_poll(struct wire *w, int timeout_ms, struct pollfd *extra, size_t n_ext
     for (;;) {
         wire_check_trust(w);
         wire_fetch_refused(w);
+        /* Now and then also while frames keep coming, so that a blocked link is not forgotten over them. */
+        if (w->n_blocked > 0 && wire_now_us() - w->writable_us >= BLOCKED_POLL_MS * 1000 && fetch_writable(w, ret))
+            return 1;
         if (fetch_note(w, ret) || pump(w, ret))
             return 1;
         uint64_t next_us = wire_check_time(w);

@@ -220,6 +220,7 @@ struct wire {
     struct wire_link *links[WIRE_MAX_LINKS];
     size_t n_links, turn;
     size_t n_blocked;
+    uint64_t writable_us; /* of the last WIRE_WRITABLE */
     struct wire_link *by_rid[LINK_BUCKETS];
     struct wire_link *finished; /* its DOWN was delivered: freed with the next wire_poll */
     struct note *first_note, **last_note;
