@@ -145,9 +145,9 @@ static void test_big(void)
 }
 
 /* The peer does not read: the queue fills, sending says so, and nothing is lost once it reads. */
-static void test_back_pressure(void)
+static void test_back_pressure(bool by_acceptor)
 {
-    struct side a, b;
+    struct side a, b, *from = by_acceptor ? &b : &a, *to = by_acceptor ? &a : &b;
     struct wire_link *link;
     unsigned sent = 0;
     struct err err = {0};
@@ -159,6 +159,8 @@ static void test_back_pressure(void)
     side_listen(&b, "tcp://127.0.0.1:*");
     link = side_dial(&a, &b, LINK_DATA);
     until2(&a, &b, a.n_up, 1);
+    until2(&a, &b, b.n_up, 1);
+    link = by_acceptor ? b.up.link : link;
     n_freed = 0;
     for (; sent < 100000; sent++) {
         struct msg m = a_step(1, 4096);
@@ -170,14 +172,15 @@ static void test_back_pressure(void)
             break;
         }
         if (sent % 64 == 0) /* only our own side */
-            sides_run((struct side *[]){&a}, 1, 1);
+            sides_run(&from, 1, 1);
     }
-    is_int(last, WIRE_BLOCKED, "a peer that does not read: sending blocks after %u frames", sent);
+    is_int(last, WIRE_BLOCKED, "%s, and the peer does not read: sending blocks after %u frames",
+           by_acceptor ? "the acceptor sends" : "the dialer sends", sent);
     ok(sent + 1 >= WIRE_SEND_QUEUE && sent < 20000, "within its named limit and the kernel's buffers");
     is_int(a.n_frames + b.n_frames, 0, "nothing was received meanwhile");
-    b.release = true;
-    ok(until2(&a, &b, b.n_frames, sent), "once it reads, all of it comes");
-    ok(a.n_writable > 0, "and the sender is told that it may go on");
+    to->release = true;
+    ok(until2(&a, &b, to->n_frames, sent), "once it reads, all of it comes");
+    ok(from->n_writable > 0, "and the sender is told that it may go on");
     is_int(n_freed, (int)sent, "all payloads were given back");
     side_close(&a);
     side_close(&b);
@@ -413,7 +416,8 @@ int main(void)
     snprintf(ipc, sizeof ipc, "ipc://%s/socket", sides_folder());
     test_frames(ipc, "ipc");
     test_big();
-    test_back_pressure();
+    test_back_pressure(false);
+    test_back_pressure(true);
     test_held();
     test_versions();
     test_wrong_frames();
