@@ -2,7 +2,7 @@
 #include "tests/proto/samples.h"
 
 static const uint8_t id[2][MSG_ID_BYTES] = {{1, 2, 3, 0xFF}, {9}};
-static const struct msg_epoch epoch = {0xFEDCBA9876543210u, 77};
+#define EPOCH {0xFEDCBA9876543210u, 77}
 static const struct msg_rate rates[] = {{"Q4_K", 9e11}, {"Q8_0", 1.5e12}};
 static const struct msg_device devices[] = {{"cpu", 16ull << 30, 4e10, rates, 2}, {"cuda:0", 22ull << 30, 8.5e11, NULL, 0}};
 static const struct msg_bits bits[] = {{"Q4_K", 4.5}, {"F16", 16}};
@@ -48,7 +48,7 @@ static const struct msg samples[] = {
      .hello = {"0.1.0", "attic", 99, "cpu", 3, "avx2", 8, "tcp://10.0.0.7:7101", id[0], 3e9, devices, 2, bits, 2, resident, 1, id, 2}},
     {MSG_WELCOME, .welcome = {12345, "boss", "0.1.0"}},
     {MSG_CONFIGURE,
-     .configure = {.epoch = epoch,
+     .configure = {.epoch = EPOCH,
                    .stage = 1,
                    .n_stages = 3,
                    .device = "cpu",
@@ -77,20 +77,20 @@ static const struct msg samples[] = {
                    .heartbeat_ms = 250,
                    .lost_ms = 1000,
                    .orphan_ms = 600000}},
-    {MSG_LOAD_PROGRESS, .load_progress = {epoch, 1, 5, 10, LOAD_PEER, "from cellar"}},
-    {MSG_READY, .ready = {epoch, 1, 2, 3, 4, 5, 6, 7}},
+    {MSG_LOAD_PROGRESS, .load_progress = {EPOCH, 1, 5, 10, LOAD_PEER, "from cellar"}},
+    {MSG_READY, .ready = {EPOCH, 1, 2, 3, 4, 5, 6, 7}},
     {MSG_HEARTBEAT, .heartbeat = {1, 2, 3, times, 2}},
-    {MSG_STAGE_DONE, .stage_done = {epoch, 1, 2, 3, 4, 5, 6, 7}},
+    {MSG_STAGE_DONE, .stage_done = {EPOCH, 1, 2, 3, 4, 5, 6, 7}},
     {MSG_DRAIN, .drain = {10800, "I want to play"}},
-    {MSG_RELEASE, .release = {epoch, true}},
-    {MSG_ERROR, .error = {epoch, 1, 6, "out of memory"}},
+    {MSG_RELEASE, .release = {EPOCH, true}},
+    {MSG_ERROR, .error = {EPOCH, 1, 6, "out of memory"}},
     {MSG_STEP,
-     .step = {epoch, 1ull << 33, ops, 4, deltas, 2, 3, slot, pos, token, wants, 3, MSG_STOP_NONE, ACT_F16, 64}},
-    {MSG_STEP, .step = {.epoch = epoch, .batch = 1, .stop_stage = 2}},
-    {MSG_RESULT, .result = {epoch, 1ull << 33, rows, 2, 64, ""}},
-    {MSG_RESULT, .result = {.epoch = epoch, .batch = 5, .error = "the model is broken"}},
-    {MSG_CREDIT, .credit = {epoch, 100, 1 << 20, 8}},
-    {MSG_MASK, .mask = {epoch, 6, 2, mask, 3}},
+     .step = {EPOCH, 1ull << 33, ops, 4, deltas, 2, 3, slot, pos, token, wants, 3, MSG_STOP_NONE, ACT_F16, 64}},
+    {MSG_STEP, .step = {.epoch = EPOCH, .batch = 1, .stop_stage = 2}},
+    {MSG_RESULT, .result = {EPOCH, 1ull << 33, rows, 2, 64, ""}},
+    {MSG_RESULT, .result = {.epoch = EPOCH, .batch = 5, .error = "the model is broken"}},
+    {MSG_CREDIT, .credit = {EPOCH, 100, 1 << 20, 8}},
+    {MSG_MASK, .mask = {EPOCH, 6, 2, mask, 3}},
     {MSG_WEIGHTS_GET, .weights_get = {1, {7}, 2, false, 1ull << 35, 1 << 22}},
     {MSG_WEIGHTS_GET, .weights_get = {2, {7}, 0, true, 0, 0}},
     {MSG_WEIGHTS_PUT, .weights_put = {1, 4096, 1000, true, 5096, ""}},
