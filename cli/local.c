@@ -21,6 +21,8 @@ static const enum prompt_gemm gemms[] = {GEMM_INT8, GEMM_BLAS, GEMM_BLAS_ALL};
 static const char *const weights_names[] = {"packed", "file", NULL};
 static const char *const pin_names[] = {"auto", "no", "yes", NULL};
 static const enum threadpool_pin pins[] = {THREADPOOL_PIN_AUTO, THREADPOOL_PIN_NO, THREADPOOL_PIN_YES};
+static const char *const objective_names[] = {"latency", "throughput", "balanced", NULL};
+static const enum plan_objective objectives[] = {PLAN_LATENCY, PLAN_THROUGHPUT, PLAN_BALANCED};
 static const char *const wire_names[] = {"f32", "f16", "q8_0", "auto", NULL};
 static const enum act_type wire_types[] = {ACT_F32, ACT_F16, ACT_Q8_0, ACT_F32};
 
@@ -44,6 +46,8 @@ const struct opt model_option_table[] = {
      .help = "Split the model over the machines that this file names"},
     {"wire", 0, OPT_CHOICE, .arg = "TYPE", .offset = offsetof(struct model_options, wire), .choices = wire_names, .def = "f32",
      .help = "How activations travel between stages; auto: f16 where a link is the bottleneck"},
+    {"objective", 0, OPT_CHOICE, .arg = "WHAT", .offset = offsetof(struct model_options, objective), .choices = objective_names, .def = "balanced",
+     .help = "What the layers are split for: one answer's latency, the throughput of many, or both"},
     {"keys", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct model_options, keys),
      .help = "This node's keys (default: ~/.config/stagecoach)"},
     {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct model_options, isa),
@@ -219,6 +223,9 @@ int local_engine_options(const struct model_options *o, struct engine_options *r
     for (size_t i = 0; wire_names[i]; i++)
         if (o->wire && strcmp(o->wire, wire_names[i]) == 0)
             ret->wire = wire_types[i];
+    for (size_t k = 0; objective_names[k]; k++)
+        if (o->objective && strcmp(o->objective, objective_names[k]) == 0)
+            ret->objective = objectives[k];
     ret->wire_auto = o->wire && strcmp(o->wire, "auto") == 0;
     return 0;
 }

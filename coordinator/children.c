@@ -5,8 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -21,11 +19,11 @@
 
 extern char **environ;
 
-enum { FOLDER_BYTES = 72, ADDRESS_BYTES = 100 /* sun_path has 108 */, CPUS_BYTES = 4096, END_WAIT_MS = 1000 };
+enum { FOLDER_BYTES = 72, ADDRESS_BYTES = 100 /* sun_path has 108 */, END_WAIT_MS = 1000 };
 
 struct child {
     pid_t pid; /* 0: not running */
-    char name[24], address[ADDRESS_BYTES], cpus[CPUS_BYTES];
+    char name[24], address[ADDRESS_BYTES];
 };
 
 struct children {
@@ -50,20 +48,6 @@ static int make_folder(struct children *c, struct err *err)
     return 0;
 }
 
-/* Processors of our mask for child i, if there are enough that no two children share one: then their threads stay there. */
-static void choose_cpus(const struct children *c, unsigned i, char *ret)
-{
-    cpu_set_t mask;
-    unsigned at = 0, from = i * c->o.threads, len = 0;
-
-    ret[0] = 0;
-    if (sched_getaffinity(0, sizeof mask, &mask) != 0 || (unsigned)CPU_COUNT(&mask) < c->o.n * c->o.threads)
-        return;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET(cpu, &mask) && at++ >= from && at <= from + c->o.threads && len < CPUS_BYTES - 16)
-            len += (unsigned)snprintf(ret + len, CPUS_BYTES - len, "%s%d", len ? "," : "", cpu);
-}
-
 struct children *children_create(const struct children_options *o, struct err *err)
 {
     struct children *c = mem_new(1, sizeof *c, err);
@@ -77,7 +61,6 @@ struct children *children_create(const struct children_options *o, struct err *e
     for (unsigned i = 0; i < o->n; i++) {
         snprintf(c->child[i].name, sizeof c->child[i].name, "worker%u", i);
         snprintf(c->child[i].address, sizeof c->child[i].address, "ipc://%s/%u", c->folder, i);
-        choose_cpus(c, i, c->child[i].cpus);
     }
     return c;
 }
@@ -156,10 +139,6 @@ int children_start(struct children *c, unsigned i, struct err *err)
     int rc;
 
     snprintf(threads, sizeof threads, "%u", c->o.threads);
-    if (child->cpus[0]) {
-        argv[n++] = "--cpus";
-        argv[n++] = child->cpus;
-    }
     if (c->o.isa) {
         argv[n++] = "--isa";
         argv[n++] = c->o.isa;

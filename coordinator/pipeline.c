@@ -1,6 +1,7 @@
 /* The pipeline's configuration, epoch after epoch: gather nodes, plan, configure, wait until all have loaded, link, test, run;
  * and from anywhere back to gathering when something that it needs is gone. Requests stay open meanwhile: the schedule computes
  * again what was lost, and their streams go on with the same tokens. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -372,6 +373,23 @@ void pipeline_link_event(struct engine *e, struct wire_event *event)
 
 /* --- running ------------------------------------------------------------------------------------------------------------- */
 
+static void write_trace(void *arg, const char *line, size_t len)
+{
+    FILE *f = arg; /* buffered: a full disk is told when it is closed, and stops nothing */
+    fwrite(line, 1, len, f);
+    putc('\n', f);
+}
+
+static int open_trace(struct engine *e, struct err *err)
+{
+    if (!e->options.trace_path)
+        return 0;
+    if (!(e->trace = fopen(e->options.trace_path, "we")))
+        return err_errno(err, errno, "--trace %s", e->options.trace_path);
+    sched_set_trace(e->sched, write_trace, e->trace);
+    return 0;
+}
+
 static int make_sched(struct engine *e, struct err *err)
 {
     struct sched_config c = {
@@ -388,7 +406,7 @@ static int make_sched(struct engine *e, struct err *err)
         .seed = wire_net_instance(e->net),
     };
     planning_costs(e, &c.costs);
-    return (e->sched = sched_create(&c, err)) ? 0 : -1;
+    return (e->sched = sched_create(&c, err)) ? open_trace(e, err) : -1;
 }
 
 static int reset_sched(struct engine *e, struct err *err)

@@ -49,8 +49,8 @@ void steps_fini(struct engine *e)
     free(e->row_token);
     free(e->wants);
     sched_destroy(e->sched);
-    if (e->trace)
-        fclose(e->trace);
+    if (e->trace && fclose(e->trace) != 0)
+        engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "the trace %s is not complete: %s", e->options.trace_path, strerror(errno));
 }
 
 void steps_begin(struct engine *e)

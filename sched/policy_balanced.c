@@ -5,10 +5,15 @@
  * where it foresees that a single step would become too long (forecast.h). */
 #include "sched/policy.h"
 
+/* Kernels unpack weights once a step and for all of its rows, so that a step's first rows cost more than the linear model says:
+ * as much as some rows more, whatever the instruction set (docs/performance.md: 35 GMAC/s at 1 row, 75 at 8, 88 at 512). Without
+ * that the model would see no harm in chunks of a few rows, and would never measure others. */
+enum { CHUNK_OVERHEAD_ROWS = 8 };
+
 /* Time until n prompt rows in chunks of c are through: Σt + Σh for the first, t_max for each of the others. */
 static uint64_t prompt_time(const struct policy_view *v, uint64_t n, uint32_t c)
 {
-    struct load load = policy_load(v, 0, c);
+    struct load load = policy_load(v, 0, c + CHUNK_OVERHEAD_ROWS);
     return cost_through_ns(v->costs, &load) + ((n + c - 1) / c - 1) * cost_max_ns(v->costs, &load);
 }
 
