@@ -248,9 +248,9 @@ static void refusals(void)
     c.n_blocks[0] = 16;
     s = sched_create(&c, &err);
     is_int(add(s, 1, text, 250, 20, 0, &err), -1, "longer than the context");
-    has_str(err.text, "270 positions, the context has 256", "with numbers");
+    has_str(err.text, "269 positions, the context has 256", "with numbers");
     is_int(add(s, 1, text, 100, 100, 0, &err), -1, "more blocks than there are");
-    has_str(err.text, "200 positions need 25 KV blocks, there are 16", "with numbers");
+    has_str(err.text, "199 positions need 25 KV blocks, there are 16", "with numbers");
     is_int(err.kind, ERR_LIMIT, "of a kind that a front can tell");
     is_int(add(s, 1, text, 0, 4, 0, &err), -1, "an empty prompt");
     is_int(add(s, 1, text, 4, 0, 0, &err), -1, "nothing asked for");
