@@ -52,7 +52,11 @@ static void set_neighbour(struct node *n, struct neighbour *b, const struct msg_
 static bool fits(const struct neighbour *b, const struct wire_link *link, bool upstream)
 {
     const struct msg_link_hello *h = wire_link_hello(link);
-    return h->upstream == upstream && h->stage == b->who.stage && strcmp(wire_link_node(link), b->node) == 0;
+    const uint8_t *key = wire_link_key(link);
+    if (h->upstream != upstream || h->stage != b->who.stage)
+        return false;
+    /* By key where there is one: our owner may trust it by another name than the coordinator has for it. */
+    return key && b->has_key ? memcmp(key, b->key, sizeof b->key) == 0 : strcmp(wire_link_node(link), b->node) == 0;
 }
 
 static void send_credit(struct node *n)
