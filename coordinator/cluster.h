@@ -37,6 +37,15 @@ enum {
     GATHER_MS = 10000,      /* how long a start waits for nodes that are in the file but not there */
     REDIAL_MIN_MS = 100,
     REDIAL_MAX_MS = 5000,
+    REDIAL_NEEDED_MS = 500, /* the same while the pipeline waits for nodes */
+    PLAN_AGAIN_MS = 500,    /* between two looks for a plan when there is none */
+    RETRY_MIN_MS = 100,     /* an epoch that brought nothing is followed by the next one after so long, */
+    RETRY_MAX_MS = 5000,    /* … doubled each time, up to this */
+    DISTRUST_MIN_MS = 1000, /* a node that could not load is planned without for so long, doubled each time, */
+    DISTRUST_MAX_MS = 60000,
+    RESPAWN_MAX_MS = 5000,  /* between two starts of a process of our own that ends at once */
+    BLAME_MAX = 3,          /* so often may the requests under way end an epoch before anything came of it */
+    QUIET_MS = 1000,        /* without requests for so long, a node that came is taken in */
     RECOVER_TIMEOUT_MS = 120000,
     ORPHAN_MS = 600000,
     NODE_PURPOSES = 1 << LINK_CONTROL | 1 << LINK_DATA | 1 << LINK_BULK, /* what links a node may have */
@@ -62,6 +71,7 @@ struct node {
     struct wire_link *control;
     int64_t seen_us, dial_at_us, drained_until_us; /* of a drained one; 0: until it is taken back */
     unsigned redial_ms;
+    bool leaving;   /* it ends, and asks to be planned without */
     bool said_away; /* the reason why it is not here has been told */
 
     struct arena memory; /* of the hello */
@@ -71,6 +81,9 @@ struct node {
     struct msg_stage_times times;       /* of the last heartbeat */
     uint64_t done_bytes, total_bytes;   /* loading */
     uint64_t restarts;
+    int64_t start_at_us;               /* of a process of our own that ended: when it is started again; 0: it runs */
+    unsigned respawn_ms, load_errors;  /* the latter in a row */
+    int64_t distrusted_until_us;       /* it could not load: planned without */
 };
 
 struct pipe_stage {
@@ -100,7 +113,13 @@ struct pipe {
     uint32_t n_stages;
     struct pipe_stage stages[COST_MAX_STAGES];
     struct wire_link *first, *last;
+    struct wire_link *dialing[2]; /* on their way to be those */
     bool ran_before;   /* there was a running epoch: requests may be open */
+    bool landed;       /* a step of this epoch came back */
+    unsigned fruitless, blamed; /* epochs in a row that ended before that; of these, by a fault of a step */
+    int64_t retry_at_us;        /* not before then */
+    bool fresh;                 /* a node came that no plan has seen */
+    int64_t quiet_since_us;     /* there are no requests since then; 0: there are some */
     int64_t broken_us; /* since when requests wait; 0: they do not */
     bool said_stuck;   /* that there is no plan has been told */
     char why[256];     /* what broke it */
@@ -208,6 +227,8 @@ void nodes_send(struct engine *e, struct node *n, const struct msg *m);
 /* It is gone, or as good as that: the link is closed and the pipeline told. */
 void nodes_lose(struct engine *e, struct node *n, const char *why);
 int nodes_drain(struct engine *e, const char *name, unsigned seconds, struct err *err);
+/* We were not running for so long (a busy machine, a suspended one): that is no silence of theirs. */
+void nodes_forgive(struct engine *e, int64_t us);
 uint32_t nodes_index(const struct engine *e, const struct node *n);
 
 /* --- planning.c --------------------------------------------------------------------------------------------------------- */
@@ -223,6 +244,8 @@ void pipeline_tick(struct engine *e);
 void pipeline_node_here(struct engine *e, struct node *n);
 /* Something that the running epoch needs is gone. */
 void pipeline_break(struct engine *e, const char *why);
+/* The same, by a step: when that happens again and again, the requests under way are to blame, and fail. */
+void pipeline_break_by_step(struct engine *e, const char *why);
 void pipeline_replan(struct engine *e);
 /* A control message of the current epoch from a stage. */
 void pipeline_message(struct engine *e, struct node *n, const struct msg *m);
@@ -241,6 +264,7 @@ int steps_send_test(struct engine *e);
 void steps_pump(struct engine *e);                             /* sends what the schedule wants sent */
 void steps_result(struct engine *e, struct wire_frame *frame); /* releases it */
 void steps_stage_done(struct engine *e, const struct msg_stage_done *done);
+void steps_fail_flying(struct engine *e, const struct err *err); /* the requests of all steps under way */
 
 /* --- status.c ----------------------------------------------------------------------------------------------------------- */
 json_t *status_json(struct engine *e);

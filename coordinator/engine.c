@@ -12,7 +12,12 @@
 
 #include "coordinator/cluster.h"
 
-enum { MAIL_MAX = 2 * ENGINE_MAX_REQUESTS, TICK_MS = 50 };
+enum {
+    MAIL_MAX = 2 * ENGINE_MAX_REQUESTS,
+    TICK_MS = 50,
+    EVENTS_MAX = 64,                              /* of the wire that are taken together */
+    STALL_US = (LOST_MS - 2 * HEARTBEAT_MS) * 500 /* we were kept from running: half of what a silence may last beyond two beats */
+};
 
 enum mail_kind { MAIL_SUBMIT, MAIL_CANCEL, MAIL_COMMAND, MAIL_STATUS };
 
@@ -262,18 +267,23 @@ static void *loop(void *arg)
         if (stop)
             return NULL;
         int rc = wire_poll(e->wire, TICK_MS, NULL, 0, &event, &err);
+        int64_t before_us = e->now_us;
         e->now_us = now();
+        if (e->now_us - before_us > STALL_US)
+            nodes_forgive(e, e->now_us - before_us);
         /* Events that are there already are taken together: the schedule then sees all of them. */
+        bool more = rc > 0;
         for (int n = 0; rc > 0; n++) {
             take_event(e, &event);
-            rc = n < 64 ? wire_poll(e->wire, 0, NULL, 0, &event, &err) : 0;
+            rc = n < EVENTS_MAX ? wire_poll(e->wire, 0, NULL, 0, &event, &err) : 0;
+            more = n >= EVENTS_MAX;
         }
         if (rc < 0) {
             engine_set_failed(e, &err);
             return NULL;
         }
         take_mail(e);
-        if (e->now_us >= tick_us) {
+        if (e->now_us >= tick_us && !(more && e->now_us < tick_us + STALL_US)) { /* heartbeats may be among what waits */
             nodes_tick(e);
             pipeline_tick(e);
             tick_us = e->now_us + TICK_MS * 1000;

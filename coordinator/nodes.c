@@ -116,8 +116,10 @@ void nodes_fini(struct engine *e)
 
 static void away(struct engine *e, struct node *n)
 {
+    unsigned most = e->pipe.phase == PIPE_GATHERING ? REDIAL_NEEDED_MS : REDIAL_MAX_MS;
     n->state = NODE_AWAY;
     n->control = NULL;
+    n->redial_ms = n->redial_ms < most ? n->redial_ms : most;
     n->dial_at_us = e->now_us + (int64_t)n->redial_ms * 1000;
     n->redial_ms = n->redial_ms * 2 < REDIAL_MAX_MS ? n->redial_ms * 2 : REDIAL_MAX_MS;
 }
@@ -242,14 +244,16 @@ static void greet(struct engine *e, struct node *n, const struct msg_hello *hell
         nodes_lose(e, n, "it says that it has no device to compute with");
         return;
     }
-    if (n->hello.instance && n->hello.instance != hello->instance)
+    if (n->child < 0 && n->hello.instance && n->hello.instance != hello->instance)
         n->restarts++;
+    if (n->hello.instance != hello->instance)
+        n->distrusted_until_us = n->load_errors = 0;
     keep_hello(n, hello);
     if (n->address[0] == 0 && hello->address[0])
         snprintf(n->address, sizeof n->address, "%s", hello->address);
     n->state = n->drained ? NODE_DRAINED : NODE_HERE;
     n->redial_ms = REDIAL_MIN_MS;
-    n->said_away = false;
+    n->said_away = n->leaving = false;
     n->seen_us = e->now_us;
     for (size_t i = 0; i < n->hello.n_devices; i++)
         memory += n->hello.devices[i].memory_bytes;
@@ -277,6 +281,17 @@ static void heartbeat(struct engine *e, struct node *n, const struct msg_heartbe
         n->times = h->stages[0];
 }
 
+/* Here, but not to be used: the pipeline goes on without it, and it frees what it holds. */
+static void set_aside(struct engine *e, struct node *n)
+{
+    struct msg m = {.type = MSG_RELEASE, .release = {.epoch = e->pipe.epoch}};
+    n->state = NODE_DRAINED;
+    if (pipeline_stage_of(e, n) >= 0)
+        pipeline_replan(e); /* which releases it */
+    else
+        nodes_send(e, n, &m);
+}
+
 static void take_message(struct engine *e, struct node *n, const struct msg *m)
 {
     n->seen_us = e->now_us;
@@ -292,8 +307,8 @@ static void take_message(struct engine *e, struct node *n, const struct msg *m)
         return;
     case MSG_DRAIN:
         engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s leaves: %s", n->name, m->drain.text);
-        n->state = NODE_DRAINED;
-        pipeline_replan(e);
+        n->leaving = true;
+        set_aside(e, n);
         return;
     default:
         if (n->state >= NODE_HERE)
@@ -399,18 +414,38 @@ static void watch(struct engine *e, struct node *n)
     nodes_lose(e, n, why);
 }
 
+/* At once, but a process that ends again before it was of use is given more and more time. */
 static void restart_children(struct engine *e)
 {
     char how[96];
     struct err err;
     for (int i; (i = children_reap(e->children, how, sizeof how)) >= 0;) {
         struct node *n = nodes_find(e, children_name(e->children, (unsigned)i));
+        n->restarts++;
         if (n->control)
             nodes_lose(e, n, how);
-        n->dial_at_us = e->now_us + (int64_t)n->redial_ms * 1000;
-        if (children_start(e->children, (unsigned)i, &err) != 0)
-            engine_event_text(e, ENGINE_NOTE_TROUBLE, n->name, "%s", err.text);
+        n->start_at_us = e->now_us + (int64_t)n->respawn_ms * 1000;
+        n->respawn_ms = n->respawn_ms * 2 + REDIAL_MIN_MS < RESPAWN_MAX_MS ? n->respawn_ms * 2 + REDIAL_MIN_MS : RESPAWN_MAX_MS;
     }
+    for (uint32_t i = 0; i < e->n_nodes; i++) {
+        struct node *n = &e->nodes[i];
+        if (n->child < 0 || !n->start_at_us || e->now_us < n->start_at_us)
+            continue;
+        n->start_at_us = 0;
+        n->redial_ms = REDIAL_MIN_MS;
+        n->dial_at_us = e->now_us + REDIAL_MIN_MS * 1000;
+        if (children_start(e->children, (unsigned)n->child, &err) != 0) {
+            engine_event_text(e, ENGINE_NOTE_TROUBLE, n->name, "%s", err.text);
+            n->start_at_us = e->now_us + RESPAWN_MAX_MS * 1000;
+        }
+    }
+}
+
+void nodes_forgive(struct engine *e, int64_t us)
+{
+    for (uint32_t i = 0; i < e->n_nodes; i++)
+        if (e->nodes[i].state >= NODE_GREETING)
+            e->nodes[i].seen_us += us;
 }
 
 void nodes_tick(struct engine *e)
@@ -424,8 +459,9 @@ void nodes_tick(struct engine *e)
         if (n->state == NODE_AWAY && n->address[0] && e->now_us >= n->dial_at_us)
             dial(e, n);
         watch(e, n);
-        if (n->state == NODE_DRAINED && n->drained_until_us && e->now_us >= n->drained_until_us) {
+        if (n->drained && n->drained_until_us && e->now_us >= n->drained_until_us)
             n->drained = false;
+        if (n->state == NODE_DRAINED && !n->drained && !n->leaving) {
             n->state = NODE_HERE;
             engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s may be used again", n->name);
             pipeline_node_here(e, n);
@@ -445,9 +481,8 @@ int nodes_drain(struct engine *e, const char *name, unsigned seconds, struct err
     n->drained = true;
     n->drained_until_us = seconds ? e->now_us + (int64_t)seconds * 1000000 : 0;
     if (n->state == NODE_HERE) {
-        n->state = NODE_DRAINED;
         engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is drained", n->name);
-        pipeline_replan(e);
+        set_aside(e, n);
     }
     return 0;
 }

@@ -33,9 +33,12 @@ int pipeline_stage_of(const struct engine *e, const struct node *n)
 
 static void close_links(struct engine *e, const char *why)
 {
-    wire_link_close(e->pipe.first, why);
-    wire_link_close(e->pipe.last, why);
-    e->pipe.first = e->pipe.last = NULL;
+    struct pipe *p = &e->pipe;
+    wire_link_close(p->first, why);
+    wire_link_close(p->last, why);
+    wire_link_close(p->dialing[0], why);
+    wire_link_close(p->dialing[1], why);
+    p->first = p->last = p->dialing[0] = p->dialing[1] = NULL;
 }
 
 /* What the stages have is remembered as long as nothing else was running: a second fault on the way back loses nothing. */
@@ -47,6 +50,28 @@ static void remember(struct pipe *p)
     memcpy(p->before, p->stages, sizeof p->before);
 }
 
+/* What the node holds is not what it had in that epoch: it was told otherwise since, or says so. */
+static void forget(struct pipe *p, uint32_t node)
+{
+    for (uint32_t i = 0; i < p->n_before; i++)
+        if (p->before[i].node == node)
+            p->before[i].instance = 0;
+}
+
+/* An epoch that ends before anything came of it is not followed by the next one at once: whatever is wrong needs time. */
+static void count_fruitless(struct engine *e)
+{
+    struct pipe *p = &e->pipe;
+    int64_t wait_ms = RETRY_MIN_MS;
+
+    p->fruitless = p->landed ? 0 : p->fruitless + 1;
+    p->blamed = p->landed ? 0 : p->blamed;
+    p->landed = false;
+    for (unsigned i = 2; i < p->fruitless && wait_ms < RETRY_MAX_MS; i++)
+        wait_ms *= 2;
+    p->retry_at_us = p->fruitless < 2 ? 0 : e->now_us + (wait_ms < RETRY_MAX_MS ? wait_ms : RETRY_MAX_MS) * 1000;
+}
+
 void pipeline_break(struct engine *e, const char *why)
 {
     struct pipe *p = &e->pipe;
@@ -55,6 +80,7 @@ void pipeline_break(struct engine *e, const char *why)
     if (p->phase == PIPE_GATHERING || p->phase == PIPE_FAILED)
         return;
     remember(p);
+    count_fruitless(e);
     close_links(e, why);
     engine_set_ready(e, false);
     snprintf(p->why, sizeof p->why, "%s", why);
@@ -69,11 +95,25 @@ void pipeline_break(struct engine *e, const char *why)
     enter(e, PIPE_GATHERING);
 }
 
+void pipeline_break_by_step(struct engine *e, const char *why)
+{
+    struct pipe *p = &e->pipe;
+    struct err err;
+
+    if (p->phase == PIPE_RUNNING && !p->landed && ++p->blamed >= BLAME_MAX) {
+        err_set(&err, ERR_INTERNAL, "the pipeline failed %u times at the step that this request is in: %s", p->blamed, why);
+        steps_fail_flying(e, &err);
+        p->blamed = 0;
+    }
+    pipeline_break(e, why);
+}
+
 void pipeline_replan(struct engine *e)
 {
     struct pipe *p = &e->pipe;
     if (p->phase == PIPE_GATHERING || p->phase == PIPE_FAILED)
         return;
+    p->landed = true; /* what ends is no failure */
     pipeline_break(e, "a new plan was asked for");
     p->since_us = 0; /* nobody is waited for */
 }
@@ -144,6 +184,8 @@ static void configure(struct engine *e, uint32_t i)
 
     s->ready = false;
     s->kept = is_kept(e, s);
+    if (!s->kept)
+        forget(&e->pipe, s->node);
     s->instance = n->hello.instance;
     *c = (struct msg_configure){
         .epoch = e->pipe.epoch,
@@ -182,8 +224,11 @@ static void release_others(struct engine *e)
 {
     struct msg m = {.type = MSG_RELEASE, .release = {.epoch = e->pipe.epoch}};
     for (uint32_t i = 0; i < e->n_nodes; i++)
-        if (e->nodes[i].state >= NODE_HERE && pipeline_stage_of(e, &e->nodes[i]) < 0)
+        if (e->nodes[i].state >= NODE_HERE && pipeline_stage_of(e, &e->nodes[i]) < 0) {
+            forget(&e->pipe, i);
+            e->nodes[i].hello.n_resident = 0;
             nodes_send(e, &e->nodes[i], &m);
+        }
 }
 
 static void fail(struct engine *e, const struct err *err)
@@ -194,7 +239,21 @@ static void fail(struct engine *e, const struct err *err)
     engine_set_failed(e, err);
 }
 
-static void begin_epoch(struct engine *e)
+/* There is no plan. Others may come, or what kept a node from loading may end; else that is the last word. */
+static void no_plan(struct engine *e, const struct err *err, bool others_may_come)
+{
+    struct pipe *p = &e->pipe;
+    if (!p->ran_before && !others_may_come) {
+        fail(e, err);
+        return;
+    }
+    if (!p->said_stuck)
+        engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "no plan with the nodes that are here: %s", err->text);
+    p->said_stuck = true;
+    p->retry_at_us = e->now_us + PLAN_AGAIN_MS * 1000;
+}
+
+static void begin_epoch(struct engine *e, bool others_may_come)
 {
     struct pipe *p = &e->pipe;
     struct pipe_stage stages[COST_MAX_STAGES];
@@ -203,14 +262,10 @@ static void begin_epoch(struct engine *e)
 
     memset(stages, 0, sizeof stages);
     if (planning_choose(e, stages, &n, &p->plan, &err) != 0) {
-        if (!p->ran_before) {
-            fail(e, &err);
-        } else if (!p->said_stuck) {
-            engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "no plan with the nodes that are here: %s", err.text);
-            p->said_stuck = true;
-        }
+        no_plan(e, &err, others_may_come);
         return;
     }
+    p->fresh = false;
     memcpy(p->stages, stages, sizeof stages);
     p->n_stages = n;
     p->epoch = (struct msg_epoch){wire_net_instance(e->net), p->epoch.counter + 1};
@@ -242,9 +297,11 @@ static bool is_patience_over(const struct engine *e, bool for_child, bool standb
 static void gather(struct engine *e)
 {
     bool awaited = false, for_child = false, standby_here = false;
-    uint32_t here = 0;
+    uint32_t here = 0, chain_here = 0;
     struct err err;
 
+    if (e->now_us < e->pipe.retry_at_us)
+        return;
     for (uint32_t i = 0; i < e->n_nodes; i++) {
         const struct node *n = &e->nodes[i];
         here += n->state == NODE_HERE;
@@ -258,8 +315,10 @@ static void gather(struct engine *e)
             return;
         }
     }
-    if (here > 0 && (!awaited || is_patience_over(e, for_child, standby_here)))
-        begin_epoch(e);
+    for (uint32_t i = 0; e->pipe.ran_before && i < e->pipe.n_stages; i++)
+        chain_here += stage_node(e, i)->state == NODE_HERE;
+    if (here > 0 && (!awaited || (chain_here > 0 && chain_here == e->pipe.n_stages) || is_patience_over(e, for_child, standby_here)))
+        begin_epoch(e, awaited);
 }
 
 /* Open requests are not kept waiting for ever. */
@@ -305,8 +364,7 @@ static void link_up(struct engine *e)
 {
     enter(e, PIPE_LINKING);
     for (uint32_t i = 0; i < 2 && e->pipe.phase == PIPE_LINKING; i++) {
-        struct wire_link *link = dial(e, i == 0 ? 0 : e->pipe.n_stages - 1, i == 1);
-        (void)link; /* it is first or last once it is up */
+        e->pipe.dialing[i] = dial(e, i == 0 ? 0 : e->pipe.n_stages - 1, i == 1);
     }
 }
 
@@ -337,6 +395,8 @@ static void take_link(struct engine *e, struct wire_link *link)
         return;
     }
     *place = link;
+    if (dialed)
+        p->dialing[place == &p->last] = NULL;
     if (p->phase == PIPE_LINKING)
         test(e);
 }
@@ -351,12 +411,12 @@ void pipeline_link_event(struct engine *e, struct wire_event *event)
         take_link(e, event->link);
         return;
     case WIRE_DOWN:
-        if (event->link == p->first || event->link == p->last || (p->phase == PIPE_LINKING && wire_link_dialed(event->link))) {
+        if (event->link == p->first || event->link == p->last || event->link == p->dialing[0] || event->link == p->dialing[1]) {
             snprintf(text, sizeof text, "the link to node %s is down (%s)", wire_link_node(event->link), event->text);
-            if (event->link == p->first)
-                p->first = NULL;
-            if (event->link == p->last)
-                p->last = NULL;
+            for (int i = 0; i < 2; i++)
+                p->dialing[i] = p->dialing[i] == event->link ? NULL : p->dialing[i];
+            p->first = p->first == event->link ? NULL : p->first;
+            p->last = p->last == event->link ? NULL : p->last;
             pipeline_break(e, text);
         }
         return;
@@ -455,6 +515,8 @@ static void stage_ready(struct engine *e, struct node *n, const struct msg_ready
 
     s->ready = true;
     s->was_ready = *m;
+    n->load_errors = 0;
+    n->respawn_ms = 0;
     engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is ready: layers %u-%u, %s of weights in %.1f s", n->name, s->first,
                       s->last - 1, sysinfo_bytes(size, m->weights_bytes), (double)m->load_ms / 1000);
     for (uint32_t i = 0; i < e->pipe.n_stages; i++)
@@ -463,6 +525,16 @@ static void stage_ready(struct engine *e, struct node *n, const struct msg_ready
     link_up(e);
     if (e->pipe.phase == PIPE_LINKING)
         test(e);
+}
+
+/* It could not load what it was asked for. Others may; if there are none, it is asked again later. */
+static void distrust(struct engine *e, struct node *n)
+{
+    int64_t ms = DISTRUST_MIN_MS;
+    for (unsigned i = 0; i < n->load_errors && ms < DISTRUST_MAX_MS; i++)
+        ms *= 2;
+    n->load_errors++;
+    n->distrusted_until_us = e->now_us + (ms < DISTRUST_MAX_MS ? ms : DISTRUST_MAX_MS) * 1000;
 }
 
 static void stage_error(struct engine *e, struct node *n, const struct msg_error *m)
@@ -478,7 +550,13 @@ static void stage_error(struct engine *e, struct node *n, const struct msg_error
         fail(e, &err);
         return;
     }
-    pipeline_break(e, text);
+    forget(&e->pipe, nodes_index(e, n));
+    if (e->pipe.phase == PIPE_LOADING) {
+        distrust(e, n);
+        pipeline_break(e, text);
+    } else {
+        pipeline_break_by_step(e, text);
+    }
 }
 
 static void progress(struct engine *e, struct node *n, const struct msg_load_progress *m)
@@ -530,8 +608,49 @@ void pipeline_message(struct engine *e, struct node *n, const struct msg *m)
 void pipeline_node_here(struct engine *e, struct node *n)
 {
     (void)n;
-    if (e->pipe.phase == PIPE_GATHERING)
+    e->pipe.fresh = true;
+    if (e->pipe.phase == PIPE_GATHERING) {
+        if (e->pipe.said_stuck)
+            e->pipe.retry_at_us = 0; /* it may be the one that was missing */
         gather(e);
+    }
+}
+
+/* Whether a plan made now would be another one. */
+static bool is_outdated(struct engine *e)
+{
+    struct pipe *p = &e->pipe;
+    struct pipe_stage stages[COST_MAX_STAGES];
+    enum act_type act = e->act;
+    struct plan plan;
+    struct err err;
+    uint32_t n;
+    bool same;
+
+    memset(stages, 0, sizeof stages);
+    same = planning_choose(e, stages, &n, &plan, &err) != 0 || n == p->n_stages;
+    e->act = act; /* the running epoch's */
+    for (uint32_t i = 0; same && i < p->n_stages; i++)
+        same = stages[i].node == p->stages[i].node && stages[i].first == p->stages[i].first && stages[i].last == p->stages[i].last &&
+               strcmp(stages[i].device, p->stages[i].device) == 0;
+    return !same;
+}
+
+/* A node that came is taken in when nobody is disturbed by that. */
+static void look_around(struct engine *e)
+{
+    struct pipe *p = &e->pipe;
+    bool quiet;
+
+    pthread_mutex_lock(&e->lock);
+    quiet = e->n_requests == 0;
+    pthread_mutex_unlock(&e->lock);
+    p->quiet_since_us = !quiet ? 0 : p->quiet_since_us ? p->quiet_since_us : e->now_us;
+    if (!p->fresh || !quiet || e->now_us - p->quiet_since_us < QUIET_MS * 1000)
+        return;
+    p->fresh = false;
+    if (is_outdated(e))
+        pipeline_replan(e);
 }
 
 void pipeline_tick(struct engine *e)
@@ -550,6 +669,9 @@ void pipeline_tick(struct engine *e)
     case PIPE_TESTING:
         if (waited_ms > TEST_MS)
             pipeline_break(e, "the chain did not answer its test batch");
+        break;
+    case PIPE_RUNNING:
+        look_around(e);
         break;
     default:
         break;

@@ -111,7 +111,7 @@ static void adjust_device(const struct plan_model *m, const struct msg_hello *h,
 
 static void adjust_node(const struct engine *e, const struct plan_model *m, const struct node *n, struct plan_node *p)
 {
-    p->away = n->state != NODE_HERE;
+    p->away = n->state != NODE_HERE || e->now_us < n->distrusted_until_us;
     p->standby = n->standby;
     if (p->away)
         return;
@@ -147,7 +147,7 @@ static void adjust(void *arg, struct plan_source *s)
     }
     for (uint32_t i = 0; e->children && i < (s->in.n_nodes + 1) * (s->in.n_nodes + 1); i++)
         s->links[i] = (struct plan_link){.latency_us = 40, .bps = 2e9}; /* sockets of one machine (docs/performance.md) */
-    s->in.use_resident = e->pipe.ran_before;
+    s->in.use_resident = true; /* at a start, too: a coordinator before us may have left weights there */
 }
 
 /* The file's nodes and those that came without it. */

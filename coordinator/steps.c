@@ -59,6 +59,17 @@ void steps_begin(struct engine *e)
         e->flights[i].batch = 0;
 }
 
+void steps_fail_flying(struct engine *e, const struct err *err)
+{
+    for (uint32_t i = 0; i < e->n_flights; i++)
+        for (uint32_t k = 0; e->flights[i].batch && k < e->flights[i].n_seqs; k++) {
+            struct engine_request *r = engine_find(e, e->flights[i].seqs[k].seq);
+            if (r)
+                engine_fail(e, r, err);
+        }
+}
+
+/* batch 0: one that is free. */
 static struct flight *find_flight(struct engine *e, uint64_t batch)
 {
     for (uint32_t i = 0; i < e->n_flights; i++)
@@ -246,6 +257,7 @@ static void land(struct engine *e, struct flight *f)
     }
     uint64_t batch = f->batch;
     f->batch = 0;
+    e->pipe.landed = true;
     if (sched_step_done(e->sched, (uint64_t)e->now_us, batch, &err) != 0)
         engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "our own fault: %s", err.text);
 }
@@ -316,10 +328,10 @@ void steps_result(struct engine *e, struct wire_frame *frame)
     }
     if (m.type == MSG_RESULT && msg_epoch_same(m.result.epoch, e->pipe.epoch)) {
         if (m.result.error[0]) {
-            pipeline_break(e, m.result.error);
+            pipeline_break_by_step(e, m.result.error);
         } else if (m.result.batch == UINT64_MAX) {
             pipeline_tested(e);
-        } else if ((f = find_flight(e, m.result.batch))) {
+        } else if (m.result.batch && (f = find_flight(e, m.result.batch))) {
             if (take_rows(e, f, &m.result, (const float *)frame->payload, &err) == 0)
                 land(e, f);
             else
@@ -343,6 +355,6 @@ void steps_stage_done(struct engine *e, const struct msg_stage_done *done)
         return;
     sched_measured(e->sched, (uint64_t)e->now_us, done->batch, done->stage, took);
     /* Steps with wants are complete with their result. */
-    if ((f = find_flight(e, done->batch)) && f->n_wants == 0 && f->stop_stage == done->stage)
+    if (done->batch && (f = find_flight(e, done->batch)) && f->n_wants == 0 && f->stop_stage == done->stage)
         land(e, f);
 }
