@@ -14,6 +14,7 @@ struct policy_view {
     uint32_t max_in_flight, max_rows;
     uint32_t stretch_percent, fixed_rows; /* the configuration's knobs */
     uint32_t n_decoding;  /* sequences that have one token a step to compute, under way or not */
+    uint32_t n_prompting; /* whose prompts are being read, or that could begin to be */
     uint64_t decode_ctx;  /* sum of their positions */
     uint64_t prompt_rows; /* that wait to be dispatched, of admitted and waiting requests */
     uint32_t prompt_pos;  /* about where in their texts those rows lie */

@@ -51,9 +51,24 @@ static uint32_t rows_within(const struct policy_view *v, uint32_t m, uint64_t li
     return lo;
 }
 
+/* The usual cycle, which prompts may stretch: that of the answers that run, or, while more prompts than answers are there (many
+ * requests that came together), of as many answers as there will be when they are read. Otherwise the first one that is read
+ * would hold up all others to steps of a few rows. */
+static uint64_t usual_cycle_ns(const struct policy_view *v, const struct policy_plan *plan)
+{
+    struct policy_view later = *v;
+    struct load load;
+    if (v->n_prompting <= v->n_decoding)
+        return plan->cycle_ns;
+    later.decode_ctx = v->decode_ctx / v->n_decoding * v->n_prompting;
+    later.n_decoding = v->n_prompting;
+    load = policy_load(&later, policy_share(&later, plan->in_flight), 0);
+    return cost_cycle_ns(v->costs, &load, plan->in_flight);
+}
+
 static void mix(const struct policy_view *v, struct policy_plan *plan)
 {
-    uint64_t limit = plan->cycle_ns * v->stretch_percent / 100, best_rate = 0;
+    uint64_t limit = usual_cycle_ns(v, plan) * v->stretch_percent / 100, best_rate = 0;
     limit -= limit / 32; /* something in hand */
     plan->limit_ns = limit;
     for (uint32_t m = 1; m <= v->max_in_flight; m++) {

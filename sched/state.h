@@ -67,7 +67,7 @@ struct heap {
 
 struct plan_key {
     uint64_t version;
-    uint32_t n_decoding, kv;
+    uint32_t n_decoding, n_prompting, kv, unused;
     uint64_t ctx, prompts, pos;
 };
 

@@ -28,6 +28,13 @@ static uint32_t rows_left(const struct seq *q)
     return q->n_tokens - q->n_sent + (q->rebuild_to - q->rebuild_sent);
 }
 
+/* Requests that wait and for which there are slots. */
+static uint32_t n_startable(const struct sched *s)
+{
+    uint32_t slots = s->config.max_seqs - s->n_running;
+    return s->waiting.n < slots ? s->waiting.n : slots;
+}
+
 /* Counts, and puts the prompts of running sequences into their heap. */
 static struct policy_view look(struct sched *s, uint32_t *ret_rebuilding)
 {
@@ -49,12 +56,14 @@ static struct policy_view look(struct sched *s, uint32_t *ret_rebuilding)
             continue;
         }
         *ret_rebuilding += seq_rebuilding(q);
+        v.n_prompting++;
         v.prompt_rows += rows_left(q);
         pos += (uint64_t)rows_left(q) * (seq_rebuilding(q) ? q->rebuild_sent : q->n_sent);
         q->key = prompt_key(s, q, rows_left(q));
         heap_push(s, &s->prompts, q);
     }
     v.prompt_pos = v.prompt_rows ? (uint32_t)(pos / v.prompt_rows) : 0;
+    v.n_prompting += n_startable(s);
     for (int g = 0; g < SCHED_GROUPS; g++)
         if (s->blocks.n_blocks[g]) {
             uint32_t percent = (uint32_t)(UINT64_C(100) * blocks_available(&s->blocks, g) / s->blocks.n_blocks[g]);
@@ -65,7 +74,7 @@ static struct policy_view look(struct sched *s, uint32_t *ret_rebuilding)
 
 static void make_plan(struct sched *s, struct policy_view *v)
 {
-    struct plan_key key = {.version = s->costs.version, .n_decoding = v->n_decoding};
+    struct plan_key key = {.version = s->costs.version, .n_decoding = v->n_decoding, .n_prompting = v->n_prompting};
     key.kv = v->kv_free_percent / 5;
     key.ctx = v->decode_ctx = rough(v->decode_ctx);
     key.prompts = rough(v->prompt_rows);
