@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -14,6 +15,7 @@
 #include "cli/command.h"
 #include "cli/keydir.h"
 #include "cli/ui.h"
+#include "proto/invite.h"
 #include "proto/wire.h"
 #include "worker/node.h"
 
@@ -36,6 +38,8 @@ static const struct opt options[] = {
     {"keys", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, keys),
      .help = "Its key and those of nodes it trusts (default: ~/.config/stagecoach)"},
     {"join", 0, OPT_STRING, .arg = "TOKEN", .offset = offsetof(struct values, join), .help = "Join the cluster that gave this invitation, then connect to it"},
+    {"coordinator", 0, OPT_STRING, .arg = "ADDRESS", .offset = offsetof(struct values, coordinator),
+     .help = "Dial the coordinator there, instead of waiting for it: tcp://HOST:PORT, or NAME@tcp://HOST:PORT where several nodes are trusted"},
     {"model-dir", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, model_dir),
      .help = "Model files that may be used, in this folder and those in it"},
     {"ram", 0, OPT_SIZE, .arg = "SIZE", .offset = offsetof(struct values, ram), .help = "Memory it may use, such as 8GiB (default: what is free)"},
@@ -57,6 +61,7 @@ static const struct opt_group groups[] = {{"Options", options, 0}, {"For embedde
 static const struct opt_example examples[] = {
     {"stagecoach worker --listen tcp://0.0.0.0:7101 --model-dir ~/models", "Waits for a coordinator whose key is in its keys' folder."},
     {"stagecoach worker --join TOKEN", "The first start on a machine that others cannot reach: joins, then dials the coordinator."},
+    {"stagecoach worker --coordinator tcp://192.168.1.10:7100", "The same again, later."},
     {"stagecoach worker --listen tcp://192.168.1.11:7101 --ram 12GiB", "Leaves the rest of the memory to others."},
     {0},
 };
@@ -97,8 +102,11 @@ static int open_signals(struct err *err)
 
 static int check(const struct values *v, struct err *err)
 {
-    if (!v->listen && !v->join)
-        return err_set(err, ERR_USAGE, "neither --listen nor --join: give an address that the coordinator can dial, or an invitation");
+    if (!v->listen && !v->join && !v->coordinator)
+        return err_set(err, ERR_USAGE,
+                       "neither --listen nor --join nor --coordinator: give an address that the coordinator can dial, an invitation, or whom to dial");
+    if (v->join && v->coordinator)
+        return err_set(err, ERR_USAGE, "--join with --coordinator: an invitation says itself where the coordinator is");
     if (v->advertise && !v->listen)
         return err_set(err, ERR_USAGE, "--advertise without --listen: there is nothing to be reached");
     if (v->name && !msg_name_valid(v->name))
@@ -109,18 +117,77 @@ static int check(const struct values *v, struct err *err)
 
 static bool needs_keys(const struct values *v)
 {
-    return v->join || strncmp(v->listen, "ipc:", 4) != 0 || v->keys;
+    return v->join || v->coordinator || strncmp(v->listen, "ipc:", 4) != 0 || v->keys;
 }
 
-static int serve(const struct values *v, struct node_options *o, struct err *err)
+struct only {
+    size_t n;
+    uint8_t key[KEY_BYTES];
+};
+
+static void note_key(void *arg, const char *name, const uint8_t *key)
 {
+    struct only *o = arg;
+    (void)name;
+    o->n++;
+    memcpy(o->key, key, sizeof o->key);
+}
+
+/* [NAME@]tcp://HOST:PORT: its key is the one trusted by that name, or the only one. */
+static int find_coordinator(const struct values *v, struct node_options *o, char address[MSG_MAX_ADDRESS + 1], struct err *err)
+{
+    const char *at = strchr(v->coordinator, '@');
+    char name[MSG_MAX_NAME + 1] = "";
+    struct only only = {0};
+
+    if (at && at - v->coordinator <= MSG_MAX_NAME)
+        memcpy(name, v->coordinator, (size_t)(at - v->coordinator));
+    if (at && !keys_lookup(o->keys, name, o->coordinator_key))
+        return err_set(err, ERR_NOT_FOUND, "--coordinator %s: no key is trusted by that name; \"stagecoach keygen --trust NAME=KEY\" does it", v->coordinator);
+    if (!at) {
+        keys_each(o->keys, note_key, &only);
+        if (only.n != 1)
+            return err_set(err, ERR_USAGE, "--coordinator %s: %zu nodes are trusted; %s", v->coordinator, only.n,
+                           only.n ? "say which by NAME@ADDRESS" : "\"stagecoach keygen --trust NAME=KEY\" adds the coordinator");
+        memcpy(o->coordinator_key, only.key, sizeof only.key);
+    }
+    if (wire_resolve(at ? at + 1 : v->coordinator, address, err) != 0)
+        return err_wrap(err, "--coordinator");
+    o->coordinator = address;
+    return 0;
+}
+
+/* An invitation that was taken up before is good for knowing where the coordinator is: the same command can be run again. */
+static bool joined_before(const struct values *v, const struct node_options *o, struct wire_joined *ret)
+{
+    struct invite in;
+
+    if (invite_parse(v->join, 0, &in, NULL) != 0 || !keys_find(o->keys, in.key, ret->coordinator))
+        return false;
+    for (size_t i = 0; i < in.n_addresses; i++)
+        if (wire_resolve(in.addresses[i], ret->address, NULL) == 0) {
+            memcpy(ret->key, in.key, sizeof ret->key);
+            snprintf(ret->name, sizeof ret->name, "%s", keys_name(o->keys));
+            return true;
+        }
+    return false;
+}
+
+static int serve(const struct values *v, const struct node_options *given, struct err *err)
+{
+    struct node_options own = *given, *o = &own;
     struct wire_joined joined;
+    char address[MSG_MAX_ADDRESS + 1];
     const char *name = v->name ? v->name : o->keys ? keys_name(o->keys) : "worker";
 
+    if (v->coordinator && find_coordinator(v, o, address, err) != 0)
+        return -1;
     if (v->join) {
-        if (wire_join(o->keys, v->join, JOIN_MS, &joined, err) != 0)
+        bool anew = wire_join(o->keys, v->join, JOIN_MS, &joined, err) == 0;
+        if (!anew && !joined_before(v, o, &joined))
             return err_wrap(err, "joining");
-        ui_say("joined the cluster of %s as %s", joined.coordinator, joined.name);
+        if (anew)
+            ui_say("joined the cluster of %s as %s", joined.coordinator, joined.name);
         name = joined.name;
         if (!v->listen) {
             o->coordinator = joined.address;

@@ -6,6 +6,11 @@
 #include "base/err.h"
 #include "proto/keys.h"
 
+enum { KEYDIR_PATH = 4096 };
+
+/* dir, or where it is NULL $XDG_CONFIG_HOME/stagecoach or ~/.config/stagecoach. */
+int keydir_find(const char *dir, char ret[KEYDIR_PATH], struct err *err);
+
 /* keys_open of dir, or of $XDG_CONFIG_HOME/stagecoach or ~/.config/stagecoach where it is NULL. name: as there. */
 struct keys *keydir_open(const char *dir, const char *name, struct err *err);
 

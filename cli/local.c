@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "cli/keydir.h"
 #include "cli/ui.h"
 #include "kernels/backend.h"
 
@@ -149,7 +150,7 @@ int local_open(struct local *l, const struct model_options *options, struct err 
 
     *l = (struct local){.options = options};
     err_printable(l->name, sizeof l->name, name, strlen(name));
-    l->header = gguf_open(options->model, false, err);
+    l->header = gguf_open(options->model, options->topology != NULL, err); /* remote workers may have the rest */
     if (!l->header)
         return -1;
     l->ctx_model = trained_ctx(l->header);
@@ -201,14 +202,18 @@ static void on_note(void *arg, const struct engine_note *note)
 
 int local_engine_options(const struct model_options *o, struct engine_options *ret, struct topology **ret_topology, struct err *err)
 {
+    static char keys[KEYDIR_PATH]; /* the options borrow it */
+
     *ret_topology = NULL;
+    if (keydir_find(o->keys, keys, err) != 0 && o->topology)
+        return -1;
     if (o->topology && !(*ret_topology = topology_load(o->topology, err)))
         return -1;
     *ret = (struct engine_options){
         .model = o->model,
         .topology = *ret_topology,
         .topology_path = o->topology,
-        .keys_dir = o->keys,
+        .keys_dir = keys[0] ? keys : NULL,
         .program = "/proc/self/exe",
         .runtime_dir = getenv("XDG_RUNTIME_DIR"),
         .isa = o->isa,

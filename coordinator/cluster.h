@@ -15,6 +15,7 @@
 #include "base/queue.h"
 #include "coordinator/children.h"
 #include "coordinator/engine.h"
+#include "coordinator/relay.h"
 #include "coordinator/request.h"
 #include "model/arch.h"
 #include "proto/codec.h"
@@ -159,6 +160,8 @@ struct engine {
     struct wire *wire;
     struct codec *codec, *data_codec;
     struct children *children;
+    struct relay *relays[COST_MAX_STAGES]; /* by the upper stage; NULL: none */
+    char listening[MSG_MAX_ADDRESS + 1];   /* "": nobody can dial us */
     pthread_t thread;
     bool thread_started;
     struct queue *mail;

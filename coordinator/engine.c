@@ -338,7 +338,7 @@ struct engine *engine_create(const struct engine_options *options, struct err *e
     if (!e)
         return NULL;
     e->options = *options;
-    e->now_us = e->started_us = now();
+    e->now_us = e->started_us = e->pipe.since_us = now();
     e->next_id = 1;
     pthread_mutex_init(&e->lock, NULL);
     pthread_condattr_init(&attr);
@@ -379,6 +379,7 @@ void engine_destroy(struct engine *e)
     for (size_t i = 0; i < ENGINE_MAX_REQUESTS; i++)
         if (e->requests[i])
             engine_fail(e, e->requests[i], &gone);
+    relay_close(e, "the coordinator was stopped");
     nodes_fini(e);
     children_destroy(e->children);
     steps_fini(e);

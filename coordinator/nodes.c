@@ -95,7 +95,7 @@ int nodes_init(struct engine *e, struct err *err)
     const char *listen = e->options.join_listen;
     if (!listen && e->options.topology)
         listen = e->options.topology->listen;
-    if (listen && wire_listen(e->wire, listen, NULL, err) != 0)
+    if (listen && wire_listen(e->wire, listen, e->listening, err) != 0)
         return -1;
     return e->options.topology ? add_declared(e, err) : e->options.workers ? start_children(e, err) : 0;
 }

@@ -39,6 +39,7 @@ static void close_links(struct engine *e, const char *why)
     wire_link_close(p->dialing[0], why);
     wire_link_close(p->dialing[1], why);
     p->first = p->last = p->dialing[0] = p->dialing[1] = NULL;
+    relay_close(e, why);
 }
 
 /* What the stages have is remembered as long as nothing else was running: a second fault on the way back loses nothing. */
@@ -133,13 +134,6 @@ static enum msg_reach reach(const struct node *up, const struct node *down, bool
     return down_open != asks_down ? REACH_DIAL : REACH_AWAIT;
 }
 
-static const char *own_address(const struct engine *e)
-{
-    if (e->options.join_listen)
-        return e->options.join_listen;
-    return e->options.topology && e->options.topology->listen ? e->options.topology->listen : "";
-}
-
 /* asks_down: the neighbour upstream of whom we tell; else downstream. */
 static struct msg_neighbour neighbour(struct engine *e, uint32_t stage, bool asks_down)
 {
@@ -149,15 +143,17 @@ static struct msg_neighbour neighbour(struct engine *e, uint32_t stage, bool ask
     struct msg_neighbour m = {
         .reach = asks_down ? reach(n, self, true) : reach(self, n, false),
         .node = n ? n->name : wire_net_node(e->net),
-        .address = n ? n->address : own_address(e),
+        .address = n ? n->address : e->listening,
         .key = n         ? (n->has_key ? n->key : NULL)
                : e->keys ? keys_public(e->keys)
                          : NULL,
         .stage = n ? other : MSG_STAGE_COORDINATOR,
         .act = is_end ? ACT_F32 : e->act,
     };
-    if (m.reach == REACH_RELAY)
-        m.address = own_address(e);
+    if (m.reach == REACH_RELAY) { /* it is we who are dialed */
+        m.address = e->listening;
+        m.key = e->keys ? keys_public(e->keys) : NULL;
+    }
     return m;
 }
 
@@ -406,6 +402,8 @@ void pipeline_link_event(struct engine *e, struct wire_event *event)
     struct pipe *p = &e->pipe;
     char text[sizeof event->text + MSG_MAX_NAME + 40];
 
+    if (relay_event(e, event))
+        return;
     switch (event->kind) {
     case WIRE_UP:
         take_link(e, event->link);

@@ -256,7 +256,6 @@ static int check_configure(const struct at *at, const struct msg_configure *m)
         part.index = i;
         TRY(name(&part, "node", m->sources[i].node, false));
         TRY(text(&part, "address", m->sources[i].address, MSG_MAX_ADDRESS));
-        TRY(is_empty(m->sources[i].address) ? wrong(&part, "address", "is empty") : 0);
     }
     TRY(range(at, "window_frames", m->window_frames, 1, MSG_MAX_WINDOW));
     TRY(range(at, "heartbeat_ms", m->heartbeat_ms, 1, 3600000));

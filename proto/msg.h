@@ -203,6 +203,7 @@ struct msg_neighbour {
     enum act_type act;  /* form of rows on that link */
 };
 
+/* Of weights. A node without an address is not to be asked: it may ask this one. */
 struct msg_source {
     const char *node;
     const char *address;

@@ -143,6 +143,7 @@ void control_down(struct node *n, const char *why)
     log_line(LOG_WARN, "the coordinator is gone (%s)", why);
     n->control = NULL;
     struct stage_thread *old = control_end_epoch(n, "the coordinator is gone");
+    links_admit(n, NULL);
     if (builder_release(n->builder, true, old, &err) != 0)
         log_line(LOG_ERROR, "%s", err.text);
     n->orphan_at_ms = n->now_ms + n->orphan_ms;
@@ -200,6 +201,7 @@ static void release(struct node *n, bool keep_weights)
 {
     struct err err;
     struct stage_thread *old = control_end_epoch(n, "the coordinator has released this stage");
+    links_admit(n, NULL);
     if (n->stopping && !n->ended) {
         log_line(LOG_INFO, "drained");
         n->ended = true;

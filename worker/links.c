@@ -33,20 +33,81 @@ static void fault(struct node *n, const struct neighbour *b, enum err_kind kind,
 
 /* --- getting them up ---------------------------------------------------------------------------------------------------- */
 
-static void set_neighbour(struct node *n, struct neighbour *b, const struct msg_neighbour *from)
+/* The coordinator does not always know by which address it is reached: where we dialed it, that one counts; where it says
+ * that it listens everywhere, the host that its link to us comes from. */
+void links_coordinator_address(const struct node *n, const char *said, char ret[MSG_MAX_ADDRESS + 1])
+{
+    static const char any[] = "tcp://0.0.0.0:";
+    const char *from = n->control ? wire_link_address(n->control) : "", *colon = strrchr(from, ':');
+
+    if (n->o->coordinator && n->control && wire_link_dialed(n->control))
+        snprintf(ret, MSG_MAX_ADDRESS + 1, "%s", n->o->coordinator);
+    else if (strncmp(said, any, sizeof any - 1) == 0 && colon)
+        snprintf(ret, MSG_MAX_ADDRESS + 1, "tcp://%.*s:%s", (int)(colon - from), from, said + sizeof any - 1);
+    else
+        snprintf(ret, MSG_MAX_ADDRESS + 1, "%s", said);
+}
+
+/* Neighbours and those who load the same model need not be ones that our owner has named: the coordinator vouches for them,
+ * for as long as this configuration lasts. */
+static void admit(struct node *n, const char *name, const uint8_t *key, unsigned purposes)
 {
     struct err err;
+    if (!key || n->n_admitted == NODE_ADMITTED || (n->control && strcmp(name, wire_link_node(n->control)) == 0))
+        return;
+    for (unsigned i = 0; i < n->n_admitted; i++)
+        if (strcmp(n->admitted[i], name) == 0)
+            return;
+    if (wire_net_grant(n->net, name, key, purposes, &err) != 0) {
+        log_line(LOG_WARN, "node %s cannot be admitted: %s", name, err.text);
+        return;
+    }
+    snprintf(n->admitted[n->n_admitted++], sizeof n->admitted[0], "%s", name);
+}
+
+static bool is_source(const struct msg_configure *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_sources; i++)
+        if (strcmp(c->sources[i].node, name) == 0)
+            return true;
+    return false;
+}
+
+static bool is_neighbour(const struct msg_neighbour *b, const char *name)
+{
+    return b->reach != REACH_RELAY && b->stage != MSG_STAGE_COORDINATOR && strcmp(b->node, name) == 0;
+}
+
+void links_admit(struct node *n, const struct msg_configure *c)
+{
+    for (unsigned i = 0; i < n->n_admitted; i++)
+        if (!c || (!is_source(c, n->admitted[i]) && !is_neighbour(&c->previous, n->admitted[i]) && !is_neighbour(&c->next, n->admitted[i])))
+            wire_net_revoke(n->net, n->admitted[i]);
+    n->n_admitted = 0;
+    if (!c)
+        return;
+    for (int i = 0; i < 2; i++) {
+        const struct msg_neighbour *b = i == 0 ? &c->previous : &c->next;
+        if (is_neighbour(b, b->node)) /* of a relayed one only the coordinator is met, whose key is there */
+            admit(n, b->node, b->key, 1u << LINK_DATA | (is_source(c, b->node) ? 1u << LINK_BULK : 0));
+    }
+    for (size_t i = 0; i < c->n_sources; i++)
+        admit(n, c->sources[i].node, c->sources[i].key, 1u << LINK_BULK);
+}
+
+static void set_neighbour(struct node *n, struct neighbour *b, const struct msg_neighbour *from)
+{
     *b = (struct neighbour){.who = *from, .has_key = from->key != NULL, .writable = true};
     snprintf(b->node, sizeof b->node, "%s", from->node);
-    snprintf(b->address, sizeof b->address, "%s", from->address);
+    if (is_coordinator(b) || from->reach == REACH_RELAY)
+        links_coordinator_address(n, from->address, b->address);
+    else
+        snprintf(b->address, sizeof b->address, "%s", from->address);
     if (from->key)
         memcpy(b->key, from->key, sizeof b->key);
     b->up_until_ms = UINT64_MAX; /* until the stage is ready: the neighbour may be slower to hear of it */
     if (from->reach == REACH_DIAL || from->reach == REACH_RELAY)
         b->dial_at_ms = n->now_ms;
-    /* A neighbour need not be one that our owner has named: the coordinator vouches for it, for as long as this lasts. */
-    if (from->key && !is_coordinator(b) && wire_net_grant(n->net, b->node, b->key, 1u << LINK_DATA, &err) != 0)
-        log_line(LOG_WARN, "node %s cannot be a neighbour: %s", b->node, err.text);
 }
 
 static bool fits(const struct neighbour *b, const struct wire_link *link, bool upstream)
@@ -117,6 +178,7 @@ void links_up(struct node *n, struct wire_link *link)
 
 void links_configure(struct node *n, const struct msg_configure *c)
 {
+    links_admit(n, c);
     set_neighbour(n, &n->previous, &c->previous);
     set_neighbour(n, &n->next, &c->next);
     n->window_frames = c->window_frames;
@@ -128,12 +190,10 @@ void links_configure(struct node *n, const struct msg_configure *c)
             n->unclaimed[i].link = NULL;
 }
 
-static void close_neighbour(struct node *n, struct neighbour *b, const char *why)
+static void close_neighbour(struct neighbour *b, const char *why)
 {
     wire_link_close(b->link, why);
     wire_link_close(b->dialing, why);
-    if (b->has_key && !is_coordinator(b))
-        wire_net_revoke(n->net, b->node);
     memset(b, 0, sizeof *b);
 }
 
@@ -145,8 +205,8 @@ static void drop_sends(struct fifo *f)
 
 void links_close(struct node *n, const char *why)
 {
-    close_neighbour(n, &n->previous, why);
-    close_neighbour(n, &n->next, why);
+    close_neighbour(&n->previous, why);
+    close_neighbour(&n->next, why);
     drop_sends(&n->data);
     drop_sends(&n->said);
 }

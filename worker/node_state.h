@@ -15,6 +15,9 @@ enum { NODE_SENDS = STAGE_OUT_BUFFERS + STAGE_CONTROL_BUFFERS };
 /* Quantizations whose rate is measured at the start: those that most of a model's weights are in. */
 enum { NODE_RATES = 5 };
 
+/* Nodes whose keys are known for as long as a configuration lasts. */
+enum { NODE_ADMITTED = MSG_MAX_SOURCES + 2 };
+
 /* One of a stage's two data links. */
 struct neighbour {
     struct msg_neighbour who; /* strings and key: the arrays below */
@@ -83,6 +86,9 @@ struct node {
         uint64_t since_ms;
     } unclaimed[NODE_UNCLAIMED_LINKS];
 
+    char admitted[NODE_ADMITTED][MSG_MAX_NAME + 1];
+    unsigned n_admitted;
+
     bool draining, stopping, ended;
     uint64_t stop_at_ms;
 };
@@ -102,6 +108,8 @@ void control_stop(struct node *n); /* SIGTERM */
 
 /* links.c */
 void links_configure(struct node *n, const struct msg_configure *c);
+void links_admit(struct node *n, const struct msg_configure *c); /* whose keys are known from now on; NULL: only our own list's */
+void links_coordinator_address(const struct node *n, const char *said, char ret[MSG_MAX_ADDRESS + 1]);
 void links_ready(struct node *n); /* the stage is: from now on links must come up soon */
 void links_close(struct node *n, const char *why);
 void links_up(struct node *n, struct wire_link *link);

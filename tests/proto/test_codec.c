@@ -132,7 +132,7 @@ SPOIL(stride, m->configure.table_stride = MSG_MAX_TABLE + 1)
 SPOIL(reach, m->configure.next.reach = REACH_WAYS)
 SPOIL(address, m->configure.next.address = "")
 SPOIL(act_next, m->configure.next.act = ACT_TYPES)
-SPOIL(source_address, source = m->configure.sources[0]; source.address = ""; m->configure.sources = &source; m->configure.n_sources = 1)
+SPOIL(source_node, source = m->configure.sources[0]; source.node = ""; m->configure.sources = &source; m->configure.n_sources = 1)
 SPOIL(sources, m->configure.n_sources = MSG_MAX_SOURCES + 1)
 SPOIL(window, m->configure.window_frames = 0)
 SPOIL(heartbeat_ms, m->configure.heartbeat_ms = 0)
@@ -238,7 +238,7 @@ static const struct bad bads[] = {
     {MSG_CONFIGURE, 0, "neighbour 1: reach is 5", spoil_reach},
     {MSG_CONFIGURE, 0, "neighbour 1: address is empty", spoil_address},
     {MSG_CONFIGURE, 0, "neighbour 1: act is 3", spoil_act_next},
-    {MSG_CONFIGURE, 0, "source 0: address is empty", spoil_source_address},
+    {MSG_CONFIGURE, 0, "source 0: node", spoil_source_node},
     {MSG_CONFIGURE, 0, "sources has 65 entries", spoil_sources},
     {MSG_CONFIGURE, 0, "window_frames is 0", spoil_window},
     {MSG_CONFIGURE, 0, "heartbeat_ms is 0", spoil_heartbeat_ms},

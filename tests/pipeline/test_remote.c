@@ -1,0 +1,142 @@
+/* Workers that are reached over tcp, each with keys of its own: a topology file, restarts on either side, keys that nobody knows,
+ * nodes that dial, neighbours that cannot reach each other, invitations. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "proto/invite.h"
+#include "tests/model/model_build.h"
+#include "tests/pipeline/remote.h"
+#include "tests/tap.h"
+
+enum { CTX = 128 };
+
+static struct remote r;
+static char model[REMOTE_PATH + 16], folder[REMOTE_PATH];
+static const char *const local[] = {"--model-dir", folder, NULL};
+
+static bool run(void)
+{
+    bool good;
+    remote_open(&r, model, CTX);
+    good = remote_ready(&r) && remote_same(&r);
+    return good;
+}
+
+static void test_topology(void)
+{
+    remote_init(&r, "remote", 2);
+    remote_write_topology(&r, 3, 3);
+    remote_start(&r, 0, local);
+    remote_start(&r, 1, local);
+    ok(run(), "two workers of a topology file: one process's answers");
+    remote_close(&r);
+    remote_stop(&r, 1, SIGTERM);
+    remote_start(&r, 1, local);
+    ok(run(), "the same after one of them was restarted and the coordinator came anew");
+    ok(remote_log_has(r.nodes[0].log, "from memory", 1000), "the other kept its weights meanwhile");
+    remote_stop(&r, 0, SIGKILL);
+    remote_start(&r, 0, local);
+    ok(remote_same(&r), "one that is killed and started again is taken back");
+    remote_fini(&r);
+}
+
+static void test_stranger(void)
+{
+    remote_init(&r, "remote", 2);
+    remote_write_topology(&r, 1, 1);
+    remote_start(&r, 0, local);
+    remote_dialable(&r, 1, false);
+    remote_open(&r, model, CTX);
+    ok(remote_ready(&r), "a cluster of one");
+    remote_start(&r, 1, local);
+    for (int i = 0; i < 100 && !strstr(r.notes, "is not trusted here"); i++)
+        usleep(50000);
+    has_str(r.notes, "is not trusted here: an invitation or a file trusted/NAME.pub would admit it", "a key that nobody knows is refused, and why");
+    has_str(r.notes, r.nodes[1].key, "… by its key");
+    ok(remote_same(&r), "… and nothing else is disturbed");
+    remote_fini(&r);
+}
+
+/* dials: nodes that cannot be reached, as bits. */
+static void test_nat(unsigned n, unsigned dials, const char *what)
+{
+    remote_init(&r, "remote", n);
+    for (unsigned i = 0; i < n; i++)
+        remote_dialable(&r, i, !(dials >> i & 1));
+    remote_write_topology(&r, (1u << n) - 1, (1u << n) - 1);
+    for (unsigned i = 0; i < n; i++)
+        remote_start(&r, i, local);
+    ok(run(), "%s", what);
+    remote_stop(&r, n - 1, SIGKILL);
+    remote_start(&r, n - 1, local);
+    ok(remote_same(&r), "… and after the last of them was lost and has come again");
+    remote_fini(&r);
+}
+
+static void test_join(void)
+{
+    struct err err;
+    char token[INVITE_MAX_TOKEN], text[8192] = "";
+    const char *address = r.listen;
+    const char *const joining[] = {"--model-dir", folder, "--join", token, "--name", "attic", NULL};
+
+    remote_init(&r, "remote", 2);
+    remote_write_topology(&r, 1, 1);
+    remote_dialable(&r, 1, false);
+    remote_start(&r, 0, local);
+    remote_open(&r, model, CTX);
+    ok(remote_ready(&r), "a cluster of one, again");
+    struct keys *k = keys_open(r.keys, NULL, &err);
+    is_int(k ? invite_create(k, &address, 1, 60, token, &err) : -1, 0, "an invitation");
+    keys_close(k);
+    remote_start(&r, 1, joining);
+    for (int i = 0; i < 200 && !strstr(r.notes, "node attic is here"); i++)
+        usleep(50000);
+    has_str(r.notes, "node attic is here", "a node joins by it");
+    FILE *f = fopen(r.topology_path, "r");
+    if (f) {
+        size_t len = fread(text, 1, sizeof text - 1, f);
+        text[len] = '\0';
+        fclose(f);
+    }
+    has_str(text, "attic", "… and is written down in the topology file");
+    has_str(text, r.nodes[1].key, "… with its key");
+    is_int(engine_command(r.engine, ENGINE_REPLAN, NULL, 0, &err), 0, "a new plan");
+    ok(remote_same(&r), "… answers");
+    remote_stop(&r, 1, SIGTERM);
+    remote_start(&r, 1, joining);
+    for (int i = 0; i < 200 && remote_log_count(r.nodes[1].log, "coordinator boss connected") < 2; i++)
+        usleep(50000);
+    is_int((long long)remote_log_count(r.nodes[1].log, "coordinator boss connected"), 2, "the same command again: it joined before, it dials");
+    remote_close(&r);
+    remote_open(&r, model, CTX);
+    ok(remote_ready(&r) && remote_same(&r), "a coordinator that starts from that file finds both");
+    remote_fini(&r);
+}
+
+int main(void)
+{
+    const char *build = getenv("SC_BUILD");
+    char program[REMOTE_PATH];
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    snprintf(program, sizeof program, "%s/stagecoach", build ? build : ".");
+    if (access(program, X_OK) != 0)
+        tap_skip_all("%s is not there", program);
+    snprintf(folder, sizeof folder, "%s", model_folder());
+    snprintf(model, sizeof model, "%s/llama.gguf", folder);
+    if (access(model, R_OK) != 0)
+        model_write(model_spec_of("llama"), QUANT_Q8_0, model);
+    remote_want(model, CTX);
+    test_topology();
+    test_stranger();
+    test_nat(2, 2, "a node that dials, behind one that is dialed");
+    test_nat(2, 1, "a node that dials, before one that is dialed");
+    test_nat(3, 6, "two in a row that dial: the coordinator relays");
+    test_nat(2, 3, "none that can be dialed");
+    test_join();
+    return tap_done();
+}
