@@ -24,6 +24,7 @@ struct one {
 };
 
 struct generation {
+    struct job job;
     struct engine *engine;
     struct metrics *metrics;
     struct api_request request;
@@ -31,6 +32,7 @@ struct generation {
     struct reply_usage usage;
     struct token_list *prompts; /* one each prompt */
     char **echoes;              /* texts of prompts that came as tokens */
+    size_t *echo_lens;
     size_t n_prompts;
     struct one *ones;
     size_t n_ones, n_open;
@@ -69,7 +71,8 @@ static int read_prompts(struct generation *g, const struct prompt *prompt, struc
     struct err err;
 
     g->n_prompts = r->is_chat ? 1 : r->prompts.n;
-    if (!(g->prompts = mem_new(g->n_prompts, sizeof *g->prompts, &err)) || !(g->echoes = mem_new(g->n_prompts, sizeof *g->echoes, &err)))
+    if (!(g->prompts = mem_new(g->n_prompts, sizeof *g->prompts, &err)) || !(g->echoes = mem_new(g->n_prompts, sizeof *g->echoes, &err)) ||
+        !(g->echo_lens = mem_new(g->n_prompts, sizeof *g->echo_lens, &err)))
         return api_from_err(e, &err);
     if (r->is_chat)
         return prompt_chat(prompt, &r->chat, true, &g->prompts[0], e);
@@ -108,10 +111,10 @@ static int make_echo(struct generation *g, size_t i, struct reply_choice *choice
         choice->echo_len = p->len;
         return 0;
     }
-    if (!g->echoes[i] && !(g->echoes[i] = prompt_text(g->head.tokenizer, p->tokens, p->n_tokens, &err)))
+    if (!g->echoes[i] && !(g->echoes[i] = prompt_text(g->head.tokenizer, p->tokens, p->n_tokens, &g->echo_lens[i], &err)))
         return api_from_err(e, &err);
     choice->echo = g->echoes[i];
-    choice->echo_len = strlen(choice->echo);
+    choice->echo_len = g->echo_lens[i];
     return 0;
 }
 
@@ -155,8 +158,11 @@ static int start_one(struct generation *g, const struct prompt *prompt, size_t i
     return 0;
 }
 
-struct generation *generation_start(struct engine *engine, const struct prompt *prompt, const char *model, struct metrics *metrics,
-                                    struct api_request *r, void (*ready)(void *arg), void *arg, struct api_error *e)
+static void destroy(struct job *job);
+static int pump(struct job *job, struct strbuf *out, struct api_error *e);
+
+struct job *generation_start(struct engine *engine, const struct prompt *prompt, const char *model, struct metrics *metrics,
+                             struct api_request *r, void (*ready)(void *arg), void *arg, struct api_error *e)
 {
     struct err err;
     struct generation *g = mem_new(1, sizeof *g, &err);
@@ -166,6 +172,9 @@ struct generation *generation_start(struct engine *engine, const struct prompt *
         api_request_fini(r);
         return NULL;
     }
+    static const struct job_ops ops = {pump, destroy};
+
+    g->job = (struct job){&ops, r->stream};
     g->engine = engine;
     g->metrics = metrics;
     g->request = *r;
@@ -187,16 +196,16 @@ struct generation *generation_start(struct engine *engine, const struct prompt *
     for (size_t i = 0; i < g->n_prompts; i++)
         g->usage.prompt += g->prompts[i].len;
     metrics_add(&metrics->prompt_tokens, g->usage.prompt);
-    return g;
+    return &g->job;
 error:
-    generation_destroy(g);
+    destroy(&g->job);
     return NULL;
 }
 
-void generation_destroy(struct generation *g)
+static void destroy(struct job *job)
 {
-    if (!g)
-        return;
+    struct generation *g = (struct generation *)job;
+
     for (size_t i = 0; g->ones && i < g->n_ones; i++) {
         engine_release(g->ones[i].request);
         answer_fini(&g->ones[i].answer);
@@ -209,14 +218,10 @@ void generation_destroy(struct generation *g)
     }
     free(g->prompts);
     free(g->echoes);
+    free(g->echo_lens);
     free(g->ones);
     api_request_fini(&g->request);
     free(g);
-}
-
-bool generation_streams(const struct generation *g)
-{
-    return g->request.stream;
 }
 
 /* --- running ------------------------------------------------------------- */
@@ -329,8 +334,10 @@ static int finish(struct generation *g, struct strbuf *out, struct api_error *e)
     return 1;
 }
 
-int generation_pump(struct generation *g, struct strbuf *out, struct api_error *e)
+static int pump(struct job *job, struct strbuf *out, struct api_error *e)
 {
+    struct generation *g = (struct generation *)job;
+
     for (size_t i = 0; i < g->n_ones && !g->failed; i++)
         g->failed = pump_one(g, &g->ones[i], out) != 0;
     if (g->failed) {

@@ -13,7 +13,7 @@
 #include "base/mem.h"
 #include "front/inner.h"
 
-enum { SHOWN_PATH_BYTES = 80, STOP_POLL_MS = 20 };
+enum { SHOWN_PATH_BYTES = 80, STOP_POLL_MS = 20, STOP_LAST_WORDS_MS = 1000 };
 
 int64_t front_now_ms(void)
 {
@@ -124,7 +124,8 @@ static void call_destroy(struct call *c)
         c->next->prev = c->prev;
     pthread_mutex_unlock(&f->lock);
     watch_remove(c);
-    generation_destroy(c->generation);
+    if (c->job)
+        c->job->ops->destroy(c->job);
     free_body(c);
     strbuf_fini(&c->reply);
     pthread_mutex_lock(&c->lock); /* whoever woke it last is out */
@@ -218,7 +219,7 @@ static void pump_stream(struct call *c)
         c->over = true;
         return;
     }
-    c->over = generation_pump(c->generation, &c->reply, &e) != 0;
+    c->over = c->job->ops->pump(c->job, &c->reply, &e) != 0;
     if (take_tick(c) && c->reply.len == 0)
         strbuf_puts(&c->reply, ": waiting\n\n");
 }
@@ -400,7 +401,7 @@ static void *help(void *arg)
         struct call *c = item;
         if (c->route->run(c, &c->error) != 0)
             c->is_refused = true;
-        if (c->generation)
+        if (c->job)
             watch_add(c);
         pthread_mutex_lock(&c->lock); /* also waits until the connection is suspended */
         c->working = false;
@@ -418,7 +419,7 @@ static void *help(void *arg)
 static enum MHD_Result advance_whole(struct call *c)
 {
     for (;;) {
-        int rc = generation_pump(c->generation, &c->reply, &c->error);
+        int rc = c->job->ops->pump(c->job, &c->reply, &c->error);
         if (rc != 0) {
             c->is_refused = rc < 0;
             return send_reply(c);
@@ -459,9 +460,9 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         if (!c->is_refused)
             return MHD_YES;
     }
-    if (c->is_refused || !c->generation)
+    if (c->is_refused || !c->job)
         return send_reply(c);
-    return generation_streams(c->generation) ? send_stream(c) : advance_whole(c);
+    return c->job->streams ? send_stream(c) : advance_whole(c);
 }
 
 static void on_completed(void *cls, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode why)
@@ -628,6 +629,14 @@ static void wake_all(struct front *f)
     pthread_mutex_unlock(&f->lock);
 }
 
+static bool has_calls(struct front *f)
+{
+    pthread_mutex_lock(&f->lock);
+    bool some = f->calls != NULL;
+    pthread_mutex_unlock(&f->lock);
+    return some;
+}
+
 static void nap(void)
 {
     nanosleep(&(struct timespec){.tv_nsec = STOP_POLL_MS * 1000000L}, NULL);
@@ -646,7 +655,7 @@ void front_stop(struct front *f, unsigned grace_ms, bool (*hurry)(void))
         if (fd >= 0)
             close(fd);
     }
-    while (atomic_load(&f->n_generations) > 0 && front_now_ms() < until && !(hurry && hurry()))
+    while (atomic_load(&f->n_jobs) > 0 && front_now_ms() < until && !(hurry && hurry()))
         nap();
     /* From here on nobody waits: what runs is told so. libmicrohttpd does not stop while connections are suspended. */
     atomic_store(&f->hard, true);
@@ -655,6 +664,9 @@ void front_stop(struct front *f, unsigned grace_ms, bool (*hurry)(void))
     for (unsigned i = 0; i < f->n_helpers; i++)
         pthread_join(f->helpers[i], NULL);
     wake_all(f);
+    until = front_now_ms() + STOP_LAST_WORDS_MS;
+    while (has_calls(f) && front_now_ms() < until)
+        nap();
     if (f->daemon)
         MHD_stop_daemon(f->daemon);
     watch_stop(f);

@@ -15,8 +15,8 @@
 #include "base/queue.h"
 #include "base/strbuf.h"
 #include "front/front.h"
-#include "front/generation.h"
 #include "front/guard.h"
+#include "front/job.h"
 #include "front/metrics.h"
 #include "front/openai.h"
 #include "front/prompt.h"
@@ -43,7 +43,7 @@ struct route {
     const char *path, *method;
     bool is_open;     /* needs no key */
     bool needs_model; /* 503 until the chain has answered for the first time */
-    /* Works on the body in a helper's thread. 0: call.reply holds the answer, or call.generation runs. */
+    /* Works on the body in a helper's thread. 0: call.reply holds the answer, or call.job runs. */
     int (*run)(struct call *c, struct api_error *e);
 };
 extern const struct route routes[];
@@ -64,10 +64,10 @@ struct call {
     size_t passed_over;  /* bytes of a body that nobody wants */
     const char *content_type;
     int status;
-    struct generation *generation; /* NULL: reply is all there is */
-    size_t sent;                   /* of reply, in a stream */
-    bool over;                     /* the stream ends behind reply */
-    char origin[128];              /* to say in CORS headers */
+    struct job *job;  /* NULL: reply is all there is */
+    size_t sent;      /* of reply, in a stream */
+    bool over;        /* the stream ends behind reply */
+    char origin[128]; /* to say in CORS headers */
 
     pthread_mutex_t lock;
     bool working, waiting, woken, gone, tick; /* tick: time for a comment */
@@ -89,7 +89,7 @@ struct front {
     unsigned n_helpers;
     bool watching, stopped;
     atomic_bool stopping, hard, was_ready;
-    _Atomic uint64_t next_serial, body_bytes, n_generations;
+    _Atomic uint64_t next_serial, body_bytes, n_jobs, hidden_bytes;
 
     pthread_mutex_t lock;
     struct call *calls;

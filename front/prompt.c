@@ -132,7 +132,7 @@ int prompt_chat(const struct prompt *p, const struct api_chat *chat, bool answer
     return ret->len ? 0 : api_refuse(e, "messages", "the model's chat template makes no text of these messages");
 }
 
-char *prompt_text(const struct tokenizer *t, const int32_t *tokens, size_t n, struct err *err)
+char *prompt_text(const struct tokenizer *t, const int32_t *tokens, size_t n, size_t *ret_len, struct err *err)
 {
     char piece[TOKEN_MAX_BYTES + DETOKENIZER_PENDING];
     struct detokenizer d;
@@ -144,11 +144,10 @@ char *prompt_text(const struct tokenizer *t, const int32_t *tokens, size_t n, st
     for (size_t i = 0; i < n; i++)
         strbuf_add(&text, piece, detokenizer_next(&d, tokens[i], piece, sizeof piece));
     strbuf_add(&text, piece, detokenizer_end(&d, piece, sizeof piece));
-    if (!text.data && !text.failed)
-        return mem_new(1, 1, err);
     if (strbuf_check(&text, "the text of these tokens", err) != 0) {
         strbuf_fini(&text);
         return NULL;
     }
+    *ret_len = text.len;
     return text.data; /* the buffer's memory is malloc's */
 }

@@ -32,6 +32,6 @@ int prompt_chat(const struct prompt *p, const struct api_chat *chat, bool answer
 /* The same as text, before it is tokenized. */
 int prompt_render(const struct prompt *p, const struct api_chat *chat, bool answer, struct template_output *ret, struct api_error *e);
 /* Text of tokens; the caller frees it. */
-char *prompt_text(const struct tokenizer *t, const int32_t *tokens, size_t n, struct err *err);
+char *prompt_text(const struct tokenizer *t, const int32_t *tokens, size_t n, size_t *ret_len, struct err *err);
 
 #endif

@@ -1,9 +1,10 @@
 /* What can be asked for. Every function here runs in a helper's thread, with the whole body there. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
+#include "front/embedding.h"
+#include "front/generation.h"
 #include "front/inner.h"
 
 /* --- the model ----------------------------------------------------------- */
@@ -33,8 +34,8 @@ static int generate(struct call *c, bool is_chat, struct api_error *e)
 
     if (!body || api_request_read(&r, is_chat, body, e) != 0)
         return -1;
-    c->generation = generation_start(f->engine, &f->prompt, f->model, &f->metrics, &r, on_events, c, e);
-    return c->generation ? 0 : -1;
+    c->job = generation_start(f->engine, &f->prompt, f->model, &f->metrics, &r, on_events, c, e);
+    return c->job ? 0 : -1;
 }
 
 static int post_completions(struct call *c, struct api_error *e)
@@ -45,6 +46,131 @@ static int post_completions(struct call *c, struct api_error *e)
 static int post_chat(struct call *c, struct api_error *e)
 {
     return generate(c, true, e);
+}
+
+static int post_embeddings(struct call *c, struct api_error *e)
+{
+    struct front *f = c->front;
+    json_t *body = api_body(strbuf_str(&c->body), c->body.len, e);
+
+    if (!body)
+        return -1;
+    c->job = embedding_start(f->engine, &f->prompt, f->model, &f->metrics, &f->hidden_bytes, body, on_events, c, e);
+    json_decref(body);
+    return c->job ? 0 : -1;
+}
+
+/* --- texts and tokens ---------------------------------------------------- */
+
+static void put_tokens(struct call *c, const struct token_list *tokens)
+{
+    strbuf_puts(&c->reply, "{\"tokens\":[");
+    for (size_t i = 0; i < tokens->len; i++)
+        strbuf_printf(&c->reply, i ? ",%d" : "%d", tokens->ids[i]);
+    strbuf_printf(&c->reply, "],\"count\":%zu,\"max_model_len\":%u}", tokens->len, engine_ctx(c->front->engine));
+}
+
+/* As llama.cpp's server has it ("content", add_special false), and as vLLM's ("prompt", add_special_tokens true). */
+static int tokenize(struct call *c, const json_t *body, struct api_error *e)
+{
+    const char *text = NULL;
+    size_t len = 0;
+    bool vllm = json_object_get(body, "prompt") != NULL, add = vllm, parse = true;
+    struct token_list tokens = {0};
+    struct err err;
+    int rc;
+
+    if (api_text(body, "content", &text, &len, e) != 0 || api_text(body, "prompt", &text, &len, e) != 0 ||
+        api_flag(body, "add_special", &add, e) != 0 || api_flag(body, "add_special_tokens", &add, e) != 0 ||
+        api_flag(body, "parse_special", &parse, e) != 0)
+        return -1;
+    if (!text)
+        return api_refuse(e, "content", "content is missing; a string is expected");
+    rc = tokenizer_encode(c->front->prompt.tokenizer, text, len, (add ? TOKENIZE_ADD_SPECIAL : 0u) | (parse ? TOKENIZE_PARSE_SPECIAL : 0u),
+                          &tokens, &err);
+    if (rc == 0)
+        put_tokens(c, &tokens);
+    token_list_fini(&tokens);
+    return rc == 0 ? 0 : api_from_err(e, &err);
+}
+
+static int detokenize(struct call *c, const json_t *body, struct api_error *e)
+{
+    const json_t *list = json_object_get(body, "tokens");
+    struct api_prompts prompts;
+    struct token_list tokens = {0};
+    struct err err;
+    char *text = NULL;
+    size_t len;
+    int rc;
+
+    if (!json_is_array(list))
+        return api_refuse(e, "tokens", "tokens is %s; an array of token numbers is expected", json_type_words(list));
+    if (json_array_size(list) > 0 && !json_is_integer(json_array_get(list, 0)))
+        return api_refuse(e, "tokens", "tokens holds %s; token numbers are expected", json_type_words(json_array_get(list, 0)));
+    if (json_array_size(list) == 0) {
+        strbuf_puts(&c->reply, "{\"content\":\"\",\"prompt\":\"\"}");
+        return 0;
+    }
+    if (api_prompts_read(&prompts, list, "tokens", e) != 0)
+        return -1;
+    if ((rc = prompt_tokens(&c->front->prompt, &prompts.items[0], "tokens", &tokens, e)) == 0 &&
+        !(text = prompt_text(c->front->prompt.tokenizer, tokens.ids, tokens.len, &len, &err)))
+        rc = api_from_err(e, &err);
+    if (rc == 0) {
+        strbuf_puts(&c->reply, "{\"content\":");
+        strbuf_json(&c->reply, text, len);
+        strbuf_puts(&c->reply, ",\"prompt\":");
+        strbuf_json(&c->reply, text, len);
+        strbuf_putc(&c->reply, '}');
+    }
+    free(text);
+    token_list_fini(&tokens);
+    api_prompts_fini(&prompts);
+    return rc;
+}
+
+static int apply_template(struct call *c, const json_t *body, struct api_error *e)
+{
+    struct template_output out = {0};
+    struct api_chat chat;
+    bool answer = true;
+    int rc;
+
+    if (api_flag(body, "add_generation_prompt", &answer, e) != 0 || api_chat_read(&chat, body, e) != 0)
+        return -1;
+    if ((rc = prompt_render(&c->front->prompt, &chat, answer, &out, e)) == 0) {
+        strbuf_puts(&c->reply, "{\"prompt\":");
+        strbuf_json(&c->reply, strbuf_str(&out.text), out.text.len);
+        strbuf_putc(&c->reply, '}');
+        template_output_fini(&out);
+    }
+    api_chat_fini(&chat);
+    return rc;
+}
+
+static int with_body(struct call *c, struct api_error *e, int (*run)(struct call *c, const json_t *body, struct api_error *e))
+{
+    json_t *body = api_body(strbuf_str(&c->body), c->body.len, e);
+    int rc = body ? run(c, body, e) : -1;
+
+    json_decref(body);
+    return rc;
+}
+
+static int post_tokenize(struct call *c, struct api_error *e)
+{
+    return with_body(c, e, tokenize);
+}
+
+static int post_detokenize(struct call *c, struct api_error *e)
+{
+    return with_body(c, e, detokenize);
+}
+
+static int post_template(struct call *c, struct api_error *e)
+{
+    return with_body(c, e, apply_template);
 }
 
 /* --- the server ---------------------------------------------------------- */
@@ -99,6 +225,10 @@ const struct route routes[] = {
     {"/v1/models", "GET", .run = get_models},
     {"/v1/completions", "POST", .needs_model = true, .run = post_completions},
     {"/v1/chat/completions", "POST", .needs_model = true, .run = post_chat},
+    {"/v1/embeddings", "POST", .needs_model = true, .run = post_embeddings},
+    {"/tokenize", "POST", .run = post_tokenize},
+    {"/detokenize", "POST", .run = post_detokenize},
+    {"/apply-template", "POST", .run = post_template},
     {"/v1/cluster", "GET", .run = get_cluster},
     {"/metrics", "GET", .run = get_metrics},
 };

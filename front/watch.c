@@ -17,7 +17,7 @@ void watch_add(struct call *c)
 {
     struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.u64 = c->serial};
     c->was_counted = true;
-    atomic_fetch_add(&c->front->n_generations, 1);
+    atomic_fetch_add(&c->front->n_jobs, 1);
     epoll_ctl(c->front->epoll_fd, EPOLL_CTL_ADD, c->fd, &event);
 }
 
@@ -26,7 +26,7 @@ void watch_remove(struct call *c)
     if (!c->was_counted)
         return;
     epoll_ctl(c->front->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
-    atomic_fetch_sub(&c->front->n_generations, 1);
+    atomic_fetch_sub(&c->front->n_jobs, 1);
     c->was_counted = false;
 }
 
