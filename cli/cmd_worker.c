@@ -195,7 +195,7 @@ static int serve(const struct values *v, const struct node_options *given, struc
         }
     }
     o->name = name;
-    log_init(v->child ? LOG_WARN : LOG_INFO, name);
+    log_init(v->child ? LOG_ERROR : LOG_INFO, name);
     return node_run(o, err);
 }
 
