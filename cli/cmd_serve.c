@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/sysinfo.h"
 #include "cli/command.h"
+#include "cli/control.h"
 #include "cli/local.h"
 #include "cli/ui.h"
 #include "front/front.h"
@@ -156,7 +157,7 @@ static int wait_ready(struct engine *engine, struct err *err)
     return rc;
 }
 
-static int serve(const struct values *v, struct engine *engine, struct err *err)
+static int serve(const struct values *v, struct engine *engine, struct control_file *control, struct err *err)
 {
     char name[256];
     struct front_options fo = {
@@ -177,6 +178,7 @@ static int serve(const struct values *v, struct engine *engine, struct err *err)
     if (!(front = front_create(&fo, engine, err)))
         return -1;
     log_line(LOG_INFO, "loading %s; %s answers /health meanwhile", name, front_url(front));
+    control_hold(control, front_url(front));
     rc = wait_ready(engine, err);
     if (rc == 0) {
         log_line(LOG_INFO, "ready: %s serves %s, context %u, %u sequences at once", front_url(front), name, engine_ctx(engine),
@@ -196,6 +198,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     struct engine_options eo;
     struct topology *topology = NULL;
     struct engine *engine = NULL;
+    struct control_file control = {.fd = -1};
     int rc = -1;
 
     (void)parsed;
@@ -208,8 +211,9 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
         eo.note_arg = progress;
         watch_signals();
         if ((engine = engine_create(&eo, err)))
-            rc = serve(v, engine, err);
+            rc = serve(v, engine, &control, err);
         engine_destroy(engine);
+        control_drop(&control); /* last: `stop` waits for it */
     }
     topology_destroy(topology);
     free(progress);

@@ -21,6 +21,6 @@ extern const struct command cmd_run, cmd_chat, cmd_eval, cmd_bench, cmd_tokenize
 extern const struct command cmd_keygen, cmd_invite;
 extern const struct command cmd_plan;
 extern const struct command cmd_worker, cmd_probe;
-extern const struct command cmd_serve;
+extern const struct command cmd_serve, cmd_status, cmd_stop;
 
 #endif

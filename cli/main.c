@@ -15,7 +15,7 @@ enum { HELP_MAX_BYTES = 1 << 18, HELP_MAX_WIDTH = 100, USAGE_STATUS = 2 };
 
 static const struct command *const commands[] = {
     &cmd_run, &cmd_chat, &cmd_eval, &cmd_bench, &cmd_tokenize, &cmd_template, &cmd_inspect,
-    &cmd_serve,
+    &cmd_serve, &cmd_status, &cmd_stop,
     &cmd_plan,
     &cmd_worker, &cmd_probe,
     &cmd_keygen, &cmd_invite,
