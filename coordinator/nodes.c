@@ -130,7 +130,7 @@ static void gone(struct engine *e, struct node *n, const char *why)
     bool was_here = n->state >= NODE_HERE;
 
     away(e, n);
-    if (was_here || !n->said_away)
+    if (was_here || (!n->said_away && n->child < 0)) /* one of our own takes a moment to begin */
         engine_event_text(e, was_here ? ENGINE_NOTE_TROUBLE : ENGINE_NOTE_INFO, n->name, "node %s is %s: %s", n->name,
                           was_here ? "lost" : "not there yet", why);
     n->said_away = true;
