@@ -23,7 +23,8 @@ enum { JOIN_MS = 15000 };
 
 struct values {
     const char *listen, *advertise, *name, *keys, *model_dir, *join, *coordinator, *isa, *model, *cpus;
-    uint64_t ram;
+    const char *cache;
+    uint64_t ram, cache_size;
     int64_t threads;
     double orphan_timeout;
     bool child;
@@ -42,6 +43,9 @@ static const struct opt options[] = {
      .help = "Dial the coordinator there, instead of waiting for it: tcp://HOST:PORT, or NAME@tcp://HOST:PORT where several nodes are trusted"},
     {"model-dir", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, model_dir),
      .help = "Model files that may be used, in this folder and those in it"},
+    {"cache", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, cache),
+     .help = "Keep what comes over the network there, for the next start (default: nothing is kept)"},
+    {"cache-size", 0, OPT_SIZE, .arg = "SIZE", .offset = offsetof(struct values, cache_size), .help = "At most so much of it (default: 64GiB)"},
     {"ram", 0, OPT_SIZE, .arg = "SIZE", .offset = offsetof(struct values, ram), .help = "Memory it may use, such as 8GiB (default: what is free)"},
     {"threads", 't', OPT_INT, .arg = "N", .offset = offsetof(struct values, threads), .min = 1, .max = 1024,
      .help = "Threads that compute (default: one a processor)"},
@@ -204,7 +208,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     const struct values *v = values;
     struct node_options o = {
         .version = PACKAGE_VERSION, .listen = v->listen, .advertise = v->advertise, .model_file = v->model, .model_dir = v->model_dir,
-        .ram_bytes = v->ram, .threads = (unsigned)v->threads, .isa = v->isa, .orphan_ms = (uint64_t)(v->orphan_timeout * 1000), .signal_fd = -1,
+        .ram_bytes = v->ram, .cache_dir = v->cache, .cache_bytes = v->cache_size ? v->cache_size : (uint64_t)64 << 30, .threads = (unsigned)v->threads, .isa = v->isa, .orphan_ms = (uint64_t)(v->orphan_timeout * 1000), .signal_fd = -1,
         .measure = !v->child,
     };
     int rc = -1;

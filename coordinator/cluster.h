@@ -13,6 +13,7 @@
 
 #include "base/mem.h"
 #include "base/queue.h"
+#include "bulk/bulk.h"
 #include "coordinator/children.h"
 #include "coordinator/engine.h"
 #include "coordinator/relay.h"
@@ -160,6 +161,7 @@ struct engine {
     struct wire *wire;
     struct codec *codec, *data_codec;
     struct children *children;
+    struct bulk *bulk; /* NULL: own workers only, which have the file */
     struct relay *relays[COST_MAX_STAGES]; /* by the upper stage; NULL: none */
     char listening[MSG_MAX_ADDRESS + 1];   /* "": nobody can dial us */
     pthread_t thread;
@@ -268,6 +270,12 @@ void steps_pump(struct engine *e);                             /* sends what the
 void steps_result(struct engine *e, struct wire_frame *frame); /* releases it */
 void steps_stage_done(struct engine *e, const struct msg_stage_done *done);
 void steps_fail_flying(struct engine *e, const struct err *err); /* the requests of all steps under way */
+
+/* --- weights.c ---------------------------------------------------------------------------------------------------------- */
+int weights_init(struct engine *e, struct err *err);
+void weights_event(struct engine *e, struct wire_event *event); /* of a bulk link */
+/* Where stage i may have the weights from, best first, and who may ask it (without an address). */
+size_t weights_sources(struct engine *e, uint32_t stage, struct msg_source ret[MSG_MAX_SOURCES]);
 
 /* --- status.c ----------------------------------------------------------------------------------------------------------- */
 json_t *status_json(struct engine *e);

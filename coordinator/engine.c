@@ -249,8 +249,8 @@ static void take_event(struct engine *e, struct wire_event *event)
         pipeline_link_event(e, event);
     else if (wire_link_purpose(event->link) == LINK_CONTROL)
         nodes_event(e, event);
-    else if (event->kind == WIRE_FRAME)
-        wire_frame_release(event->frame);
+    else
+        weights_event(e, event);
 }
 
 static void *loop(void *arg)
@@ -283,6 +283,8 @@ static void *loop(void *arg)
             return NULL;
         }
         take_mail(e);
+        if (e->bulk)
+            bulk_pump(e->bulk);
         if (e->now_us >= tick_us && !(more && e->now_us < tick_us + STALL_US)) { /* heartbeats may be among what waits */
             nodes_tick(e);
             pipeline_tick(e);
@@ -347,7 +349,7 @@ struct engine *engine_create(const struct engine_options *options, struct err *e
     pthread_condattr_destroy(&attr);
     if (open_model(e, err) != 0 || check_options(e, err) != 0 || planning_sizes(e, err) != 0 || !(e->mail = queue_create(MAIL_MAX, err)) ||
         !(e->codec = codec_create(CODEC_SMALL_BYTES, err)) || !(e->data_codec = codec_create(CODEC_DATA_BYTES, err)) ||
-        open_wire(e, err) != 0 || steps_init(e, err) != 0 || nodes_init(e, err) != 0)
+        open_wire(e, err) != 0 || weights_init(e, err) != 0 || steps_init(e, err) != 0 || nodes_init(e, err) != 0)
         goto error;
     if ((rc = pthread_create(&e->thread, NULL, loop, e)) != 0) {
         err_errno(err, rc, "starting the engine's thread");
@@ -383,6 +385,7 @@ void engine_destroy(struct engine *e)
     nodes_fini(e);
     children_destroy(e->children);
     steps_fini(e);
+    bulk_destroy(e->bulk); /* before the wire that it wakes */
     wire_destroy(e->wire);
     wire_net_destroy(e->net);
     keys_close(e->keys);

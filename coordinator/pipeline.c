@@ -204,6 +204,7 @@ static void configure(struct engine *e, uint32_t i)
         .previous = neighbour(e, i, true),
         .next = neighbour(e, i, false),
         .sources = sources,
+        .n_sources = weights_sources(e, i, sources),
         .window_frames = SCHED_MAX_IN_FLIGHT,
         .window_bytes = WIRE_MAX_PAYLOAD,
         .heartbeat_ms = HEARTBEAT_MS,

@@ -189,7 +189,7 @@ static bool next_request(struct source_remote *r, struct remote_request *ret)
 {
     struct want *w = NULL;
     for (size_t i = r->first_held; i < r->n_wants && i < r->first_held + r->window && !w; i++)
-        if (r->wants[i].state == CHUNK_IDLE)
+        if (r->wants[i].state == CHUNK_IDLE && manifest_hash(r->config.manifest, r->wants[i].split, r->wants[i].chunk))
             w = &r->wants[i];
     if (!w || r->in_flight >= r->config.in_flight || r->failed)
         return false;
@@ -264,6 +264,16 @@ void source_remote_deliver(struct weight_source *base, uint64_t id, uint32_t at,
     pthread_mutex_unlock(&r->lock);
 }
 
+int source_remote_hash(struct weight_source *base, uint32_t split, uint32_t chunk, const unsigned char hash[MANIFEST_HASH_BYTES], struct err *err)
+{
+    struct source_remote *r = self(base);
+    pthread_mutex_lock(&r->lock);
+    int rc = manifest_set(r->config.manifest, split, chunk, hash, err);
+    pthread_cond_broadcast(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+    return rc;
+}
+
 void source_remote_refuse(struct weight_source *base, uint64_t id, const char *why)
 {
     struct source_remote *r = self(base);
@@ -290,6 +300,11 @@ void source_remote_lost(struct weight_source *base, uint32_t peer, const char *w
                 unask(r, &r->wants[i]);
                 try_again(r, &r->wants[i], shown);
             }
+        if (!any_peer(r)) {
+            char text[WHY_BYTES + SOURCE_NAME_BYTES + 32];
+            snprintf(text, sizeof text, "nobody is left to be asked; the last was %s: %s", r->peers[peer].name, shown);
+            fail(r, NULL, ERR_IO, text);
+        }
     }
     pthread_mutex_unlock(&r->lock);
 }
@@ -493,7 +508,10 @@ static int list_wants(struct source_remote *r, struct err *err)
             if (c == first)
                 r->states[i].first = at;
             r->states[i].last = at;
-            if (!manifest_hash(r->config.manifest, range->split, c))
+            bool known = manifest_hash(r->config.manifest, range->split, c) != NULL;
+            if (!known && !there && r->config.need)
+                r->config.need(r->config.arg, range->split, c);
+            if (!known && !r->config.need)
                 return err_set(err, ERR_INPUT, "the manifest lacks chunk %" PRIu32 " of split %" PRIu32, c, range->split);
         }
         size_t span = r->states[i].last - r->states[i].first + 1;
@@ -541,11 +559,13 @@ static void remote_cancel(struct weight_source *base)
 
 static void remote_report(const struct weight_source *base, struct source_report *ret)
 {
-    const struct source_remote *r = (const struct source_remote *)base;
+    struct source_remote *r = (struct source_remote *)(uintptr_t)base;
+    pthread_mutex_lock(&r->lock); /* it may be asked for while the load goes on */
     *ret = r->report;
     source_part(ret, "cache", r->cache_bytes);
     for (uint32_t i = 0; i < r->config.n_peers; i++)
         source_part(ret, r->peers[i].name, r->peers[i].bytes);
+    pthread_mutex_unlock(&r->lock);
 }
 
 static void remote_destroy(struct weight_source *base)

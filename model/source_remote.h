@@ -27,7 +27,10 @@ struct remote_request {
 };
 
 struct source_remote_config {
-    const struct manifest *manifest; /* borrowed; has the hash of every chunk that is needed */
+    struct manifest *manifest; /* borrowed. Has the hash of every chunk that is needed, or `need` is given: */
+    /* That chunk's hash is not known: source_remote_hash is to bring it; until then the chunk is not asked for. Called by begin, in
+     * the order in which they are needed. NULL: a hash that is missing is an error. */
+    void (*need)(void *arg, uint32_t split, uint32_t chunk);
     const char *const *peers;        /* names, for reports and messages; copied */
     uint32_t n_peers;
     /* Asks a peer; must not wait for the answer. Called by the loader's threads, by none twice at once for one id; the answer
@@ -47,6 +50,8 @@ struct weight_source *source_remote_create(const struct source_remote_config *co
 /* From any thread, until the source is destroyed; what nobody waits for (any more) is dropped. A chunk may come in parts, in
  * order: `at` counts from its beginning. One thread at a time for one id. */
 void source_remote_deliver(struct weight_source *s, uint64_t id, uint32_t at, const void *data, uint32_t len);
+/* A hash that was missing. -1: there is no such chunk, or it has another hash. */
+int source_remote_hash(struct weight_source *s, uint32_t split, uint32_t chunk, const unsigned char hash[MANIFEST_HASH_BYTES], struct err *err);
 /* The peer cannot or will not; why: for messages. */
 void source_remote_refuse(struct weight_source *s, uint64_t id, const char *why);
 /* The link is gone: what was asked of the peer goes elsewhere, and nothing more goes there. */

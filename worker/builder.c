@@ -39,7 +39,9 @@ struct order {
     uint64_t number;
     struct stage_thread *old;
     bool keep_weights;
-    struct msg_configure c; /* strings: the two below; neighbours and sources are not used */
+    struct msg_configure c; /* strings: the two below; neighbours are not used, sources are: */
+    struct fetch_node sources[MSG_MAX_SOURCES];
+    size_t n_sources;
     char device[MSG_MAX_NAME + 1], isa[MSG_MAX_NAME + 1];
 };
 
@@ -52,11 +54,13 @@ struct builder {
     _Atomic uint64_t newest; /* order */
     _Atomic uint64_t done_bytes, total_bytes;
     struct held held;
+    struct chunk_cache *cache; /* opened with the first need of it */
     pthread_mutex_t lock; /* of all below */
     struct msg_resident resident;
     uint64_t held_bytes;
     struct weight_source *source;     /* that is being read from, and … */
     const struct order *source_order; /* … for which order */
+    struct fetch *fetch;              /* where it reads from the network */
 };
 
 static uint64_t now_ms(void)
@@ -224,8 +228,11 @@ static bool same_weights(const struct msg_configure *a, const struct msg_configu
 static void cut_short(struct builder *b, const struct msg_configure *next)
 {
     pthread_mutex_lock(&b->lock);
-    if (b->source && !(next && same_weights(&b->source_order->c, next)))
+    bool go_on = next && b->source_order && same_weights(&b->source_order->c, next);
+    if (b->source && !go_on)
         weight_source_cancel(b->source);
+    if (b->fetch && !go_on)
+        fetch_cancel(b->fetch);
     pthread_mutex_unlock(&b->lock);
 }
 
@@ -233,7 +240,8 @@ static struct stage *load_from(struct builder *b, const struct order *o, const s
                                struct threadpool *readers, struct built *ret, struct err *err)
 {
     struct held *h = &b->held;
-    struct weight_source *source = source_file_create(g, NULL, err);
+    bool remote = gguf_from_memory(g);
+    struct weight_source *source = remote ? fetch_source(b->fetch, b->cache, err) : source_file_create(g, NULL, err);
     struct weights_options options = {.source = source, .model_id = o->c.model, .previous = h->weights, .progress = progress, .progress_arg = b,
                                       .report = &ret->report};
     struct stage *stage;
@@ -242,8 +250,9 @@ static struct stage *load_from(struct builder *b, const struct order *o, const s
         return NULL;
     set_source(b, source, o);
     stage = stage_create_from(g, e->params, &e->shape, h->backend, readers, &options, err);
-    set_source(b, NULL, NULL);
-    weight_source_destroy(source);
+    set_source(b, NULL, remote ? o : NULL);
+    if (!remote) /* else it is the fetch's */
+        weight_source_destroy(source);
     return stage;
 }
 
@@ -291,6 +300,64 @@ static struct stage_exec_config exec_config(const struct order *o, const struct 
     return (struct stage_exec_config){.stage = o->c.stage, .n_stages = o->c.n_stages, .params = p, .shape = shape_of(&o->c), .act_out = o->c.next.act};
 }
 
+static void set_fetch(struct builder *b, struct fetch *f, const struct order *o)
+{
+    pthread_mutex_lock(&b->lock);
+    b->fetch = f;
+    b->source_order = o;
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* A cache that cannot be had costs time, not the load. */
+static void open_cache(struct builder *b, struct built *ret)
+{
+    struct err err;
+    if (b->cache || !b->o.cache_dir || (b->cache = cache_open(b->o.cache_dir, b->o.cache_bytes, &err)))
+        return;
+    source_note(&ret->report, "nothing is cached: %.150s", err.text);
+}
+
+/* The model's header from others, where no file here is the model. The fetch stays for the weights. */
+static struct gguf *open_remote(struct builder *b, const struct order *o, struct built *ret, struct err *err)
+{
+    struct err why;
+    struct gguf *g;
+    struct fetch *f = fetch_create(b->o.net, o->c.model, o->sources, o->n_sources, &why);
+    if (!f) {
+        *err = why;
+        return NULL;
+    }
+    open_cache(b, ret);
+    set_fetch(b, f, o);
+    if (!(g = fetch_header(f, &why)))
+        err_set(err, why.kind, "%.250s; and from other nodes: %.200s", err->text, why.text);
+    return g;
+}
+
+static void close_remote(struct builder *b)
+{
+    struct fetch *f = b->fetch;
+    set_fetch(b, NULL, NULL);
+    fetch_destroy(f);
+}
+
+static bool can_fetch(const struct order *o)
+{
+    for (size_t i = 0; i < o->n_sources; i++)
+        if (o->sources[i].address[0])
+            return true;
+    return false;
+}
+
+/* What came over the network, for the ready message. */
+static void count_received(const struct order *o, struct built *ret)
+{
+    for (uint32_t i = 0; i < ret->report.n_parts; i++)
+        for (size_t k = 0; k < o->n_sources; k++)
+            if (strcmp(ret->report.part[i].name, o->sources[k].name) == 0)
+                ret->ready.received_bytes += ret->report.part[i].bytes;
+}
+
 /* The held stage becomes what the order says. */
 static int make_stage(struct builder *b, const struct order *o, struct built *ret, struct err *err)
 {
@@ -307,18 +374,25 @@ static int make_stage(struct builder *b, const struct order *o, struct built *re
     if (o->c.keep_kv)
         return err_set(err, ERR_NOT_FOUND, "the KV cache that is to be kept is not here: layers %u-%u are not what the last epoch had", shape.first,
                        shape.last - 1);
-    if (!(g = models_open(b->o.models, o->c.model, err)) || !(p = mem_new(1, sizeof *p, err)))
+    if (!(g = models_open(b->o.models, o->c.model, err)) && can_fetch(o))
+        g = open_remote(b, o, ret, err);
+    if (!g || !(p = mem_new(1, sizeof *p, err)))
         goto done;
     if (model_params_read(g, p, err) != 0 || check_configure(o, p, err) != 0 || (!same_place(b, o) && open_place(b, o, p, err) != 0))
         goto done;
     struct stage_exec_config e = exec_config(o, p);
     if (load_stage(b, o, g, &e, ret, err) != 0)
         goto done;
-    ret->ready.read_bytes = atomic_load(&b->total_bytes);
+    count_received(o, ret);
+    if (!b->fetch)
+        ret->ready.read_bytes = atomic_load(&b->total_bytes);
     snprintf(ret->from, sizeof ret->from, "%s", ret->report.n_parts ? ret->report.part[0].name : "memory");
     rc = 0;
 done:
-    gguf_close(g);
+    if (b->fetch)
+        close_remote(b); /* g is its own */
+    else
+        gguf_close(g);
     free(p);
     return rc;
 }
@@ -427,6 +501,13 @@ int builder_build(struct builder *b, const struct msg_configure *c, struct stage
     o->c = *c;
     snprintf(o->device, sizeof o->device, "%s", c->device);
     snprintf(o->isa, sizeof o->isa, "%s", c->isa);
+    for (size_t i = 0; i < c->n_sources; i++) {
+        struct fetch_node *to = &o->sources[o->n_sources++];
+        snprintf(to->name, sizeof to->name, "%s", c->sources[i].node);
+        snprintf(to->address, sizeof to->address, "%s", c->sources[i].address);
+        if ((to->has_key = c->sources[i].key != NULL))
+            memcpy(to->key, c->sources[i].key, sizeof to->key);
+    }
     return give(b, o, err);
 }
 
@@ -459,6 +540,21 @@ void builder_progress(struct builder *b, uint64_t *ret_done, uint64_t *ret_total
     *ret_total = atomic_load(&b->total_bytes);
 }
 
+enum msg_load_from builder_from(struct builder *b, char *ret, size_t size)
+{
+    struct source_report report = {0};
+    size_t len = 0;
+    pthread_mutex_lock(&b->lock);
+    bool remote = b->fetch != NULL;
+    if (remote && b->source)
+        b->source->ops->report(b->source, &report);
+    pthread_mutex_unlock(&b->lock);
+    snprintf(ret, size, "%s", remote ? "the network" : "disk");
+    for (uint32_t i = 0; i < report.n_parts && len < size; i++)
+        len += (size_t)snprintf(ret + len, size - len, "%s%s", len ? ", " : "", report.part[i].name);
+    return remote ? LOAD_PEER : LOAD_DISK;
+}
+
 void builder_destroy(struct builder *b, struct stage_thread *last)
 {
     struct order *end;
@@ -477,6 +573,7 @@ void builder_destroy(struct builder *b, struct stage_thread *last)
     while (b->results && builder_result(b, &r))
         stage_thread_destroy(r.thread);
     drop_all(b);
+    cache_close(b->cache);
     queue_destroy(b->orders);
     queue_destroy(b->results);
     pthread_mutex_destroy(&b->lock);

@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "model/source.h"
 #include "proto/msg.h"
+#include "worker/fetch.h"
 #include "worker/models.h"
 #include "worker/stage_thread.h"
 
@@ -22,6 +23,9 @@ struct builder;
 struct builder_options {
     const char *node;      /* this one's name, for messages */
     struct models *models; /* borrowed */
+    struct wire_net *net;  /* borrowed: for links to nodes that have what is not here */
+    const char *cache_dir; /* NULL: what comes over the network is not kept */
+    uint64_t cache_bytes;
     unsigned threads;      /* 0: all processors */
     const char *isa;       /* NULL: what the configuration says */
     uint64_t ram_bytes;    /* 0: what is free */
@@ -44,7 +48,7 @@ struct builder *builder_create(const struct builder_options *o, struct err *err)
 /* Takes what is given to it apart, cuts short what it does, joins. Takes NULL. */
 void builder_destroy(struct builder *b, struct stage_thread *last);
 
-/* Build this (copied). old: the running stage, which was told to stop; NULL for none. */
+/* Build this (copied; its sources' addresses are to be dialed as they stand). old: the running stage, which was told to stop; NULL for none. */
 int builder_build(struct builder *b, const struct msg_configure *c, struct stage_thread *old, struct err *err);
 /* Forget the configuration; keep or free the stage's weights (and its KV with them). */
 int builder_release(struct builder *b, bool keep_weights, struct stage_thread *old, struct err *err);
@@ -52,6 +56,8 @@ int builder_release(struct builder *b, bool keep_weights, struct stage_thread *o
 int builder_result(struct builder *b, struct built *ret);
 /* Of what is being read now. */
 void builder_progress(struct builder *b, uint64_t *ret_done, uint64_t *ret_total);
+/* Where that comes from, for people: "disk", or names of nodes. Returns what it is. */
+enum msg_load_from builder_from(struct builder *b, char *ret, size_t size);
 /* What is held: present false for nothing. device points into the builder. */
 void builder_resident(struct builder *b, struct msg_resident *ret);
 uint64_t builder_held_bytes(struct builder *b);

@@ -189,7 +189,18 @@ static void configure(struct node *n, const struct msg_configure *c)
     n->orphan_ms = n->o->orphan_ms ? n->o->orphan_ms : c->orphan_ms ? c->orphan_ms : NODE_ORPHAN_MS;
     n->phase = NODE_LOADING;
     n->loading_since_ms = n->now_ms;
-    if (builder_build(n->builder, c, old, &err) != 0) {
+    struct msg_source sources[MSG_MAX_SOURCES];
+    char address[MSG_MAX_ADDRESS + 1];
+    struct msg_configure with = *c;
+    for (size_t i = 0; i < c->n_sources; i++) {
+        sources[i] = c->sources[i];
+        if (n->control && c->sources[i].key && wire_link_key(n->control) && memcmp(c->sources[i].key, wire_link_key(n->control), KEY_BYTES) == 0) {
+            links_coordinator_address(n, c->sources[i].address, address);
+            sources[i].address = address;
+        }
+    }
+    with.sources = sources;
+    if (builder_build(n->builder, &with, old, &err) != 0) {
         n->phase = NODE_FAILED;
         control_error(n, err.kind, err.text);
         return;
@@ -291,8 +302,10 @@ static void beat(struct node *n)
 static void tell_progress(struct node *n)
 {
     enum { LOG_EVERY_MS = 5000 };
-    struct msg m = {.type = MSG_LOAD_PROGRESS, .load_progress = {.epoch = n->epoch, .stage = n->stage, .from = LOAD_DISK, .text = ""}};
-    char a[32], b[32];
+    struct msg m = {.type = MSG_LOAD_PROGRESS, .load_progress = {.epoch = n->epoch, .stage = n->stage, .text = ""}};
+    char a[32], b[32], from[160];
+    m.load_progress.from = builder_from(n->builder, from, sizeof from);
+    m.load_progress.text = from;
     builder_progress(n->builder, &m.load_progress.done_bytes, &m.load_progress.total_bytes);
     if (m.load_progress.total_bytes == 0)
         return;
@@ -300,9 +313,9 @@ static void tell_progress(struct node *n)
     if (n->now_ms - n->loading_since_ms < LOG_EVERY_MS || n->now_ms - n->told_progress_ms < LOG_EVERY_MS)
         return;
     n->told_progress_ms = n->now_ms;
-    log_line(LOG_INFO, "loading layers %u-%u: %" PRIu64 "%% (%s of %s)", n->layer_first, n->layer_end - 1,
+    log_line(LOG_INFO, "loading layers %u-%u: %" PRIu64 "%% (%s of %s) from %s", n->layer_first, n->layer_end - 1,
              m.load_progress.done_bytes * 100 / m.load_progress.total_bytes, sysinfo_bytes(a, m.load_progress.done_bytes),
-             sysinfo_bytes(b, m.load_progress.total_bytes));
+             sysinfo_bytes(b, m.load_progress.total_bytes), from);
 }
 
 void control_tick(struct node *n)

@@ -34,8 +34,15 @@ static void take_up(struct node *n, struct wire_link *link)
     switch (wire_link_purpose(link)) {
     case LINK_CONTROL: control_up(n, link); return;
     case LINK_DATA: links_up(n, link); return;
-    default: wire_link_close(link, "this worker serves no weights"); return;
+    case LINK_BULK:
+        if (n->bulk) {
+            bulk_up(n->bulk, link);
+            return;
+        }
+        break;
+    default: break;
     }
+    wire_link_close(link, "this worker serves no weights");
 }
 
 static void take_down(struct node *n, const struct wire_event *e)
@@ -48,6 +55,9 @@ static void take_down(struct node *n, const struct wire_event *e)
             log_line(LOG_WARN, "the coordinator at %s does not answer (%s); trying again", n->o->coordinator, e->text);
         n->dial_at_ms = n->now_ms + n->redial_ms;
         n->redial_ms = n->redial_ms * 2 < NODE_REDIAL_MAX_MS ? n->redial_ms * 2 : NODE_REDIAL_MAX_MS;
+    } else if (wire_link_purpose(e->link) == LINK_BULK) {
+        if (n->bulk)
+            bulk_down(n->bulk, e->link);
     } else {
         links_down(n, e->link, e->text);
     }
@@ -59,6 +69,8 @@ static void take_frame(struct node *n, const struct wire_event *e)
         control_frame(n, e->frame);
     else if (wire_link_purpose(e->link) == LINK_DATA)
         links_frame(n, e->link, e->frame);
+    else if (wire_link_purpose(e->link) == LINK_BULK && n->bulk)
+        bulk_frame(n->bulk, e->link, e->frame);
     else
         wire_frame_release(e->frame);
 }
@@ -72,6 +84,8 @@ static void take_event(struct node *n, const struct wire_event *e)
     case WIRE_WRITABLE:
         if (e->link == n->control)
             n->control_writable = true;
+        if (wire_link_purpose(e->link) == LINK_BULK && n->bulk)
+            bulk_writable(n->bulk, e->link);
         links_writable(n, e->link);
         return;
     case WIRE_REFUSED: log_line(LOG_WARN, "%s was refused: %s", e->address, e->text); return;
@@ -101,6 +115,8 @@ static int loop(struct node *n, struct err *err)
             take_event(n, &e);
         control_built(n);
         links_pump(n);
+        if (n->bulk)
+            bulk_pump(n->bulk);
         if (n->o->signal_fd >= 0 && (signals.revents & POLLIN))
             take_signals(n);
         control_tick(n);
@@ -128,6 +144,11 @@ static int measure(struct node *n, struct err *err)
     return rc;
 }
 
+static struct gguf *open_model(void *arg, const uint8_t *id, struct err *err)
+{
+    return models_open(arg, id, err);
+}
+
 static int set_up(struct node *n, struct err *err)
 {
     const struct node_options *o = n->o;
@@ -138,7 +159,13 @@ static int set_up(struct node *n, struct err *err)
     if (!(n->codec = codec_create(CODEC_SMALL_BYTES, err)) || !(n->models = models_create(o->model_file, o->model_dir, err)) ||
         (o->measure && measure(n, err) != 0) || !(n->net = wire_net_create(&net, err)) || !(n->wire = wire_create(n->net, err)))
         return -1;
+    struct bulk_options bulk = {.open = open_model, .arg = n->models, .wake = wake, .wake_arg = n};
+    if (o->keys && !(n->bulk = bulk_create(&bulk, err)))
+        return -1;
     b.models = n->models;
+    b.net = n->net;
+    b.cache_dir = o->cache_dir;
+    b.cache_bytes = o->cache_bytes;
     if (!(n->builder = builder_create(&b, err)))
         return -1;
     if (o->listen) {
@@ -160,6 +187,7 @@ static void tear_down(struct node *n)
     if (last)
         stage_thread_destroy(last);
     builder_destroy(n->builder, NULL); /* before the wire: its threads wake it */
+    bulk_destroy(n->bulk);
     wire_destroy(n->wire);
     wire_net_destroy(n->net);
     models_destroy(n->models);

@@ -33,6 +33,8 @@ struct node_options {
     uint8_t coordinator_key[KEY_BYTES];
     struct keys *keys;       /* borrowed; NULL: ipc only */
     const char *model_file, *model_dir;
+    const char *cache_dir;   /* for what comes over the network; NULL: none */
+    uint64_t cache_bytes;
     uint64_t ram_bytes;      /* 0: what is free */
     unsigned threads;        /* 0: all processors */
     const char *isa;

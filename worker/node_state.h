@@ -3,6 +3,7 @@
 
 /* What the node's I/O thread knows; for node.c, control.c and links.c only. */
 
+#include "bulk/bulk.h"
 #include "proto/codec.h"
 #include "proto/wire.h"
 #include "worker/builder.h"
@@ -50,6 +51,7 @@ struct node {
     struct codec *codec;
     struct models *models;
     struct builder *builder;
+    struct bulk *bulk; /* NULL: no keys, no peers */
     char address[MSG_MAX_ADDRESS + 1]; /* to be told to others */
     uint64_t now_ms;
     double read_per_s; /* 0: not measured */

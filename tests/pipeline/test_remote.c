@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gguf/gguf.h"
 #include "proto/invite.h"
 #include "tests/model/model_build.h"
 #include "tests/pipeline/remote.h"
@@ -14,7 +15,7 @@
 enum { CTX = 128 };
 
 static struct remote r;
-static char model[REMOTE_PATH + 16], folder[REMOTE_PATH];
+static char model[REMOTE_PATH + 32], folder[REMOTE_PATH];
 static const char *const local[] = {"--model-dir", folder, NULL};
 
 static bool run(void)
@@ -117,6 +118,55 @@ static void test_join(void)
     remote_fini(&r);
 }
 
+/* Workers without the model, or with a file of its name in another quantization. */
+static void test_network(void)
+{
+    char other[REMOTE_PATH + 16], cache[REMOTE_PATH + 16];
+    const char *const none[] = {"--cache", cache, NULL};
+    const char *const wrong[] = {"--model-dir", r.nodes[1].folder, NULL};
+
+    remote_init(&r, "remote", 3);
+    snprintf(cache, sizeof cache, "%s/cache", r.nodes[0].folder);
+    snprintf(other, sizeof other, "%s/llama.gguf", r.nodes[1].folder);
+    model_write(model_spec_of("llama"), QUANT_Q4_0, other);
+    remote_dialable(&r, 0, false);
+    remote_write_topology(&r, 3, 3);
+    remote_start(&r, 0, none);
+    remote_start(&r, 1, wrong);
+    ok(run(), "two workers without the model get their layers over the network: one process's answers");
+    ok(remote_log_has(r.nodes[0].log, "from head-office", 1000), "… one, which dials, from the coordinator");
+    ok(remote_log_has(r.nodes[1].log, "from head-office", 1000), "… and one that has a file of that name in another quantization");
+    remote_stop(&r, 0, SIGKILL);
+    remote_start(&r, 0, none);
+    ok(remote_same(&r), "the first is killed and comes again");
+    ok(remote_log_has(r.nodes[0].log, "from cache", 1000), "… and finds its layers in its cache");
+    remote_close(&r);
+    remote_stop(&r, 0, SIGTERM);
+    remote_stop(&r, 1, SIGTERM);
+
+    /* The coordinator has a header and nothing else; one node has the file. */
+    char header[REMOTE_PATH + 32], full[REMOTE_PATH + 32];
+    struct err err;
+    size_t len = 0;
+    struct gguf *g = gguf_open(model, false, &err);
+    const void *bytes = g ? gguf_split_header(g, 0, &len) : NULL;
+    snprintf(full, sizeof full, "%s", model);
+    snprintf(header, sizeof header, "%s/header.gguf", r.folder);
+    FILE *f = fopen(header, "w");
+    if (f && bytes)
+        fwrite(bytes, 1, len, f);
+    if (f)
+        fclose(f);
+    gguf_close(g);
+    remote_start(&r, 0, none + 2);
+    remote_start(&r, 1, local);
+    snprintf(model, sizeof model, "%s", header);
+    ok(run(), "the coordinator has only the header: a node without a file is served by the one that has it");
+    ok(remote_log_has(r.nodes[0].log, "from node1", 1000), "… by name");
+    snprintf(model, sizeof model, "%s", full);
+    remote_fini(&r);
+}
+
 int main(void)
 {
     const char *build = getenv("SC_BUILD");
@@ -138,5 +188,6 @@ int main(void)
     test_nat(3, 6, "two in a row that dial: the coordinator relays");
     test_nat(2, 3, "none that can be dialed");
     test_join();
+    test_network();
     return tap_done();
 }

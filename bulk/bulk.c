@@ -1,0 +1,557 @@
+/* See bulk.h. A guest is a link; its requests are two lists, bytes and hashes, each worked off in order by a thread. Pieces go
+ * through the guest's list to the wire, which frees them: until then they count against BULK_PIECES. */
+#include "bulk/bulk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "gguf/manifest.h"
+#include "proto/codec.h"
+
+enum { KINDS = 2, MANIFESTS = 4 };
+enum kind { BYTES, HASHES };
+
+struct job {
+    struct job *next;
+    uint64_t id, offset, left, total;
+    uint32_t split, first_chunk, n_chunks;
+    bool header;
+    uint8_t model[MSG_ID_BYTES];
+};
+
+struct guest;
+
+struct piece {
+    struct piece *next;
+    struct guest *guest;
+    struct msg msg;
+    char error[MSG_MAX_TEXT + 1];
+    uint32_t len;
+    uint8_t *bytes; /* payload, or hashes */
+};
+
+struct guest {
+    struct bulk *bulk;
+    struct wire_link *link; /* NULL: gone; freed once the wire has freed its pieces */
+    struct job *first[KINDS], **last[KINDS];
+    unsigned n_jobs, n_pieces;
+    bool busy[KINDS]; /* a thread is at its first job */
+    bool blocked;
+    struct piece *out, **out_last;
+};
+
+struct bulk {
+    struct bulk_options o;
+    struct codec *codec;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pthread_t threads[KINDS];
+    unsigned n_threads;
+    bool stopping;
+    unsigned refs; /* 1, and one for each piece in the wire */
+    struct guest *guests[BULK_GUESTS];
+    size_t turn[KINDS];
+};
+
+/* A model that a thread has open. */
+struct open_model {
+    uint8_t id[MSG_ID_BYTES];
+    struct gguf *gguf;
+    int fd;
+    uint32_t fd_split;
+    struct manifest *manifests[MANIFESTS]; /* of models that were hashed; the oldest goes first */
+    unsigned next;
+};
+
+/* --- life; under the lock -------------------------------------------------------------------------------------------------- */
+
+static void drop_core(struct bulk *b)
+{
+    pthread_cond_destroy(&b->changed);
+    pthread_mutex_destroy(&b->lock);
+    free(b);
+}
+
+static void free_guest(struct guest *g)
+{
+    for (int k = 0; k < KINDS; k++)
+        for (struct job *j; (j = g->first[k]); free(j))
+            g->first[k] = j->next;
+    for (struct piece *p; (p = g->out);) {
+        g->out = p->next;
+        free(p->bytes);
+        free(p);
+    }
+    free(g);
+}
+
+/* Takes it off the list; it is freed when nobody holds it. */
+static void try_forget(struct bulk *b, struct guest *g)
+{
+    if (g->link || g->n_pieces || g->busy[BYTES] || g->busy[HASHES])
+        return;
+    for (size_t i = 0; i < BULK_GUESTS; i++)
+        if (b->guests[i] == g)
+            b->guests[i] = NULL;
+    free_guest(g);
+}
+
+/* From the wire's threads. */
+static void sent(void *payload, void *hint)
+{
+    struct piece *p = hint;
+    struct guest *g = p->guest;
+    struct bulk *b = g->bulk;
+
+    (void)payload;
+    pthread_mutex_lock(&b->lock);
+    g->n_pieces--;
+    free(p->bytes);
+    free(p);
+    try_forget(b, g);
+    pthread_cond_broadcast(&b->changed);
+    bool last = --b->refs == 0;
+    pthread_mutex_unlock(&b->lock);
+    if (last)
+        drop_core(b);
+}
+
+static struct guest *find(struct bulk *b, const struct wire_link *link)
+{
+    for (size_t i = 0; i < BULK_GUESTS; i++)
+        if (b->guests[i] && b->guests[i]->link == link)
+            return b->guests[i];
+    return NULL;
+}
+
+/* --- the threads' work ------------------------------------------------------------------------------------------------------ */
+
+static int open_model(struct bulk *b, struct open_model *m, const uint8_t *id, struct err *err)
+{
+    if (m->gguf && memcmp(m->id, id, sizeof m->id) == 0)
+        return 0;
+    gguf_close(m->gguf);
+    if (m->fd >= 0)
+        close(m->fd);
+    m->fd = -1;
+    memcpy(m->id, id, sizeof m->id);
+    return (m->gguf = b->o.open(b->o.arg, id, err)) ? 0 : -1;
+}
+
+static int check_split(const struct gguf *g, uint32_t split, struct err *err)
+{
+    if (split < gguf_n_splits(g))
+        return 0;
+    return err_set(err, ERR_INPUT, "split %" PRIu32 " was asked for, the model has %" PRIu32, split, gguf_n_splits(g));
+}
+
+static int open_split(struct open_model *m, uint32_t split, struct err *err)
+{
+    if (m->fd >= 0 && m->fd_split == split)
+        return 0;
+    if (m->fd >= 0)
+        close(m->fd);
+    m->fd = open(gguf_split_path(m->gguf, split), O_RDONLY | O_CLOEXEC);
+    m->fd_split = split;
+    return m->fd >= 0 ? 0 : err_errno(err, errno, "opening the model's split %" PRIu32, split);
+}
+
+static int read_bytes(struct open_model *m, const struct job *j, uint8_t *to, uint32_t n, struct err *err)
+{
+    struct gguf_stamp now, then = gguf_split_stamp(m->gguf, j->split);
+    if (j->offset + j->left > gguf_split_bytes(m->gguf, j->split))
+        return err_set(err, ERR_INPUT, "bytes %" PRIu64 " to %" PRIu64 " were asked for, the file here has %" PRIu64, j->offset,
+                       j->offset + j->left, gguf_split_bytes(m->gguf, j->split));
+    if (open_split(m, j->split, err) != 0)
+        return -1;
+    for (uint32_t done = 0; done < n;) {
+        ssize_t got = pread(m->fd, to + done, n - done, (off_t)(j->offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got < 0 ? err_errno(err, errno, "reading the model") : err_set(err, ERR_INPUT, "the model's file was cut");
+        done += (uint32_t)got;
+    }
+    if (gguf_stamp_of(m->fd, &now, err) != 0)
+        return -1;
+    return gguf_stamp_same(&now, &then) ? 0 : err_set(err, ERR_INPUT, "the model's file was changed since its header was read");
+}
+
+/* The next piece of a job of bytes into p. */
+static int make_bytes(struct bulk *b, struct open_model *m, struct job *j, struct piece *p, struct err *err)
+{
+    size_t header_bytes;
+    if (open_model(b, m, j->model, err) != 0 || check_split(m->gguf, j->split, err) != 0)
+        return -1;
+    const uint8_t *header = gguf_split_header(m->gguf, j->split, &header_bytes);
+    if (j->header && j->total == 0) {
+        j->offset = 0;
+        j->left = j->total = header_bytes;
+    }
+    p->len = j->left < MSG_MAX_PIECE ? (uint32_t)j->left : MSG_MAX_PIECE;
+    if (!(p->bytes = mem_new(p->len, 1, err)))
+        return -1;
+    if (j->header)
+        memcpy(p->bytes, header + j->offset, p->len);
+    else if (read_bytes(m, j, p->bytes, p->len, err) != 0)
+        return -1;
+    p->msg.weights_put = (struct msg_weights_put){.id = j->id, .offset = j->offset, .bytes = p->len, .last = j->left == p->len,
+                                                  .total_bytes = j->total, .error = ""};
+    j->offset += p->len;
+    j->left -= p->len;
+    return 0;
+}
+
+static struct manifest *manifest_of(struct open_model *m, struct err *err)
+{
+    for (unsigned i = 0; i < MANIFESTS; i++)
+        if (m->manifests[i] && memcmp(manifest_model_id(m->manifests[i]), m->id, sizeof m->id) == 0)
+            return m->manifests[i];
+    struct manifest **place = &m->manifests[m->next++ % MANIFESTS];
+    manifest_destroy(*place);
+    return *place = manifest_create(m->gguf, err);
+}
+
+static int make_hashes(struct bulk *b, struct open_model *m, struct job *j, struct piece *p, struct err *err)
+{
+    struct manifest *known;
+    uint8_t *chunk = NULL, hash[MANIFEST_HASH_BYTES];
+    uint32_t len;
+    int rc = -1;
+
+    if (open_model(b, m, j->model, err) != 0 || check_split(m->gguf, j->split, err) != 0 || !(known = manifest_of(m, err)))
+        return -1;
+    if (j->first_chunk + j->n_chunks > manifest_n_chunks(known, j->split))
+        return err_set(err, ERR_INPUT, "chunks %" PRIu32 " to %" PRIu32 " were asked for, the split has %" PRIu32, j->first_chunk,
+                       j->first_chunk + j->n_chunks - 1, manifest_n_chunks(known, j->split));
+    if (!(p->bytes = mem_new(j->n_chunks, MSG_ID_BYTES, err)) || !(chunk = mem_new(MANIFEST_CHUNK_BYTES, 1, err)))
+        goto done;
+    for (uint32_t i = 0; i < j->n_chunks; i++) {
+        uint32_t c = j->first_chunk + i;
+        if (!manifest_hash(known, j->split, c)) {
+            if (manifest_read_chunk(m->gguf, known, j->split, c, chunk, &len, err) != 0)
+                goto done;
+            manifest_hash_bytes(chunk, len, hash);
+            if (manifest_set(known, j->split, c, hash, err) != 0)
+                goto done;
+        }
+        memcpy(p->bytes + (size_t)i * MSG_ID_BYTES, manifest_hash(known, j->split, c), MSG_ID_BYTES);
+    }
+    p->msg.manifest_put = (struct msg_manifest_put){.id = j->id, .split = j->split, .first_chunk = j->first_chunk,
+                                                    .chunk_bytes = MANIFEST_CHUNK_BYTES, .split_bytes = gguf_split_implied_bytes(m->gguf, j->split),
+                                                    .hashes = (const uint8_t(*)[MSG_ID_BYTES])p->bytes, .n_hashes = j->n_chunks, .error = ""};
+    j->left = 0;
+    rc = 0;
+done:
+    free(chunk);
+    return rc;
+}
+
+/* A whole answer or a piece of one, without the lock. NULL: out of memory. */
+static struct piece *work_on(struct bulk *b, struct open_model *m, enum kind kind, struct job *j)
+{
+    struct err err;
+    struct piece *p = mem_new(1, sizeof *p, NULL);
+    if (!p)
+        return NULL;
+    p->msg.type = kind == BYTES ? MSG_WEIGHTS_PUT : MSG_MANIFEST_PUT;
+    if ((kind == BYTES ? make_bytes(b, m, j, p, &err) : make_hashes(b, m, j, p, &err)) == 0)
+        return p;
+    free(p->bytes);
+    p->bytes = NULL;
+    p->len = 0;
+    j->left = 0;
+    err_printable(p->error, sizeof p->error, err.text, strlen(err.text));
+    if (kind == BYTES)
+        p->msg.weights_put = (struct msg_weights_put){.id = j->id, .last = true, .error = p->error};
+    else
+        p->msg.manifest_put = (struct msg_manifest_put){.id = j->id, .split = j->split, .first_chunk = j->first_chunk, .error = p->error};
+    return p;
+}
+
+/* The next guest in turn that has such a job and room for its answer. */
+static struct guest *next_guest(struct bulk *b, enum kind kind)
+{
+    for (size_t i = 0; i < BULK_GUESTS; i++) {
+        struct guest *g = b->guests[(b->turn[kind] + i) % BULK_GUESTS];
+        if (g && g->link && g->first[kind] && g->n_pieces < BULK_PIECES) {
+            b->turn[kind] = (b->turn[kind] + i + 1) % BULK_GUESTS;
+            return g;
+        }
+    }
+    return NULL;
+}
+
+static void serve_one(struct bulk *b, struct open_model *m, enum kind kind, struct guest *g)
+{
+    struct job *j = g->first[kind];
+    g->busy[kind] = true;
+    g->n_pieces++;
+    pthread_mutex_unlock(&b->lock);
+    struct piece *p = work_on(b, m, kind, j);
+    pthread_mutex_lock(&b->lock);
+    g->busy[kind] = false;
+    if (!p || j->left == 0) {
+        if (!(g->first[kind] = j->next))
+            g->last[kind] = &g->first[kind];
+        g->n_jobs--;
+        free(j);
+    }
+    if (p && g->link) {
+        p->guest = g;
+        *g->out_last = p;
+        g->out_last = &p->next;
+    } else {
+        g->n_pieces--;
+        free(p ? p->bytes : NULL);
+        free(p);
+        try_forget(b, g);
+    }
+}
+
+static void serve(struct bulk *b, enum kind kind)
+{
+    struct open_model m = {.fd = -1};
+    struct guest *g;
+
+    pthread_mutex_lock(&b->lock);
+    while (!b->stopping) {
+        if (!(g = next_guest(b, kind))) {
+            pthread_cond_wait(&b->changed, &b->lock);
+            continue;
+        }
+        serve_one(b, &m, kind, g);
+        pthread_mutex_unlock(&b->lock);
+        b->o.wake(b->o.wake_arg);
+        pthread_mutex_lock(&b->lock);
+    }
+    pthread_mutex_unlock(&b->lock);
+    gguf_close(m.gguf);
+    if (m.fd >= 0)
+        close(m.fd);
+    for (unsigned i = 0; i < MANIFESTS; i++)
+        manifest_destroy(m.manifests[i]);
+}
+
+static void *serve_bytes(void *arg)
+{
+    serve(arg, BYTES);
+    return NULL;
+}
+
+static void *serve_hashes(void *arg)
+{
+    serve(arg, HASHES);
+    return NULL;
+}
+
+/* --- the wire's side --------------------------------------------------------------------------------------------------------- */
+
+void bulk_up(struct bulk *b, struct wire_link *link)
+{
+    struct guest *g = NULL;
+    size_t i = 0;
+
+    pthread_mutex_lock(&b->lock);
+    while (i < BULK_GUESTS && b->guests[i])
+        i++;
+    if (i < BULK_GUESTS && (g = mem_new(1, sizeof *g, NULL))) {
+        g->bulk = b;
+        g->link = link;
+        for (int k = 0; k < KINDS; k++)
+            g->last[k] = &g->first[k];
+        g->out_last = &g->out;
+        b->guests[i] = g;
+    }
+    pthread_mutex_unlock(&b->lock);
+    if (!g)
+        wire_link_close(link, "too many ask for weights already; try again later");
+}
+
+void bulk_down(struct bulk *b, struct wire_link *link)
+{
+    pthread_mutex_lock(&b->lock);
+    struct guest *g = find(b, link);
+    if (g) {
+        g->link = NULL;
+        for (struct piece *p; (p = g->out); g->n_pieces--) {
+            g->out = p->next;
+            free(p->bytes);
+            free(p);
+        }
+        try_forget(b, g);
+    }
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* -1: more than is allowed. */
+static int add_job(struct bulk *b, struct wire_link *link, enum kind kind, const struct job *from)
+{
+    struct job *j = mem_new(1, sizeof *j, NULL);
+    struct guest *g;
+    bool good = false;
+
+    pthread_mutex_lock(&b->lock);
+    if (j && (g = find(b, link)) && g->n_jobs < BULK_JOBS) {
+        *j = *from;
+        *g->last[kind] = j;
+        g->last[kind] = &j->next;
+        g->n_jobs++;
+        good = true;
+        pthread_cond_broadcast(&b->changed);
+    }
+    pthread_mutex_unlock(&b->lock);
+    if (!good)
+        free(j);
+    return good ? 0 : -1;
+}
+
+static void echo(struct wire_link *link, const struct msg_probe *probe)
+{
+    struct msg m = {.type = MSG_PROBE_ECHO, .probe_echo = {.id = probe->id, .now_us = probe->now_us, .bytes = probe->answer_bytes}};
+    void *zeros = mem_new(probe->answer_bytes ? probe->answer_bytes : 1, 1, NULL);
+    if (zeros)
+        wire_send_msg(link, &m, zeros, probe->answer_bytes, NULL, NULL, NULL);
+    free(zeros);
+}
+
+void bulk_frame(struct bulk *b, struct wire_link *link, struct wire_frame *frame)
+{
+    struct job job = {0};
+    struct msg m;
+    struct err err;
+    int rc = codec_decode(b->codec, frame->type, frame->head, frame->head_len, frame->payload_len, &m, &err);
+
+    if (rc == 0 && m.type == MSG_WEIGHTS_GET) {
+        job = (struct job){.id = m.weights_get.id, .split = m.weights_get.split, .header = m.weights_get.header, .offset = m.weights_get.offset,
+                           .left = m.weights_get.header ? 1 : m.weights_get.bytes, .total = m.weights_get.header ? 0 : m.weights_get.bytes};
+        memcpy(job.model, m.weights_get.model, sizeof job.model);
+        rc = add_job(b, link, BYTES, &job);
+    } else if (rc == 0 && m.type == MSG_MANIFEST_GET) {
+        job = (struct job){.id = m.manifest_get.id, .split = m.manifest_get.split, .first_chunk = m.manifest_get.first_chunk,
+                           .n_chunks = m.manifest_get.n_chunks, .left = 1};
+        memcpy(job.model, m.manifest_get.model, sizeof job.model);
+        rc = add_job(b, link, HASHES, &job);
+    } else if (rc == 0 && m.type == MSG_PROBE) {
+        echo(link, &m.probe);
+    } else if (rc == 0) {
+        rc = -1;
+    }
+    if (rc != 0) {
+        bulk_down(b, link);
+        wire_link_close(link, "a request that makes no sense, or more of them than are allowed at once");
+    }
+    wire_frame_release(frame);
+}
+
+void bulk_writable(struct bulk *b, struct wire_link *link)
+{
+    pthread_mutex_lock(&b->lock);
+    struct guest *g = find(b, link);
+    if (g)
+        g->blocked = false;
+    pthread_mutex_unlock(&b->lock);
+    bulk_pump(b);
+}
+
+/* One piece to the wire, without the lock. */
+static enum wire_sent send_piece(struct wire_link *link, struct piece *p)
+{
+    bool bytes = p->msg.type == MSG_WEIGHTS_PUT && p->len > 0;
+    enum wire_sent rc = wire_send_msg(link, &p->msg, bytes ? p->bytes : NULL, bytes ? p->len : 0, bytes ? sent : NULL, bytes ? p : NULL, NULL);
+    if (rc == WIRE_FAILED || (rc == WIRE_SENT && !bytes))
+        sent(NULL, p);
+    return rc;
+}
+
+void bulk_pump(struct bulk *b)
+{
+    pthread_mutex_lock(&b->lock);
+    for (size_t i = 0; i < BULK_GUESTS; i++) {
+        struct guest *g;
+        struct piece *p;
+        while ((g = b->guests[i]) && g->link && !g->blocked && (p = g->out)) {
+            if (!(g->out = p->next))
+                g->out_last = &g->out;
+            p->next = NULL;
+            b->refs++;
+            struct wire_link *link = g->link;
+            pthread_mutex_unlock(&b->lock);
+            enum wire_sent rc = send_piece(link, p);
+            pthread_mutex_lock(&b->lock);
+            if (rc == WIRE_BLOCKED) { /* nothing was taken: it is the first again */
+                b->refs--;
+                g->blocked = true;
+                p->next = g->out;
+                if (!g->out)
+                    g->out_last = &p->next;
+                g->out = p;
+            }
+        }
+    }
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* --- from outside ------------------------------------------------------------------------------------------------------------ */
+
+struct bulk *bulk_create(const struct bulk_options *o, struct err *err)
+{
+    static void *(*const mains[KINDS])(void *) = {serve_bytes, serve_hashes};
+    struct bulk *b = mem_new(1, sizeof *b, err);
+    if (!b)
+        return NULL;
+    b->o = *o;
+    b->refs = 1;
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->changed, NULL);
+    if (!(b->codec = codec_create(CODEC_SMALL_BYTES, err))) {
+        bulk_destroy(b);
+        return NULL;
+    }
+    for (; b->n_threads < KINDS; b->n_threads++) {
+        int rc = pthread_create(&b->threads[b->n_threads], NULL, mains[b->n_threads], b);
+        if (rc != 0) {
+            err_errno(err, rc, "starting a thread that serves weights");
+            bulk_destroy(b);
+            return NULL;
+        }
+    }
+    return b;
+}
+
+void bulk_destroy(struct bulk *b)
+{
+    if (!b)
+        return;
+    pthread_mutex_lock(&b->lock);
+    b->stopping = true;
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+    for (unsigned i = 0; i < b->n_threads; i++)
+        pthread_join(b->threads[i], NULL);
+    codec_destroy(b->codec);
+    pthread_mutex_lock(&b->lock);
+    for (size_t i = 0; i < BULK_GUESTS; i++) {
+        struct guest *g = b->guests[i];
+        if (!g)
+            continue;
+        g->link = NULL;
+        for (struct piece *p; (p = g->out); g->n_pieces--) {
+            g->out = p->next;
+            free(p->bytes);
+            free(p);
+        }
+        try_forget(b, g);
+    }
+    bool last = --b->refs == 0;
+    pthread_mutex_unlock(&b->lock);
+    if (last)
+        drop_core(b);
+}
