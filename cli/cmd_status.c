@@ -112,10 +112,15 @@ static void show(const char *url, const json_t *o)
     size_t i, n = json_array_size(events);
 
     ui_outf("%s at %s: %s\n", text_of(o, "model"), url, text_of(o, "health"));
-    json_array_foreach(json_object_get(o, "stages"), i, item) show_stage(i, item);
-    json_array_foreach(json_object_get(o, "nodes"), i, item) if (!json_is_integer(json_object_get(item, "stage")))
+    json_array_foreach(json_object_get(o, "stages"), i, item) {
+        show_stage(i, item);
+    }
+    json_array_foreach(json_object_get(o, "nodes"), i, item) {
+        if (json_is_integer(json_object_get(item, "stage")))
+            continue;
         ui_outf("  node %s: %s%s\n", text_of(item, "name"), text_of(item, "state"),
                 json_is_true(json_object_get(item, "standby")) ? ", standby" : "");
+    }
     ui_outf("  answers: %.0f open, %.0f served, %.0f failed or cancelled; %.0f tokens\n", number_of(requests, "open"),
             number_of(requests, "served"), number_of(requests, "failed"), number_of(requests, "tokens"));
     for (i = n > 3 ? n - 3 : 0; i < n; i++)
