@@ -280,20 +280,29 @@ static bool is_awaited(const struct node *n)
     return n->declared && !n->standby && !n->drained && n->state != NODE_HERE;
 }
 
+/* It is here, and had no part in the epoch before: it can take over at once. */
+static bool is_spare(const struct engine *e, uint32_t node)
+{
+    for (uint32_t i = 0; i < e->pipe.n_stages; i++)
+        if (e->pipe.stages[i].node == node)
+            return false;
+    return e->nodes[node].state == NODE_HERE;
+}
+
 /* Whether to go on without those that are not here. */
-static bool is_patience_over(const struct engine *e, bool for_child, bool standby_here)
+static bool is_patience_over(const struct engine *e, bool for_child, bool spare_here)
 {
     int64_t waited_ms = (e->now_us - e->pipe.since_us) / 1000;
     if (for_child)
         return e->pipe.ran_before && waited_ms >= CHILD_GRACE_MS; /* at first all of our own must come */
     if (e->pipe.ran_before)
-        return standby_here || waited_ms >= GRACE_MS;
+        return spare_here || waited_ms >= GRACE_MS;
     return waited_ms >= GATHER_MS;
 }
 
 static void gather(struct engine *e)
 {
-    bool awaited = false, for_child = false, standby_here = false;
+    bool awaited = false, for_child = false, spare_here = false;
     uint32_t here = 0, chain_here = 0;
     struct err err;
 
@@ -302,7 +311,7 @@ static void gather(struct engine *e)
     for (uint32_t i = 0; i < e->n_nodes; i++) {
         const struct node *n = &e->nodes[i];
         here += n->state == NODE_HERE;
-        standby_here = standby_here || (n->standby && n->state == NODE_HERE);
+        spare_here = spare_here || is_spare(e, i);
         awaited = awaited || is_awaited(n);
         for_child = for_child || (is_awaited(n) && n->child >= 0);
         if (n->child >= 0 && !e->pipe.ran_before && n->restarts > CHILD_MAX_RESTARTS) {
@@ -314,7 +323,7 @@ static void gather(struct engine *e)
     }
     for (uint32_t i = 0; e->pipe.ran_before && i < e->pipe.n_stages; i++)
         chain_here += stage_node(e, i)->state == NODE_HERE;
-    if (here > 0 && (!awaited || (chain_here > 0 && chain_here == e->pipe.n_stages) || is_patience_over(e, for_child, standby_here)))
+    if (here > 0 && (!awaited || (chain_here > 0 && chain_here == e->pipe.n_stages) || is_patience_over(e, for_child, spare_here)))
         begin_epoch(e, awaited);
 }
 

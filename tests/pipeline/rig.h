@@ -80,7 +80,7 @@ struct rig {
 const char *rig_program(void);
 /* A model of so many layers with feed-forward parts `big` times as wide, in a file of rig_folder. */
 const char *rig_model(unsigned layers, uint32_t big);
-/* Workers and relays, all started. memory: what each may use, 0: what is free; standby: how many of the last ones are. */
+/* Workers and relays, all started. memory: what each may use; standby: how many of the last ones are. */
 struct rig *rig_create(const char *model, unsigned n, unsigned standby, uint64_t memory);
 void rig_destroy(struct rig *rig); /* ends all processes */
 /* The least memory a node may have for so many of its kind to hold the model. */

@@ -1,0 +1,334 @@
+/* One by one what test_chaos draws by lot, and what it cannot see: links like those of a house, how long streams stand still, what
+ * those are told who wait too long, that a coordinator finds its weights again, that nothing grows from fault to fault. */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/pipeline/rig.h"
+#include "tests/tap.h"
+
+enum {
+    ANSWERS = 8,
+    LAYERS = 6,
+    BIG = 24,
+    STREAM_MS = 60000,
+    ROUNDS = 8,
+    STORM = 300,
+    FDS_SLACK = 2,
+    RSS_SLACK_KIB = 6 << 10,
+    SLACK_BYTES = 64 << 10,
+};
+
+static struct answer answers[ANSWERS];
+
+/* All answers at once, to their ends. before: called once when the first stream has so many tokens. */
+static bool all_the_same(struct engine *e, bool with_top, uint32_t when, void (*at)(void *), void *arg, int64_t *ret_gap_ms)
+{
+    struct stream s[ANSWERS];
+    bool good = true;
+    unsigned open = ANSWERS;
+    int64_t until = rig_now_ms() + STREAM_MS, gap = 0;
+
+    for (int i = 0; i < ANSWERS; i++)
+        stream_begin(&s[i], e, &answers[i], with_top, UINT32_MAX);
+    while (open > 0 && rig_now_ms() < until) {
+        open = 0;
+        for (int i = 0; i < ANSWERS; i++) {
+            open += !stream_read(&s[i], 1);
+            if (at && s[i].n >= when && s[i].n < s[i].want->n) {
+                at(arg);
+                at = NULL;
+            }
+        }
+    }
+    for (int i = 0; i < ANSWERS; i++) {
+        gap = s[i].gap_ms > gap ? s[i].gap_ms : gap;
+        good = stream_end(&s[i]) && good;
+    }
+    if (ret_gap_ms)
+        *ret_gap_ms = gap;
+    if (!good)
+        rig_show_notes();
+    return good;
+}
+
+/* --- links like those of a house ----------------------------------------------------------------------------------------- */
+
+/* 1 to 6 stages with SC_LONG; else every fourth number of them, beginning with `first`. */
+static void test_links(const char *model, const char *name, const char *const *commands, unsigned n_commands, unsigned first)
+{
+    struct rig *rig = rig_create(model, LAYERS, 0, (uint64_t)1 << 30);
+    for (unsigned i = 0; i < rig->n; i++)
+        for (unsigned k = 0; k < n_commands; k++)
+            rig_link(rig, i, "%s", commands[k]);
+    for (unsigned stages = first; stages <= LAYERS; stages += getenv("SC_LONG") ? 1 : 4) {
+        rig_pin(rig, stages, LAYERS);
+        struct engine_options o = rig_options(rig, model, 0);
+        struct engine *e = rig_engine(&o);
+        json_t *status = engine_status(e);
+        size_t n = json_array_size(json_object_get(status, "stages"));
+        json_decref(status);
+        ok(n == stages && all_the_same(e, stages % 2, 0, NULL, NULL, NULL), "%u stage%s over %s: one session's answers%s", stages,
+           stages == 1 ? "" : "s", name, stages % 2 ? " and log-probabilities" : "");
+        engine_destroy(e);
+    }
+    rig_destroy(rig);
+}
+
+/* --- a worker dies, another stands by ------------------------------------------------------------------------------------ */
+
+struct victim {
+    struct rig *rig;
+    unsigned node;
+    int sig;
+};
+
+static void strike(void *arg)
+{
+    struct victim *v = arg;
+    kill(v->rig->nodes[v->node].pid, v->sig);
+}
+
+/* The first stage's node; the rig's nodes are called n0, n1, … */
+static unsigned node_of_stage(struct engine *e, unsigned stage)
+{
+    json_t *status = engine_status(e);
+    const char *name = json_string_value(json_object_get(json_array_get(json_object_get(status, "stages"), stage), "node"));
+    unsigned node = name ? (unsigned)atoi(name + 1) : 0;
+    json_decref(status);
+    return node;
+}
+
+/* Until so many nodes are there: then one of them stands by. */
+static void await_nodes(struct engine *e, size_t n)
+{
+    for (int64_t until = rig_now_ms() + STREAM_MS; rig_now_ms() < until; rig_sleep_ms(20)) {
+        json_t *status = engine_status(e), *node;
+        size_t i, here = 0;
+        json_array_foreach(json_object_get(status, "nodes"), i, node) here +=
+            strcmp(json_string_value(json_object_get(node, "state")), "here") == 0;
+        json_decref(status);
+        if (here >= n)
+            return;
+    }
+}
+
+static void test_standby(const char *model)
+{
+    struct rig *rig = rig_create(model, 4, 1, rig_memory_for(model, 3) + SLACK_BYTES);
+    struct engine_options o = rig_options(rig, model, 0);
+    static const int sigs[] = {SIGKILL, SIGSTOP};
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct engine *e = rig_engine(&o);
+        await_nodes(e, 4);
+        struct victim v = {rig, node_of_stage(e, 1), sigs[i]};
+        int64_t gap = 0;
+        char text[256] = "";
+        rig_forget_notes();
+        bool good = all_the_same(e, false, 2, strike, &v, &gap);
+        if (!rig_note("runs again", text, sizeof text))
+            tap_note("it was not interrupted");
+        ok(good && text[0], "a worker gets signal %d, another stands by: the same answers", sigs[i]);
+        tap_note("the longest time without a token: %" PRId64 " ms; %s", gap, text);
+        engine_destroy(e);
+        kill(rig->nodes[v.node].pid, SIGKILL);
+        while (rig_reap(rig, v.node) == -1)
+            rig_sleep_ms(5);
+        rig_start(rig, v.node);
+    }
+    rig_destroy(rig);
+}
+
+/* --- too long ------------------------------------------------------------------------------------------------------------ */
+
+static void test_timeout(const char *model)
+{
+    struct rig *rig = rig_create(model, 3, 0, rig_memory_for(model, 3) + SLACK_BYTES);
+    struct engine_options o = rig_options(rig, model, 0);
+    struct stream s[2];
+
+    o.recover_timeout_ms = 1500;
+    struct engine *e = rig_engine(&o);
+    kill(rig->nodes[0].pid, SIGKILL);
+    rig_sleep_ms(300);
+    int64_t from = rig_now_ms();
+    for (int i = 0; i < 2; i++) /* while there is no pipeline */
+        stream_begin(&s[i], e, &answers[i], false, UINT32_MAX);
+    engine_cancel(s[1].r);
+    ok(stream_read(&s[1], 2000) && s[1].cancelled, "a request is cancelled while the pipeline is down");
+    ok(stream_read(&s[0], 100) || stream_read(&s[0], 5000), "nobody waits longer than the recover timeout");
+    ok(rig_now_ms() - from < 4000, "… which is %u ms", o.recover_timeout_ms);
+    has_str(s[0].err.text, "could not be repaired within 1 s", "it is said how long");
+    has_str(s[0].err.text, "cannot hold the model", "and why");
+    engine_release(s[0].r);
+    engine_release(s[1].r);
+    while (rig_reap(rig, 0) == -1)
+        rig_sleep_ms(5);
+    rig_start(rig, 0);
+    int64_t until = rig_now_ms() + STREAM_MS;
+    struct err err;
+    while (engine_wait_ready(e, 100, &err) != 0 && rig_now_ms() < until)
+        rig_sleep_ms(10);
+    ok(all_the_same(e, false, 0, NULL, NULL, NULL), "when the node is back, answers come again");
+    engine_destroy(e);
+    rig_destroy(rig);
+}
+
+/* --- a coordinator restarted --------------------------------------------------------------------------------------------- */
+
+static unsigned count_loads(const struct rig *rig, bool from_memory)
+{
+    char path[400], line[512];
+    unsigned n = 0;
+    for (unsigned i = 0; i < rig->n; i++) {
+        snprintf(path, sizeof path, "%s/%s.log", rig->folder, rig->nodes[i].name);
+        FILE *f = fopen(path, "re");
+        while (f && fgets(line, sizeof line, f))
+            n += strstr(line, "ready: stage") && (strstr(line, "from memory") != NULL) == from_memory;
+        if (f)
+            fclose(f);
+    }
+    return n;
+}
+
+static void test_restart(const char *model)
+{
+    struct rig *rig = rig_create(model, 3, 0, rig_memory_for(model, 3) + SLACK_BYTES);
+    struct engine_options o = rig_options(rig, model, 0);
+    struct engine *e = rig_engine(&o);
+
+    unsigned loads = count_loads(rig, false), kept = count_loads(rig, true);
+    for (int i = 0; i < 3; i++) {
+        struct stream s;
+        stream_begin(&s, e, &answers[i], false, UINT32_MAX);
+        engine_destroy(e); /* with a request open */
+        ok(stream_read(&s, 1000) && (s.failed || s.finished) && !s.wrong, "a stopped engine ends its requests");
+        engine_release(s.r);
+        e = rig_engine(&o);
+        ok(all_the_same(e, i == 0, 0, NULL, NULL, NULL), "a coordinator of the same workers, restart %d: the same answers", i + 1);
+    }
+    is_int(count_loads(rig, false), loads, "no weights were loaded again");
+    is_int(count_loads(rig, true), kept + 3 * 3, "they were still there");
+    engine_destroy(e);
+    rig_destroy(rig);
+}
+
+/* --- nothing grows -------------------------------------------------------------------------------------------------------- */
+
+static void one_round(struct engine *e, struct rig *rig, unsigned i)
+{
+    struct err err;
+    struct victim v = {rig, 0, SIGCONT};
+    if (i % 2)
+        rig_link(rig, i / 2 % rig->n, "cut");
+    else
+        engine_command(e, ENGINE_REPLAN, NULL, 0, &err);
+    ok(all_the_same(e, false, 3, strike, &v, NULL), "round %u of faults: the same answers", i);
+}
+
+static void test_leaks(const char *model)
+{
+    struct rig *rig = rig_create(model, 3, 0, rig_memory_for(model, 3) + SLACK_BYTES);
+    struct engine_options o = rig_options(rig, model, 0);
+    int fds[4], fds_after[4];
+    long rss[4];
+
+    for (int pass = 0; pass < 2; pass++) {
+        for (unsigned engines = 0; engines < 2; engines++) {
+            struct engine *e = rig_engine(&o);
+            for (unsigned i = 0; i < ROUNDS / 2; i++)
+                one_round(e, rig, i);
+            engine_destroy(e);
+        }
+        rig_sleep_ms(1500); /* links that are closing */
+        for (unsigned i = 0; i < 4; i++) {
+            pid_t pid = i < 3 ? rig->nodes[i].pid : getpid();
+            fds_after[i] = rig_fds(pid);
+            if (pass == 0) {
+                fds[i] = fds_after[i];
+                rss[i] = rig_rss_kib(pid);
+                continue;
+            }
+            long more = rig_rss_kib(pid) - rss[i];
+            ok(fds_after[i] <= fds[i] + FDS_SLACK, "%s has %d open descriptors, %d before", i < 3 ? rig->nodes[i].name : "the coordinator",
+               fds_after[i], fds[i]);
+            ok(more < RSS_SLACK_KIB, "and %ld KiB more memory after %d faults", more, ROUNDS);
+        }
+    }
+    rig_destroy(rig);
+}
+
+/* --- many requests ------------------------------------------------------------------------------------------------------- */
+
+static void test_requests(const char *model)
+{
+    struct engine_options o = rig_options(NULL, model, 3);
+    struct stream s[STORM];
+    bool good = true;
+    struct err err;
+
+    o.parallel = 1;
+    struct engine *e = rig_engine(&o);
+    ok(all_the_same(e, true, 0, NULL, NULL, NULL), "one at a time, %d at once: the same answers", ANSWERS);
+    for (int i = 0; i < STORM; i++) {
+        stream_begin(&s[i], e, &answers[i % ANSWERS], false, (uint32_t)rig_draw(3));
+        if (i % 3 == 0)
+            engine_cancel(s[i].r);
+        if (i == STORM / 2)
+            engine_command(e, ENGINE_REPLAN, NULL, 0, &err);
+    }
+    for (int i = 0; i < STORM; i++) {
+        for (int64_t until = rig_now_ms() + STREAM_MS; !s[i].finished && rig_now_ms() < until;)
+            stream_read(&s[i], 10);
+        good = s[i].finished && !s[i].wrong && !s[i].failed && good;
+        engine_release(s[i].r);
+    }
+    ok(good, "%d requests that are cancelled: each ends", STORM);
+    struct engine_request **r = calloc(ENGINE_MAX_REQUESTS, sizeof *r);
+    struct engine_params p = {.tokens = answers[0].prompt, .n_tokens = answers[0].n_prompt, .n_new = RIG_NEW_MAX, .sample = answers[0].sample};
+    unsigned n = 0;
+    while (r && n < ENGINE_MAX_REQUESTS && (r[n] = engine_submit(e, &p, &err)))
+        n++;
+    is_int(n, ENGINE_MAX_REQUESTS, "as many requests as there may be");
+    ok(!engine_submit(e, &p, &err) && err.kind == ERR_BUSY, "and no more: %s", err.text);
+    int64_t from = rig_now_ms();
+    engine_destroy(e);
+    good = true;
+    tap_note("ended with all of them open in %" PRId64 " ms", rig_now_ms() - from);
+    for (unsigned i = 0; i < n; i++) {
+        struct engine_event ev;
+        do
+            good = engine_next(r[i], 0, &ev) == 0 && good;
+        while (good && ev.kind != ENGINE_FAILED && ev.kind != ENGINE_DONE);
+        engine_release(r[i]);
+    }
+    ok(good, "each of them has been told");
+    free(r);
+}
+
+int main(void)
+{
+    static const char *const gigabit[] = {"rate 1000", "delay 0.5"};
+    static const char *const wifi[] = {"rate 300", "delay 5", "jitter 5"};
+    const char *model;
+
+    rig_program();
+    rig_seed();
+    model = rig_model(LAYERS, BIG);
+    rig_answers(model, answers, ANSWERS);
+    test_requests(model);
+    test_standby(model);
+    test_timeout(model);
+    test_restart(model);
+    test_leaks(model);
+    test_links(model, "1 Gbit/s + 0.5 ms", gigabit, 2, getenv("SC_LONG") ? 1 : 2);
+    test_links(model, "300 Mbit/s + 5 to 10 ms", wifi, 3, getenv("SC_LONG") ? 1 : 3);
+    ok(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD, "no process is left");
+    return tap_done();
+}
