@@ -252,6 +252,8 @@ void pipeline_break(struct engine *e, const char *why);
 /* The same, by a step: when that happens again and again, the requests under way are to blame, and fail. */
 void pipeline_break_by_step(struct engine *e, const char *why);
 void pipeline_replan(struct engine *e);
+/* What n had in the last epoch that ran, and what it said it holds, it has no longer. */
+void pipeline_forget(struct engine *e, const struct node *n);
 /* A control message of the current epoch from a stage. */
 void pipeline_message(struct engine *e, struct node *n, const struct msg *m);
 void pipeline_link_event(struct engine *e, struct wire_event *event); /* of a data link */

@@ -287,9 +287,9 @@ static void set_aside(struct engine *e, struct node *n)
     struct msg m = {.type = MSG_RELEASE, .release = {.epoch = e->pipe.epoch}};
     n->state = NODE_DRAINED;
     if (pipeline_stage_of(e, n) >= 0)
-        pipeline_replan(e); /* which releases it */
-    else
-        nodes_send(e, n, &m);
+        pipeline_replan(e);
+    pipeline_forget(e, n);
+    nodes_send(e, n, &m);
 }
 
 static void take_message(struct engine *e, struct node *n, const struct msg *m)

@@ -52,11 +52,14 @@ static void remember(struct pipe *p)
 }
 
 /* What the node holds is not what it had in that epoch: it was told otherwise since, or says so. */
-static void forget(struct pipe *p, uint32_t node)
+void pipeline_forget(struct engine *e, const struct node *n)
 {
+    struct pipe *p = &e->pipe;
+    uint32_t node = nodes_index(e, n);
     for (uint32_t i = 0; i < p->n_before; i++)
         if (p->before[i].node == node)
             p->before[i].instance = 0;
+    e->nodes[node].hello.n_resident = 0;
 }
 
 /* An epoch that ends before anything came of it is not followed by the next one at once: whatever is wrong needs time. */
@@ -181,7 +184,7 @@ static void configure(struct engine *e, uint32_t i)
     s->ready = false;
     s->kept = is_kept(e, s);
     if (!s->kept)
-        forget(&e->pipe, s->node);
+        pipeline_forget(e, n);
     s->instance = n->hello.instance;
     *c = (struct msg_configure){
         .epoch = e->pipe.epoch,
@@ -222,8 +225,7 @@ static void release_others(struct engine *e)
     struct msg m = {.type = MSG_RELEASE, .release = {.epoch = e->pipe.epoch}};
     for (uint32_t i = 0; i < e->n_nodes; i++)
         if (e->nodes[i].state >= NODE_HERE && pipeline_stage_of(e, &e->nodes[i]) < 0) {
-            forget(&e->pipe, i);
-            e->nodes[i].hello.n_resident = 0;
+            pipeline_forget(e, &e->nodes[i]);
             nodes_send(e, &e->nodes[i], &m);
         }
 }
@@ -558,9 +560,11 @@ static void stage_error(struct engine *e, struct node *n, const struct msg_error
         fail(e, &err);
         return;
     }
-    forget(&e->pipe, nodes_index(e, n));
+    bool kept = e->pipe.stages[pipeline_stage_of(e, n)].kept;
+    pipeline_forget(e, n);
     if (e->pipe.phase == PIPE_LOADING) {
-        distrust(e, n);
+        if (!kept) /* else it can load, and will be asked to */
+            distrust(e, n);
         pipeline_break(e, text);
     } else {
         pipeline_break_by_step(e, text);

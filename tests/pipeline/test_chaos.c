@@ -31,7 +31,10 @@ enum {
 };
 
 /* Under sanitizers a process that gets no memory ends. */
-#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__ || __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 enum { CAN_LIMIT = 0 };
 #else
 enum { CAN_LIMIT = 1 };
@@ -138,8 +141,24 @@ static void start_anew(struct stream *s)
     stream_begin(s, run.e, s->want, s->with_top, s->cancel_at == UINT32_MAX - 1 ? UINT32_MAX : s->cancel_at);
 }
 
+static void undo(unsigned node);
+static void mind_processes(void);
+
+static void mind_troubles(void)
+{
+    mind_processes();
+    for (unsigned i = 0; i < run.n_nodes; i++)
+        if (run.trouble[i].undo_ms && rig_now_ms() >= run.trouble[i].undo_ms)
+            undo(i);
+}
+
+/* Others' troubles may be what keeps it from getting ready: they go on ending meanwhile. */
 static void restart_coordinator(void)
 {
+    int64_t until = rig_now_ms() + HANG_MS;
+    struct err err = {0};
+    int rc;
+
     engine_destroy(run.e);
     for (int i = 0; i < STREAMS; i++) { /* their ends are told, and not waited for */
         struct stream *s = &run.streams[i];
@@ -149,7 +168,12 @@ static void restart_coordinator(void)
         }
         engine_release(s->r);
     }
-    run.e = rig_engine(&run.options);
+    if (!(run.e = engine_create(&run.options, &err)))
+        rig_bail("engine_create", &err);
+    while ((rc = engine_wait_ready(run.e, 5, &err)) > 0 && rig_now_ms() < until)
+        mind_troubles();
+    if (rc != 0)
+        rig_bail("the coordinator does not come up again", &err);
     for (int i = 0; i < STREAMS; i++)
         start_anew(&run.streams[i]);
 }
@@ -298,10 +322,7 @@ static unsigned mind_streams(bool on)
 static void tend(bool on)
 {
     mind_streams(on);
-    mind_processes();
-    for (unsigned i = 0; i < run.n_nodes; i++)
-        if (run.trouble[i].undo_ms && rig_now_ms() >= run.trouble[i].undo_ms)
-            undo(i);
+    mind_troubles();
     rig_sleep_ms(1);
 }
 
