@@ -775,7 +775,7 @@ static int in_wants(struct codec *c, const Sc__Step *p, struct msg_step *m, stru
         if (p->want_given[i] > p->n_given - at)
             return err_set(err, ERR_INPUT, "step: want %zu: has %u given tokens, %zu are left", i, (unsigned)p->want_given[i],
                            p->n_given - at);
-        wants[i] = (struct msg_want){p->want_row[i], p->want_flags[i], p->want_top[i], p->given + at, p->want_given[i]};
+        wants[i] = (struct msg_want){p->want_row[i], p->want_flags[i], p->want_top[i], p->given ? p->given + at : NULL, p->want_given[i]};
         at += p->want_given[i];
     }
     return at == p->n_given ? 0 : lengths_differ("step", "given", p->n_given, "what the wants add up to", at, err);

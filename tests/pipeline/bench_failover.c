@@ -1,4 +1,4 @@
-/* How long streams stand still when a worker is killed and another stands by: bench_failover MODEL [ROUNDS]. Four nodes on this
+/* How long streams stand still when a worker is killed and another stands by: bench_failover MODEL. Four nodes on this
  * machine, three needed, one standing by; the stage in the middle is killed while four answers flow. The file's pages are
  * dropped first, so that the lost layers come from the disk. Prints what the gap consists of; docs/performance.md has figures. */
 #include <fcntl.h>
@@ -11,7 +11,7 @@
 
 #include "tests/pipeline/rig.h"
 
-enum { STREAMS = 4, PROMPT = 128, AFTER = 12, SLACK_BYTES = 1 << 20, STREAM_MS = 120000, NEEDED = 3 };
+enum { STREAMS = 4, PROMPT = 128, AFTER = 12, SLACK_BYTES = 1 << 20, STREAM_MS = 120000, NEEDED = 3, ROUNDS = 3 };
 
 static struct answer question[STREAMS];
 
@@ -29,7 +29,7 @@ static unsigned middle(struct engine *e, json_int_t *ret_bytes)
     json_t *status = engine_status(e), *stage = json_array_get(json_object_get(status, "stages"), NEEDED / 2);
     const char *name = json_string_value(json_object_get(stage, "node"));
     *ret_bytes = json_integer_value(json_object_get(json_object_get(stage, "bytes"), "weights"));
-    unsigned node = name ? (unsigned)atoi(name + 1) : 0;
+    unsigned node = name ? (unsigned)(name[1] - '0') : 0;
     json_decref(status);
     return node;
 }
@@ -74,7 +74,7 @@ static void fail_over(const char *model)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        fprintf(stderr, "usage: bench_failover MODEL [ROUNDS]\n");
+        fprintf(stderr, "usage: bench_failover MODEL\n");
         return 2;
     }
     rig_seed();
@@ -83,7 +83,7 @@ int main(int argc, char **argv)
         for (int k = 0; k < PROMPT; k++)
             question[i].prompt[k] = (int32_t)rig_draw(250);
     }
-    for (int i = argc > 2 ? atoi(argv[2]) : 3; i > 0; i--)
+    for (int i = 0; i < ROUNDS; i++)
         fail_over(argv[1]);
     return 0;
 }

@@ -99,8 +99,8 @@ static pid_t pid_of(unsigned node)
 
 static bool in_chain(unsigned node)
 {
-    json_t *status;
-    bool is = json_is_integer(json_object_get(node_status(node, &status), "stage"));
+    json_t *status, *stage = json_object_get(node_status(node, &status), "stage"); /* json_is_integer looks twice */
+    bool is = json_is_integer(stage);
     json_decref(status);
     return is;
 }

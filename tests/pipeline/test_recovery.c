@@ -99,7 +99,7 @@ static unsigned node_of_stage(struct engine *e, unsigned stage)
 {
     json_t *status = engine_status(e);
     const char *name = json_string_value(json_object_get(json_array_get(json_object_get(status, "stages"), stage), "node"));
-    unsigned node = name ? (unsigned)atoi(name + 1) : 0;
+    unsigned node = name ? (unsigned)(name[1] - '0') : 0;
     json_decref(status);
     return node;
 }
