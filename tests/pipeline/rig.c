@@ -34,20 +34,19 @@ extern char **environ;
 
 enum { READY_MS = 60000, END_MS = 20000 };
 
-/* What the workers said, where SC_VERBOSE asks for it. */
-static void show_logs(void)
+void rig_show_logs(void)
 {
     char command[400];
     snprintf(command, sizeof command, "tail -n 25 '%s'/rig*/*.log 2>/dev/null | sed 's/^/# /'", model_folder());
     fflush(stdout);
-    if (getenv("SC_VERBOSE") && system(command) != 0)
+    if (system(command) != 0)
         tap_note("no logs");
 }
 
 _Noreturn void rig_bail(const char *what, const struct err *err)
 {
     rig_show_notes();
-    show_logs();
+    rig_show_logs();
     printf("Bail out! %s: %s\n", what, err ? err->text : strerror(errno));
     exit(1);
 }

@@ -98,6 +98,7 @@ struct engine_options rig_options(struct rig *rig, const char *model, unsigned w
 /* Creates it and waits until it is ready; bails out otherwise. */
 struct engine *rig_engine(const struct engine_options *o);
 void rig_show_notes(void);
+void rig_show_logs(void); /* what the workers said last */
 /* The last sentence of the engine that contains `text`; false: there is none since rig_forget_notes. */
 bool rig_note(const char *text, char *ret, size_t bytes);
 void rig_forget_notes(void);
