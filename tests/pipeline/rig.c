@@ -504,6 +504,19 @@ static struct keys *open_keys(const struct rig *rig, const char *name)
     return k;
 }
 
+static struct rig *open_rig; /* one at a time */
+
+/* A test that bails out leaves no process behind, either. */
+static void end_all(void)
+{
+    for (unsigned i = 0; open_rig && i < open_rig->n; i++) {
+        if (open_rig->nodes[i].pid)
+            kill(open_rig->nodes[i].pid, SIGKILL);
+        if (open_rig->nodes[i].relay)
+            kill(open_rig->nodes[i].relay, SIGKILL);
+    }
+}
+
 struct rig *rig_create(const char *model, unsigned n, unsigned standby, uint64_t memory)
 {
     static unsigned serial;
@@ -512,6 +525,9 @@ struct rig *rig_create(const char *model, unsigned n, unsigned standby, uint64_t
 
     if (!rig || !(rig->topology = topology_create(&err)))
         rig_bail("rig", NULL);
+    if (serial == 0)
+        atexit(end_all);
+    open_rig = rig;
     snprintf(rig->folder, sizeof rig->folder, "%s/rig%u", model_folder(), serial++);
     if (mkdir(rig->folder, 0700) != 0)
         rig_bail(rig->folder, NULL);
@@ -560,6 +576,7 @@ void rig_destroy(struct rig *rig)
         end_process(rig->nodes[i].relay, SIGTERM);
     }
     topology_destroy(rig->topology);
+    open_rig = NULL;
     free(rig);
 }
 
