@@ -137,6 +137,11 @@ struct backend_ops {
     enum weight_layout (*weight_layout)(struct backend *, enum quant_type);
     size_t (*weight_bytes)(struct backend *, enum quant_type, uint32_t rows, uint32_t cols);
     void (*weight_put)(struct backend *, enum quant_type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
+    /* Waits until all that weight_put began is done; -1: the first thing that went wrong with it. */
+    int (*weights_done)(struct backend *, struct err *);
+    /* To and from memory of the backend's own, where floats of `struct vec` lie as well. Blocks. Any thread. */
+    int (*write)(struct backend *, void *to, const void *from, size_t bytes, struct err *);
+    int (*read)(struct backend *, void *to, const void *from, size_t bytes, struct err *);
 
     size_t (*kv_block_bytes)(const struct attention *, enum kv_type);
     /* Block `to` becomes what block `from` is. Not while a step runs. */

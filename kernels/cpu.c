@@ -848,6 +848,22 @@ static void cpu_weight_put(struct backend *b, enum quant_type type, const void *
         k->pack(type, src, row0, n, cols, dst);
 }
 
+static int cpu_weights_done(struct backend *b, struct err *err)
+{
+    (void)b;
+    (void)err;
+    return 0;
+}
+
+/* write and read: all memory is alike. */
+static int cpu_copy(struct backend *b, void *to, const void *from, size_t bytes, struct err *err)
+{
+    (void)b;
+    (void)err;
+    memcpy(to, from, bytes);
+    return 0;
+}
+
 static size_t cpu_kv_block_bytes(const struct attention *attn, enum kv_type type)
 {
     return kv_layout_of(attn, type).head_bytes * attn->n_kv_heads;
@@ -875,6 +891,9 @@ static const struct backend_ops cpu_ops = {
     .weight_layout = cpu_weight_layout,
     .weight_bytes = cpu_weight_bytes,
     .weight_put = cpu_weight_put,
+    .weights_done = cpu_weights_done,
+    .write = cpu_copy,
+    .read = cpu_copy,
     .kv_block_bytes = cpu_kv_block_bytes,
     .kv_copy = cpu_kv_copy,
     .run_create = cpu_run_create,

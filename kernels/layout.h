@@ -11,6 +11,7 @@
 enum weight_layout {
     LAYOUT_FILE, /* row after row, as in the GGUF */
     LAYOUT_R16,  /* panels of 16 rows interleaved for 512-bit vectors: kernels/x86/r16.h */
+    LAYOUT_CUDA, /* panels of 16 rows in the order of tensor cores' operands: kernels/cuda/layout.h */
     LAYOUT_COUNT,
 };
 
