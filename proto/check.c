@@ -162,6 +162,15 @@ static int check_link_ok(const struct at *at, const struct msg_link_ok *m)
 }
 
 /* --- control ----------------------------------------------------------------------------------------------------------- */
+static int check_bits(const struct at *at, const struct msg_bits *bits, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        TRY(label(at, "type", bits[i].type));
+        TRY(number(at, "per weight", bits[i].bits, 0));
+    }
+    return 0;
+}
+
 static int check_devices(struct at at, const struct msg_hello *m)
 {
     at.part = "device";
@@ -175,12 +184,17 @@ static int check_devices(struct at at, const struct msg_hello *m)
             TRY(label(&at, "rate's type", d->rates[j].type));
             TRY(number(&at, "rate", d->rates[j].per_s, 0));
         }
+        TRY(text(&at, "numerics_class", d->numerics_class, MSG_MAX_NAME));
+        TRY(text(&at, "text", d->text, MSG_MAX_TEXT));
+        TRY(range(&at, "threads", d->threads, 0, MSG_MAX_THREADS));
+        TRY(number(&at, "copy_bytes_per_s", d->copy_bytes_per_s, 0));
+        TRY(many(&at, "bits", d->n_bits, d->bits, MSG_MAX_TYPES));
+        TRY(check_bits(&at, d->bits, d->n_bits));
     }
     at.part = "bits";
     for (size_t i = 0; i < m->n_bits; i++) {
         at.index = i;
-        TRY(label(&at, "type", m->bits[i].type));
-        TRY(number(&at, "per weight", m->bits[i].bits, 0));
+        TRY(check_bits(&at, &m->bits[i], 1));
     }
     at.part = "resident";
     for (size_t i = 0; i < m->n_resident; i++) {
@@ -487,7 +501,7 @@ int msg_check(const struct msg *m, enum err_kind kind, struct err *err)
     case MSG_DRAIN:
         return text(&at, "text", m->drain.text, MSG_MAX_TEXT);
     case MSG_RELEASE:
-        return 0;
+        return text(&at, "device", m->release.device, MSG_MAX_NAME);
     case MSG_ERROR:
         return check_error(&at, &m->error);
     case MSG_STEP:

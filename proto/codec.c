@@ -218,16 +218,32 @@ static int in_registered(struct codec *c, const Sc__Registered *p, struct msg_re
 #define HELLO_STRINGS(X) X(version) X(node) X(numerics_class) X(isa) X(address)
 #define RESIDENT_FIELDS(X) X(present) X(layer_first) X(layer_end) X(embed) X(head)
 
+#define DEVICE_FIELDS(X) X(memory_bytes) X(read_bytes_per_s) X(numerics_revision) X(threads) X(copy_bytes_per_s)
+#define DEVICE_STRINGS(X) X(name) X(numerics_class) X(text)
+
+static Sc__Bits **out_bits(struct codec *c, const struct msg_bits *m, size_t n)
+{
+    Sc__Bits *items, **p;
+    if (!NEW_REPEATED(c, Sc__Bits, n, items, p))
+        return NULL;
+    for (size_t i = 0; i < n; i++) {
+        sc__bits__init(p[i] = &items[i]);
+        items[i].type = (char *)(uintptr_t)m[i].type;
+        items[i].bits = m[i].bits;
+    }
+    return p;
+}
+
 static int out_device(struct codec *c, const struct msg_device *m, Sc__Device *p)
 {
     Sc__Rate *items;
 
     sc__device__init(p);
-    OUT_STR(name)
-    OUT(memory_bytes)
-    OUT(read_bytes_per_s)
+    DEVICE_FIELDS(OUT)
+    DEVICE_STRINGS(OUT_STR)
     p->n_rates = m->n_rates;
-    if (!NEW_REPEATED(c, Sc__Rate, m->n_rates, items, p->rates))
+    p->n_bits = m->n_bits;
+    if (!NEW_REPEATED(c, Sc__Rate, m->n_rates, items, p->rates) || !(p->bits = out_bits(c, m->bits, m->n_bits)))
         return -1;
     for (size_t i = 0; i < m->n_rates; i++) {
         sc__rate__init(p->rates[i] = &items[i]);
@@ -240,20 +256,14 @@ static int out_device(struct codec *c, const struct msg_device *m, Sc__Device *p
 static int out_hello_lists(struct codec *c, const struct msg_hello *m, Sc__Hello *p)
 {
     Sc__Device *devices;
-    Sc__Bits *bits;
     Sc__Resident *resident;
 
-    if (!NEW_REPEATED(c, Sc__Device, m->n_devices, devices, p->devices) || !NEW_REPEATED(c, Sc__Bits, m->n_bits, bits, p->bits) ||
+    if (!NEW_REPEATED(c, Sc__Device, m->n_devices, devices, p->devices) || !(p->bits = out_bits(c, m->bits, m->n_bits)) ||
         !NEW_REPEATED(c, Sc__Resident, m->n_resident, resident, p->resident) || !(p->models = take(c, m->n_models, sizeof *p->models)))
         return -1;
     for (size_t i = 0; i < m->n_devices; i++)
         if (out_device(c, &m->devices[i], p->devices[i] = &devices[i]) != 0)
             return -1;
-    for (size_t i = 0; i < m->n_bits; i++) {
-        sc__bits__init(p->bits[i] = &bits[i]);
-        bits[i].type = (char *)(uintptr_t)m->bits[i].type;
-        bits[i].bits = m->bits[i].bits;
-    }
     for (size_t i = 0; i < m->n_models; i++)
         p->models[i] = out_id(m->models[i]);
     for (size_t i = 0; i < m->n_resident; i++) {
@@ -282,19 +292,28 @@ static int out_hello(struct codec *c, const struct msg_hello *m, Sc__Hello *p)
     return out_hello_lists(c, m, p);
 }
 
+static const struct msg_bits *in_bits(struct codec *c, Sc__Bits *const *p, size_t n)
+{
+    struct msg_bits *bits = take(c, n, sizeof *bits);
+    for (size_t i = 0; bits && i < n; i++)
+        bits[i] = (struct msg_bits){p[i]->type, p[i]->bits};
+    return bits;
+}
+
 static int in_device(struct codec *c, const Sc__Device *p, struct msg_device *m, struct err *err)
 {
     struct msg_rate *rates;
 
     *m = (struct msg_device){0};
-    IN(name)
-    IN(memory_bytes)
-    IN(read_bytes_per_s)
-    if (count_ok("hello", "rates", p->n_rates, MSG_MAX_TYPES, err) != 0)
+    DEVICE_FIELDS(IN)
+    DEVICE_STRINGS(IN)
+    if (count_ok("hello", "rates", p->n_rates, MSG_MAX_TYPES, err) != 0 || count_ok("hello", "device's bits", p->n_bits, MSG_MAX_TYPES, err) != 0)
         return -1;
     m->n_rates = p->n_rates;
     m->rates = rates = take(c, p->n_rates, sizeof *rates);
-    if (!rates)
+    m->n_bits = p->n_bits;
+    m->bits = in_bits(c, p->bits, p->n_bits);
+    if (!rates || !m->bits)
         return too_big(c, "hello", err);
     for (size_t i = 0; i < p->n_rates; i++)
         rates[i] = (struct msg_rate){p->rates[i]->type, p->rates[i]->per_s};
@@ -314,7 +333,7 @@ static int in_resident(const Sc__Resident *from, struct msg_resident *to, struct
 static int in_hello_lists(struct codec *c, const Sc__Hello *p, struct msg_hello *m, struct err *err)
 {
     struct msg_device *devices = take(c, p->n_devices, sizeof *devices);
-    struct msg_bits *bits = take(c, p->n_bits, sizeof *bits);
+    const struct msg_bits *bits = in_bits(c, p->bits, p->n_bits);
     struct msg_resident *resident = take(c, p->n_resident, sizeof *resident);
     uint8_t(*models)[MSG_ID_BYTES] = take(c, p->n_models, sizeof *models);
 
@@ -323,8 +342,6 @@ static int in_hello_lists(struct codec *c, const Sc__Hello *p, struct msg_hello 
     for (size_t i = 0; i < p->n_devices; i++)
         if (in_device(c, p->devices[i], &devices[i], err) != 0)
             return -1;
-    for (size_t i = 0; i < p->n_bits; i++)
-        bits[i] = (struct msg_bits){p->bits[i]->type, p->bits[i]->bits};
     for (size_t i = 0; i < p->n_resident; i++)
         if (in_resident(p->resident[i], &resident[i], err) != 0)
             return -1;
@@ -577,6 +594,7 @@ static int out_release(struct codec *c, const struct msg_release *m, Sc__Release
 {
     (void)c;
     OUT(keep_weights)
+    OUT_STR(device)
     OUT_EPOCH();
     return 0;
 }
@@ -586,6 +604,7 @@ static int in_release(struct codec *c, const Sc__Release *p, struct msg_release 
     (void)c;
     (void)err;
     IN(keep_weights)
+    IN(device)
     IN_EPOCH();
     return 0;
 }
@@ -595,6 +614,7 @@ static int out_error(struct codec *c, const struct msg_error *m, Sc__Error *p)
     (void)c;
     OUT(stage)
     OUT(kind)
+    OUT(memory_bytes)
     OUT_STR(text)
     OUT_EPOCH();
     return 0;
@@ -606,6 +626,7 @@ static int in_error(struct codec *c, const Sc__Error *p, struct msg_error *m, st
     (void)err;
     IN(stage)
     IN(kind)
+    IN(memory_bytes)
     IN(text)
     IN_EPOCH();
     return 0;

@@ -11,7 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PROTOCOL_MIN = 1, PROTOCOL_MAX = 1 };
+/* 2: a node has several devices, a stage on each. Whoever speaks 1 hears of one device, and gets one stage. */
+enum { PROTOCOL_MIN = 1, PROTOCOL_MAX = 2, PROTOCOL_DEVICES = 2 };
 
 /* The limits that codec.c holds every message to, sent or received. */
 enum {
@@ -140,17 +141,25 @@ struct msg_rate {
     double per_s;     /* operations (multiply and add count two) */
 };
 
+struct msg_bits {
+    const char *type;
+    double bits; /* per weight, after repacking for this node's devices */
+};
+
 struct msg_device {
-    const char *name; /* "cpu", "cuda:0" */
+    const char *name; /* "cpu", "cpu:1", "cuda:0" */
     uint64_t memory_bytes; /* what Stagecoach may use */
     double read_bytes_per_s; /* 0: not measured */
     const struct msg_rate *rates;
     size_t n_rates;
-};
-
-struct msg_bits {
-    const char *type;
-    double bits; /* per weight, after repacking for this node's devices */
+    /* PROTOCOL_DEVICES. What is absent is as the hello says of the node. */
+    const char *numerics_class; /* "": absent, with the revision */
+    uint32_t numerics_revision;
+    uint32_t threads;           /* 0: absent */
+    double copy_bytes_per_s;    /* from the host's memory to the device's; 0: not measured, or it is the same memory */
+    const struct msg_bits *bits;
+    size_t n_bits;
+    const char *text; /* what it is, for people: "NVIDIA GeForce RTX 4090" */
 };
 
 /* What a stage still holds from an earlier epoch. */
@@ -290,6 +299,7 @@ struct msg_drain {
 struct msg_release {
     struct msg_epoch epoch;
     bool keep_weights;
+    const char *device; /* "": all; else this one alone (PROTOCOL_DEVICES) */
 };
 
 struct msg_error {
@@ -297,6 +307,7 @@ struct msg_error {
     uint32_t stage;
     uint32_t kind; /* enum err_kind */
     const char *text;
+    uint64_t memory_bytes; /* of ERR_MEMORY while loading: what the stage may take at most; 0: not known */
 };
 
 /* --- data -------------------------------------------------------------------------------------------------------------- */

@@ -4,8 +4,10 @@
 static const uint8_t id[2][MSG_ID_BYTES] = {{1, 2, 3, 0xFF}, {9}};
 #define EPOCH {0xFEDCBA9876543210u, 77}
 static const struct msg_rate rates[] = {{"Q4_K", 9e11}, {"Q8_0", 1.5e12}};
-static const struct msg_device devices[] = {{"cpu", 16ull << 30, 4e10, rates, 2}, {"cuda:0", 22ull << 30, 8.5e11, NULL, 0}};
 static const struct msg_bits bits[] = {{"Q4_K", 4.5}, {"F16", 16}};
+static const struct msg_device devices[] = {
+    {"cpu", 16ull << 30, 4e10, rates, 2, "", 0, 0, 0, NULL, 0, ""},
+    {"cuda:0", 22ull << 30, 8.5e11, NULL, 0, "cuda", 2, 1, 2.5e10, bits, 2, "a device of NVIDIA's"}};
 static const struct msg_resident resident[] = {
     {.present = true, .model = {5}, .layer_first = 3, .layer_end = 9, .embed = false, .head = true, .device = "cpu", .kv_epoch = {4, 5}}};
 static const struct msg_source sources[] = {{"boss", "tcp://10.0.0.1:7100", id[0]}, {"attic", "ipc:///run/x/s", NULL}};
@@ -82,8 +84,8 @@ static const struct msg samples[] = {
     {MSG_HEARTBEAT, .heartbeat = {1, 2, 3, times, 2}},
     {MSG_STAGE_DONE, .stage_done = {EPOCH, 1, 2, 3, 4, 5, 6, 7}},
     {MSG_DRAIN, .drain = {10800, "I want to play"}},
-    {MSG_RELEASE, .release = {EPOCH, true}},
-    {MSG_ERROR, .error = {EPOCH, 1, 6, "out of memory"}},
+    {MSG_RELEASE, .release = {EPOCH, true, "cpu:1"}},
+    {MSG_ERROR, .error = {EPOCH, 1, 6, "out of memory", 5ull << 30}},
     {MSG_STEP,
      .step = {EPOCH, 1ull << 33, ops, 4, deltas, 2, 3, slot, pos, token, wants, 3, MSG_STOP_NONE, ACT_F16, 64}},
     {MSG_STEP, .step = {.epoch = EPOCH, .batch = 1, .stop_stage = 2}},

@@ -117,6 +117,9 @@ SPOIL(disk, m->hello.disk_bytes_per_s = NAN)
 SPOIL(devices, m->hello.n_devices = MSG_MAX_DEVICES + 1)
 SPOIL(device_rate, device = m->hello.devices[0]; device.read_bytes_per_s = -1; m->hello.devices = &device; m->hello.n_devices = 1)
 SPOIL(device_rates, device = m->hello.devices[0]; device.n_rates = MSG_MAX_TYPES + 1; m->hello.devices = &device; m->hello.n_devices = 1)
+SPOIL(device_bits, device = m->hello.devices[1]; device.n_bits = MSG_MAX_TYPES + 1; m->hello.devices = &device; m->hello.n_devices = 1)
+SPOIL(device_copy, device = m->hello.devices[1]; device.copy_bytes_per_s = -1; m->hello.devices = &device; m->hello.n_devices = 1)
+SPOIL(release_device, m->release.device = "a\nb")
 SPOIL(models, m->hello.n_models = MSG_MAX_MODELS + 1)
 SPOIL(stages, m->configure.n_stages = 0)
 SPOIL(which_stage, m->configure.stage = 3)
@@ -223,6 +226,9 @@ static const struct bad bads[] = {
     {MSG_HELLO, 0, "devices has 33 entries", spoil_devices},
     {MSG_HELLO, 0, "device 0: read_bytes_per_s is -1", spoil_device_rate},
     {MSG_HELLO, 0, "rates has 65 entries", spoil_device_rates},
+    {MSG_HELLO, 0, "bits has 65 entries", spoil_device_bits},
+    {MSG_HELLO, 0, "copy_bytes_per_s is -1", spoil_device_copy},
+    {MSG_RELEASE, 0, "device has the byte 0x0A", spoil_release_device},
     {MSG_HELLO, 0, "models has 257 entries", spoil_models},
     {MSG_CONFIGURE, 0, "n_stages is 0", spoil_stages},
     {MSG_CONFIGURE, 0, "stage is 3, allowed are 0 to 2", spoil_which_stage},
