@@ -64,10 +64,13 @@ static int wait_all(struct round *r, struct err *err)
 
 static int timed(struct round *r, uint32_t n_tokens, uint32_t n_new, double *ret_seconds, struct err *err)
 {
+    struct bench_usage before;
+    bench_usage_read(r->b->engine, &before);
     double start = ui_seconds();
     if (submit(r, n_tokens, n_new, err) != 0 || wait_all(r, err) != 0)
         return -1;
     *ret_seconds = ui_seconds() - start;
+    bench_usage_since(r->b->engine, &before, &r->b->usage);
     return 0;
 }
 
@@ -96,6 +99,20 @@ int bench_engine_generate(struct bench_engine *b, uint32_t n_seq, uint32_t n, ui
         rc = timed(&r, depth, 1, ret_seconds, err);
     if (rc == 0)
         rc = timed(&r, depth + 1, n, ret_seconds, err);
+    round_fini(&r);
+    return rc;
+}
+
+int bench_engine_prefix(struct bench_engine *b, uint32_t prefix, uint32_t rest, double *ret_first, double *ret_again, struct err *err)
+{
+    struct round r;
+    int rc = round_init(&r, b, 1, prefix + rest, err);
+    if (rc == 0)
+        rc = timed(&r, prefix + rest, 1, ret_first, err);
+    for (uint32_t i = 0; rc == 0 && i < rest; i++)
+        r.tokens[prefix + i] = b->random_token(b->arg);
+    if (rc == 0)
+        rc = timed(&r, prefix + rest, 1, ret_again, err);
     round_fini(&r);
     return rc;
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "cli/bench_usage.h"
 #include "coordinator/engine.h"
 
 struct bench_engine {
@@ -14,6 +15,7 @@ struct bench_engine {
     uint32_t n_ids;
     int32_t (*random_token)(void *arg);
     void *arg;
+    struct bench_usage usage; /* what the stages did during what was timed last */
 };
 
 /* A prompt of n tokens, until its last row's token is known. */
@@ -22,5 +24,8 @@ int bench_engine_prompt(struct bench_engine *b, uint32_t n, double *ret_seconds,
 int bench_engine_generate(struct bench_engine *b, uint32_t n_seq, uint32_t n, uint32_t depth, double *ret_seconds, struct err *err);
 /* n_seq requests of `prompt` tokens that arrive at once and want n more each, until the last is complete. */
 int bench_engine_concurrent(struct bench_engine *b, uint32_t n_seq, uint32_t prompt, uint32_t n, double *ret_seconds, struct err *err);
+/* Until the first token of a prompt of `prefix` tokens and `rest` more, and of one with the same prefix and another rest. */
+int bench_engine_prefix(struct bench_engine *b, uint32_t prefix, uint32_t rest, double *ret_first, double *ret_again, struct err *err);
 
 #endif
+

@@ -2,6 +2,10 @@
  *   ppN     N prompt rows, until the last row's logits are known
  *   tgN     N tokens of one sequence, one a step, each step's logits known before the next begins
  *   batchM  the same with M sequences a step; tokens of all together
+ * and of a pipeline:
+ *   concurrentM  M requests that come at once; tokens of all a second, prompts included
+ *   prefixN      milliseconds to the first token of a prompt of N tokens and some, and of another that begins with the same N
+ * with what each stage did meanwhile, and what the plan had promised.
  * Prompts and tokens are random ids, others in every repetition; nothing is sampled and nothing ends early. */
 #include <math.h>
 #include <stdlib.h>
@@ -14,12 +18,12 @@
 #include "cli/ui.h"
 #include "model/sampler.h"
 
-enum { SIZES_MAX = 64, WARM_UP_ROWS = 16, TOKEN_MAX = 30000, PARALLEL_MAX = 1024 };
+enum { SIZES_MAX = 64, WARM_UP_ROWS = 16, TOKEN_MAX = 30000, PARALLEL_MAX = 1024, PREFIX_REST = 16 };
 
 struct values {
     struct model_options model;
-    const char *batch, *concurrent;
-    int64_t pp, tg, depth, reps;
+    const char *batch, *concurrent, *trace;
+    int64_t pp, tg, depth, reps, prefix;
     bool json;
 };
 
@@ -32,6 +36,10 @@ static const struct opt options[] = {
      .help = "Tokens that each sequence holds before it generates"},
     {"concurrent", 0, OPT_STRING, .arg = "LIST", .offset = offsetof(struct values, concurrent),
      .help = "Numbers of requests that arrive at once at the scheduler, each with --depth prompt tokens (at least 1) and --tg to generate"},
+    {"prefix", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, prefix), .max = 1 << 20,
+     .help = "Also the time to the first token of a prompt of N tokens and 16 more, then of one with the same N and 16 others"},
+    {"trace", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, trace),
+     .help = "Write every event and decision of the scheduler to FILE, as serve --trace does"},
     {"reps", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, reps), .min = 1, .max = 1000, .def = "2",
      .help = "Repetitions, of which the best counts"},
     {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "One JSON object instead of lines"},
@@ -118,12 +126,39 @@ static int generate_seconds(struct bench *b, uint32_t n_seq, uint32_t n, uint32_
     return 0;
 }
 
-static int print_figure(struct bench *b, const char *name, uint32_t n, double tokens, double seconds, struct err *err)
+/* A figure, the best of its repetitions so far. */
+struct figure {
+    const char *name;
+    uint32_t n;
+    double tokens, seconds, predicted; /* tokens a second that the plan promised; 0: none */
+    struct bench_usage usage;
+};
+
+static void end_repetition(const struct bench *b, struct figure *f, double seconds)
 {
-    if (b->json)
-        ui_outf("%s{\"name\": \"%s%u\", \"tokens_per_s\": %.2f}", b->printed++ ? ", " : "", name, n, tokens / seconds);
-    else
-        ui_outf("%s%u %.2f\n", name, n, tokens / seconds);
+    if (seconds >= f->seconds)
+        return;
+    f->seconds = seconds;
+    f->usage = b->over.usage;
+}
+
+static int print_figure(struct bench *b, const struct figure *f, struct err *err)
+{
+    double rate = f->tokens / f->seconds;
+    if (!b->json) {
+        ui_outf("%s%u %.2f\n", f->name, f->n, rate);
+        if (ui_flush(err) != 0)
+            return -1;
+        if (f->predicted > 0)
+            ui_say("  the plan promised %.2f: measured is %.0f%% of that", f->predicted, 100 * rate / f->predicted);
+        bench_usage_say(&f->usage, f->seconds);
+        return 0;
+    }
+    ui_outf("%s{\"name\": \"%s%u\", \"tokens_per_s\": %.2f", b->printed++ ? ", " : "", f->name, f->n, rate);
+    if (f->predicted > 0)
+        ui_outf(", \"predicted\": %.2f", f->predicted);
+    bench_usage_json(&f->usage, f->seconds);
+    ui_outf("}");
     return ui_flush(err);
 }
 
@@ -142,45 +177,73 @@ static int parse_sizes(const char *option, const char *text, uint32_t *sizes, si
     return err_set(err, ERR_USAGE, "%s: more than %d numbers", option, SIZES_MAX);
 }
 
-static int measure(struct bench *b, const struct values *v, const uint32_t *sizes, size_t n_sizes, struct err *err)
+static int measure_prompt(struct bench *b, const struct values *v, struct err *err)
 {
-    double seconds, best = HUGE_VAL;
-
-    if (prompt_seconds(b, WARM_UP_ROWS, &seconds, err) != 0)
-        return -1;
-    for (int64_t r = 0; r < v->reps && v->pp; r++) {
+    struct figure f = {.name = "pp", .n = (uint32_t)v->pp, .tokens = (double)v->pp, .seconds = HUGE_VAL};
+    double seconds;
+    for (int64_t r = 0; r < v->reps; r++) {
         if (prompt_seconds(b, (uint32_t)v->pp, &seconds, err) != 0)
             return -1;
-        best = fmin(best, seconds);
+        end_repetition(b, &f, seconds);
     }
-    if (v->pp && print_figure(b, "pp", (uint32_t)v->pp, (double)v->pp, best, err) != 0)
-        return -1;
-    for (size_t i = 0; i < n_sizes && v->tg; i++) {
-        best = HUGE_VAL;
-        for (int64_t r = 0; r < v->reps; r++) {
-            if (generate_seconds(b, sizes[i], (uint32_t)v->tg, (uint32_t)v->depth, &seconds, err) != 0)
-                return -1;
-            best = fmin(best, seconds);
-        }
-        if (print_figure(b, sizes[i] == 1 ? "tg" : "batch", sizes[i] == 1 ? (uint32_t)v->tg : sizes[i], (double)v->tg * sizes[i], best, err) != 0)
+    return print_figure(b, &f, err);
+}
+
+static int measure_generation(struct bench *b, const struct values *v, uint32_t n, struct err *err)
+{
+    struct figure f = {.name = n == 1 ? "tg" : "batch", .n = n == 1 ? (uint32_t)v->tg : n, .tokens = (double)v->tg * n, .seconds = HUGE_VAL};
+    double seconds;
+    if (b->over.engine)
+        f.predicted = engine_predict(b->over.engine, n, (uint32_t)(v->depth + v->tg / 2), NULL);
+    for (int64_t r = 0; r < v->reps; r++) {
+        if (generate_seconds(b, n, (uint32_t)v->tg, (uint32_t)v->depth, &seconds, err) != 0)
             return -1;
+        end_repetition(b, &f, seconds);
     }
+    return print_figure(b, &f, err);
+}
+
+static int measure(struct bench *b, const struct values *v, const uint32_t *sizes, size_t n_sizes, struct err *err)
+{
+    double seconds;
+
+    if (prompt_seconds(b, WARM_UP_ROWS, &seconds, err) != 0 || (v->pp && measure_prompt(b, v, err) != 0))
+        return -1;
+    for (size_t i = 0; i < n_sizes && v->tg; i++)
+        if (measure_generation(b, v, sizes[i], err) != 0)
+            return -1;
     return 0;
 }
 
-static int measure_concurrent(struct bench *b, const struct values *v, const uint32_t *sizes, size_t n_sizes, struct err *err)
+static int measure_concurrent(struct bench *b, const struct values *v, uint32_t n, struct err *err)
 {
-    for (size_t i = 0; i < n_sizes; i++) {
-        double seconds, best = HUGE_VAL;
-        for (int64_t r = 0; r < v->reps; r++) {
-            if (bench_engine_concurrent(&b->over, sizes[i], v->depth ? (uint32_t)v->depth : 1, (uint32_t)v->tg, &seconds, err) != 0)
-                return -1;
-            best = fmin(best, seconds);
-        }
-        if (print_figure(b, "concurrent", sizes[i], (double)v->tg * sizes[i], best, err) != 0)
+    struct figure f = {.name = "concurrent", .n = n, .tokens = (double)v->tg * n, .seconds = HUGE_VAL};
+    double seconds;
+    for (int64_t r = 0; r < v->reps; r++) {
+        if (bench_engine_concurrent(&b->over, n, v->depth ? (uint32_t)v->depth : 1, (uint32_t)v->tg, &seconds, err) != 0)
             return -1;
+        end_repetition(b, &f, seconds);
     }
-    return 0;
+    return print_figure(b, &f, err);
+}
+
+/* Both times are of one repetition: the one with the least share. */
+static int measure_prefix(struct bench *b, const struct values *v, struct err *err)
+{
+    double first = 0, again = 0, share = HUGE_VAL;
+    for (int64_t r = 0; r < v->reps; r++) {
+        double a, z;
+        if (bench_engine_prefix(&b->over, (uint32_t)v->prefix, PREFIX_REST, &a, &z, err) != 0)
+            return -1;
+        if (z / a < share)
+            first = a, again = z, share = z / a;
+    }
+    if (b->json)
+        ui_outf("%s{\"name\": \"prefix%lld\", \"first_ms\": %.2f, \"again_ms\": %.2f}", b->printed++ ? ", " : "", (long long)v->prefix,
+                first * 1e3, again * 1e3);
+    else
+        ui_outf("prefix%lld first %.1f ms, again %.1f ms (%.1f%%)\n", (long long)v->prefix, first * 1e3, again * 1e3, 100 * share);
+    return ui_flush(err);
 }
 
 static int32_t draw(void *arg)
@@ -206,17 +269,21 @@ static int check(struct job *j, struct err *err)
     if (parse_sizes("--batch", v->batch, j->sizes, &j->n_sizes, err) != 0 ||
         (v->concurrent && parse_sizes("--concurrent", v->concurrent, j->concurrent, &j->n_concurrent, err) != 0))
         return -1;
-    if (!v->pp && !v->tg)
+    if (!v->pp && !v->tg && !v->prefix)
         return err_set(err, ERR_USAGE, "--pp 0 and --tg 0: nothing is left to measure; give at least one of them a number of tokens");
+    if (v->trace && !v->model.workers && !v->model.topology && !j->n_concurrent && !v->prefix)
+        return err_set(err, ERR_USAGE, "--trace: nothing is scheduled here; give --workers, --topology, --concurrent or --prefix as well");
     j->most = 1;
     for (size_t i = 0; i < j->n_sizes; i++)
         j->most = j->sizes[i] > j->most ? j->sizes[i] : j->most;
     for (size_t i = 0; i < j->n_concurrent; i++)
         j->most = j->concurrent[i] > j->most ? j->concurrent[i] : j->most;
     need = need > WARM_UP_ROWS ? need : WARM_UP_ROWS;
+    if (v->prefix && need < (uint64_t)v->prefix + PREFIX_REST)
+        need = (uint64_t)v->prefix + PREFIX_REST;
     j->ctx = (uint32_t)need;
     if (v->model.ctx && (uint64_t)v->model.ctx < need)
-        return err_set(err, ERR_USAGE, "--ctx %lld is too small: --pp, --depth and --tg need %llu positions", (long long)v->model.ctx,
+        return err_set(err, ERR_USAGE, "--ctx %lld is too small: --pp, --depth, --tg and --prefix need %llu positions", (long long)v->model.ctx,
                        (unsigned long long)need);
     if (v->model.parallel && (uint64_t)v->model.parallel < j->most)
         return err_set(err, ERR_USAGE, "--parallel %lld is too small: --batch or --concurrent asks for %u", (long long)v->model.parallel, j->most);
@@ -230,6 +297,7 @@ static int open_model(struct job *j, struct err *err)
 
     if (local_open(l, &j->v->model, err) != 0)
         return -1;
+    l->trace = j->v->trace;
     if (!j->v->model.ctx)
         l->ctx = j->ctx;
     if (local_load(l, j->most, j->most > 512 ? j->most : 512, err) != 0)
@@ -265,12 +333,14 @@ static int measure_all(struct job *j, struct err *err)
 {
     int rc = measure(&j->bench, j->v, j->sizes, j->n_sizes, err);
 
-    if (rc == 0 && j->n_concurrent && !j->local.engine) { /* the scheduler drives worker processes only: one of our own */
+    if (rc == 0 && (j->n_concurrent || j->v->prefix) && !j->local.engine) { /* the scheduler drives worker processes only: one of our own */
         local_close(&j->local);
         j->v->model.workers = 1;
         rc = open_model(j, err);
     }
-    return rc == 0 && j->n_concurrent ? measure_concurrent(&j->bench, j->v, j->concurrent, j->n_concurrent, err) : rc;
+    for (size_t i = 0; rc == 0 && i < j->n_concurrent; i++)
+        rc = measure_concurrent(&j->bench, j->v, j->concurrent[i], err);
+    return rc == 0 && j->v->prefix ? measure_prefix(&j->bench, j->v, err) : rc;
 }
 
 static int run(void *values, const struct opts_parsed *parsed, struct err *err)
@@ -304,7 +374,10 @@ const struct command cmd_bench = {
              .synopsis = "-m FILE [OPTION]…",
              .description = "Prints tokens per second, the best of --reps repetitions: ppN for N prompt tokens, tgN for N tokens generated by one "
                             "sequence, batchM for M sequences that generate together (tokens of all). With --concurrent, also "
-                            "concurrentN: N requests that arrive at once, generated tokens a second of the whole run, prompts included.",
+                            "concurrentN: N requests that arrive at once, generated tokens a second of the whole run, prompts included; with "
+                            "--prefix prefixN: milliseconds to the first token, and how many when the first N tokens have been seen before. Over a "
+                            "pipeline it says on stderr (with --json in the object) what the plan promised, and how much of the time each stage "
+                            "computed: the busiest one's share is how saturated the pipeline was.",
              .groups = groups,
              .examples = examples},
     .values_bytes = sizeof(struct values),

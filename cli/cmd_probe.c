@@ -71,9 +71,8 @@ static int measure_rates(struct report *r, struct backend *be, struct ui_progres
             continue;
         struct profile_rate *rate = &r->rates[r->n_rates++];
         rate->type = (enum quant_type)type;
-        for (int rows = 0; rows < PROFILE_ROWS; rows++)
-            if (profile_rate(be, rate->type, (enum profile_rows)rows, RATE_MS, &rate->per_s[rows], err) != 0)
-                return -1;
+        if (profile_rate(be, RATE_MS, rate, err) != 0)
+            return -1;
         ui_progress(bar, ++done, total);
     }
     return 0;
@@ -142,8 +141,12 @@ static void say_yaml(const struct report *r)
     ui_outf("    # stagecoach probe: %u thread%s, %s", r->threads, r->threads == 1 ? "" : "s", r->isa);
     ui_outf("; one thread reads %s\n", bytes_rate(buf, r->read_one));
     ui_outf("    profile:\n      cpu: {read: %s", bytes_rate(buf, r->read_all));
-    for (size_t i = 0; i < r->n_rates; i++)
-        ui_outf(", %s: %s", quant_traits(r->rates[i].type)->name, ops_rate(buf, r->rates[i].per_s[PROFILE_PROMPT]));
+    for (size_t i = 0; i < r->n_rates; i++) {
+        ui_outf(",\n            %s: ", quant_traits(r->rates[i].type)->name);
+        for (int rows = 0; rows < PROFILE_ROWS; rows++)
+            ui_outf("%s%s", rows ? ", " : "[", ops_rate(buf, r->rates[i].per_s[rows]));
+        ui_outf("]");
+    }
     ui_outf("}\n");
     if (r->disk > 0)
         ui_outf("      disk: %s\n", bytes_rate(buf, r->disk));
@@ -197,8 +200,8 @@ const struct command cmd_probe = {
              .summary = "Measure what this machine can do",
              .synopsis = "[--model-dir DIR] [--json]",
              .description = "Measures how fast memory is read, by one thread and by all, what the kernels multiply in every quantization, and the disk "
-                            "where a folder or file is given. Prints the node's profile as it stands in a topology file; rates are those of a prompt "
-                            "(512 rows), --json also has those of 1 and 8 rows, as operations and bytes a second. Takes a few seconds; other work "
+                            "where a folder or file is given. Prints the node's profile as it stands in a topology file; a quantization has three "
+                            "rates: with one row (one answer), with 8 rows and with 512 (a prompt); --json has them as operations and bytes a second. Takes a few seconds; other work "
                             "on the machine makes it wrong.",
              .groups = groups,
              .examples = examples},

@@ -246,6 +246,7 @@ static int load_engine(struct local *l, uint32_t parallel, uint32_t batch_rows, 
     eo.parallel = eo.parallel ? eo.parallel : parallel;
     eo.batch_rows = batch_rows;
     eo.note = on_note;
+    eo.trace_path = l->trace;
     if (!(l->engine = engine_create(&eo, err)))
         return -1;
     ui_watch_interrupt(true);

@@ -43,6 +43,7 @@ struct local {
     struct session *session; /* NULL before local_load, and with --workers or --topology */
     struct engine *engine;   /* these */
     struct topology *topology;
+    const char *trace;       /* where the pipeline's schedule is written down; the caller sets it before local_load. NULL: nowhere */
     char name[256];          /* the file's, without its folder, printable */
     uint32_t ctx;            /* positions a sequence may have: expected before local_load, real after it */
     uint32_t ctx_model;      /* what the model was trained for; 0: it does not say */

@@ -96,7 +96,7 @@ struct pipe_stage {
     uint64_t instance;    /* of the worker process */
     struct msg_ready was_ready;
     double compute_us, rows; /* moving averages of its batches */
-    uint64_t busy_us, batches;
+    uint64_t busy_us, batches, n_rows; /* in this epoch */
 };
 
 enum pipe_phase {

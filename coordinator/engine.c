@@ -19,7 +19,7 @@ enum {
     STALL_US = (LOST_MS - 2 * HEARTBEAT_MS) * 500 /* we were kept from running: half of what a silence may last beyond two beats */
 };
 
-enum mail_kind { MAIL_SUBMIT, MAIL_CANCEL, MAIL_COMMAND, MAIL_STATUS };
+enum mail_kind { MAIL_SUBMIT, MAIL_CANCEL, MAIL_COMMAND, MAIL_STATUS, MAIL_PREDICT };
 
 struct mail {
     enum mail_kind kind;
@@ -30,6 +30,8 @@ struct mail {
     const char *node;
     unsigned seconds;
     json_t *status;
+    uint32_t n, context; /* of a prediction: sequences, what each holds; then batches, tokens a second */
+    double tokens_per_s;
     int rc;
     struct err err;
 };
@@ -188,6 +190,15 @@ static void take_command(struct engine *e, struct mail *m)
         pipeline_replan(e);
 }
 
+static void predict(const struct engine *e, struct mail *m)
+{
+    double n = m->n, round_us;
+    if (e->pipe.plan.n_stages == 0 || m->n == 0)
+        return;
+    m->n = cost_best_m(&e->pipe.plan.costs, n, m->context, &round_us);
+    m->tokens_per_s = n / round_us * 1e6;
+}
+
 static void take_mail(struct engine *e)
 {
     void *item;
@@ -208,6 +219,10 @@ static void take_mail(struct engine *e)
             break;
         case MAIL_STATUS:
             m->status = status_json(e);
+            answer(e, m);
+            break;
+        case MAIL_PREDICT:
+            predict(e, m);
             answer(e, m);
             break;
         }
@@ -446,6 +461,15 @@ json_t *engine_status(struct engine *e)
 {
     struct mail m = {.kind = MAIL_STATUS};
     return ask(e, &m, NULL) == 0 ? m.status : NULL;
+}
+
+double engine_predict(struct engine *e, uint32_t n, uint32_t context, uint32_t *ret_m)
+{
+    struct mail m = {.kind = MAIL_PREDICT, .n = n, .context = context};
+    bool asked = ask(e, &m, NULL) == 0;
+    if (ret_m)
+        *ret_m = m.n;
+    return asked ? m.tokens_per_s : 0;
 }
 
 int engine_command(struct engine *e, enum engine_command command, const char *node, unsigned seconds, struct err *err)

@@ -71,6 +71,10 @@ uint32_t engine_n_vocab(const struct engine *e);
 /* State, plan, predicted beside measured, nodes, events, counters: a new object for `status --json` and /v1/cluster. */
 json_t *engine_status(struct engine *e);
 
+/* What the plan promises, tokens a second, of n sequences that each hold `context` tokens; with m (NULL allowed) batches under
+ * way. 0 while there is no plan. */
+double engine_predict(struct engine *e, uint32_t n, uint32_t context, uint32_t *ret_m);
+
 enum engine_command { ENGINE_REPLAN, ENGINE_DRAIN };
 /* node: whom to drain, for how long (0: until it is taken back). Blocks until it is under way, not until it is done. */
 int engine_command(struct engine *e, enum engine_command command, const char *node, unsigned seconds, struct err *err);

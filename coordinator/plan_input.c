@@ -91,14 +91,14 @@ static bool is_float(const char *type)
     return strcmp(type, "F32") == 0 || strcmp(type, "F16") == 0 || strcmp(type, "BF16") == 0;
 }
 
-/* A type that was not measured is taken to be as fast as the slowest that was. */
-static double rate_of(const struct topology_device *d, const char *type, double otherwise, bool *ret_guessed)
+/* With cost_rows[k] rows. A type that was not measured is taken to be as fast as the slowest that was. */
+static double rate_of(const struct topology_device *d, const char *type, int k, double otherwise, bool *ret_guessed)
 {
     double least = 0;
     for (uint32_t i = 0; i < d->n_rates; i++) {
         if (strcmp(d->rates[i].type, type) == 0)
-            return d->rates[i].ops;
-        least = least > 0 && least < d->rates[i].ops ? least : d->rates[i].ops;
+            return d->rates[i].ops[k];
+        least = least > 0 && least < d->rates[i].ops[k] ? least : d->rates[i].ops[k];
     }
     *ret_guessed |= least <= 0;
     return least > 0 ? least : otherwise;
@@ -113,7 +113,8 @@ static void fill_device(struct plan_source *s, const struct topology_node *node,
                                .attn_ops = from->attention_ops, .fixed_us = from->step_us > 0 ? from->step_us : guessed[gpu].fixed_us};
     for (uint32_t t = 0; t < s->model.n_types; t++) {
         const char *type = s->model.type_names[t];
-        to->ops[t] = rate_of(from, type, (is_float(type) ? guessed[gpu].float_ops : guessed[gpu].ops) * threads, &rates_guessed);
+        for (int k = 0; k < COST_ROWS; k++)
+            to->ops[k][t] = rate_of(from, type, k, (is_float(type) ? guessed[gpu].float_ops : guessed[gpu].ops) * threads, &rates_guessed);
     }
     if (to->read_bps <= 0) {
         to->read_bps = guessed[gpu].read_bps;
@@ -122,7 +123,7 @@ static void fill_device(struct plan_source *s, const struct topology_node *node,
     if (rates_guessed)
         guess(s, node->name, from->name, "matrix multiplication rates are guesses");
     if (to->attn_ops <= 0) /* not worth a sentence: it follows the rest */
-        to->attn_ops = rates_guessed || from->n_rates == 0 ? guessed[gpu].attn_ops * threads : from->rates[0].ops / 4;
+        to->attn_ops = rates_guessed || from->n_rates == 0 ? guessed[gpu].attn_ops * threads : from->rates[0].ops[COST_ROWS - 1] / 4;
     if (node->disk_tier && !gpu)
         to->disk_bps = node->disk_bps;
 }
@@ -272,7 +273,7 @@ static int init(struct plan_source *s, const struct gguf *g, const struct model_
     fill_groups(s, t);
     s->in = (struct plan_input){.model = &s->model, .n_nodes = t->n_nodes, .nodes = s->nodes, .links = s->links, .n_groups = t->n_groups,
                                 .groups = s->groups, .n_pins = t->n_pins, .pins = s->pins, .objective = set->objective, .parallel = s->parallel,
-                                .context = depth_of(s, set), .max_rows = o.max_rows, .price_per_kwh = t->price_per_kwh};
+                                .context = depth_of(s, set), .prompt_share = PLAN_PROMPT_SHARE, .max_rows = o.max_rows, .price_per_kwh = t->price_per_kwh};
     rc = 0;
 done:
     model_costs_fini(&costs);

@@ -21,6 +21,7 @@ enum {
     PLAN_DEFAULT_DEPTH = 1024,
     PLAN_CTX_STEP = 256,     /* a lowered context is a multiple of this */
     PLAN_WIRE_BATCHES = 4,   /* in and out of a stage, at most */
+    PLAN_PROMPT_SHARE = 4,   /* prompt rows read for every token chosen, as in conversations (docs/planning.md) */
     PLAN_TOKEN_BYTES = 256,  /* a row between coordinator and pipeline, header included */
     PLAN_ROW_HEADER = 32,    /* a row's share of a frame's header */
 };

@@ -75,17 +75,33 @@ static uint32_t type_index(const struct plan_model *m, const char *name)
 }
 
 /* Workers of our own measure nothing when they start. What one thread makes of our kernels is known well enough by its instruction
- * set (checkkernels --bench); the schedule corrects itself by what steps take. */
-static double usual_ops(const char *isa)
+ * set (checkkernels --bench), with one row, with few and with many; the schedule corrects itself by what steps take. */
+static const double *usual_gops(const char *isa)
 {
     static const struct {
         const char *isa;
-        double gops;
-    } usual[] = {{"scalar", 8}, {"avx2", 140}, {"avxvnni", 240}, {"avx512vnni", 640}, {"amx", 900}, {"neon", 60}, {"dotprod", 120}, {"i8mm", 200}};
+        double gops[COST_ROWS];
+    } usual[] = {{"scalar", {6, 8, 8}},          {"avx2", {55, 135, 160}}, {"avxvnni", {60, 200, 240}}, {"avx512vnni", {70, 450, 640}},
+                 {"amx", {70, 450, 900}},        {"neon", {40, 55, 60}},   {"dotprod", {60, 110, 120}}, {"i8mm", {60, 160, 200}}};
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
         if (strcmp(usual[i].isa, isa) == 0)
-            return usual[i].gops * 1e9;
-    return 0;
+            return usual[i].gops;
+    return NULL;
+}
+
+static void take_usual_rates(const struct plan_model *m, const struct msg_hello *h, struct plan_device *d)
+{
+    const double *gops = usual_gops(h->isa);
+    for (uint32_t t = 0; gops && t < m->n_types; t++)
+        for (int k = 0; k < COST_ROWS; k++)
+            d->ops[k][t] = gops[k] * 1e9 * (h->threads ? h->threads : 1);
+}
+
+static void take_rate(const struct msg_rate *r, uint32_t t, struct plan_device *d)
+{
+    double per_s[COST_ROWS] = {r->one_per_s, r->few_per_s, r->per_s};
+    for (int k = 0; k < COST_ROWS && r->per_s > 0; k++)
+        d->ops[k][t] = per_s[k] > 0 ? per_s[k] : r->per_s;
 }
 
 /* What the worker says of itself stands above what the file says of its size, and fills in what was not measured. */
@@ -95,12 +111,12 @@ static void adjust_device(const struct plan_model *m, const struct msg_hello *h,
         d->memory_bytes = from->memory_bytes;
     if (from->read_bytes_per_s > 0)
         d->read_bps = from->read_bytes_per_s;
-    for (uint32_t t = 0; from->n_rates == 0 && usual_ops(h->isa) > 0 && t < m->n_types; t++)
-        d->ops[t] = usual_ops(h->isa) * (h->threads ? h->threads : 1);
+    if (from->n_rates == 0)
+        take_usual_rates(m, h, d);
     for (size_t i = 0; i < from->n_rates; i++) {
         uint32_t t = type_index(m, from->rates[i].type);
-        if (t != UINT32_MAX && from->rates[i].per_s > 0)
-            d->ops[t] = from->rates[i].per_s;
+        if (t != UINT32_MAX)
+            take_rate(&from->rates[i], t, d);
     }
     for (size_t i = 0; i < h->n_bits; i++) {
         uint32_t t = type_index(m, h->bits[i].type);
@@ -287,12 +303,20 @@ void planning_costs(const struct engine *e, struct sched_costs *ret)
     memset(ret, 0, sizeof *ret);
     for (uint32_t i = 0; i < e->pipe.n_stages; i++) {
         const struct cost_stage *c = &p->stages[i];
+        double used = c->experts ? (double)c->experts_used / c->experts : 0, start_us, row_us, experts_start_us, experts_row_us, head_start_us, head_row_us;
+        cost_work_line(&c->work, &start_us, &row_us);
+        cost_work_line(&c->experts_work, &experts_start_us, &experts_row_us);
+        cost_work_line(&c->head_work, &head_start_us, &head_row_us);
         ret->stage[i] = (struct sched_stage_cost){
             .fixed_ns = scaled(c->fixed_us + c->disk_us, 1e3),
-            .weight_ns = scaled(c->weights_us + c->head_us + c->experts_us, 1e3),
-            .row_ns = scaled(c->row_us, 1e3), /* without the head's part: of a prompt one row goes there; decoding is measured */
+            .weight_ns = scaled(c->weights_us + c->experts_us, 1e3),
+            .start_ns = scaled(start_us + experts_start_us, 1e3),
+            .row_ns = scaled(row_us + used * experts_row_us, 1e3),
             .kv_ps = scaled(c->kv_us, 1e6),
             .attn_ps = scaled(c->attn_us, 1e6),
+            .head_weight_ns = scaled(c->head_us, 1e3),
+            .head_start_ns = scaled(head_start_us, 1e3),
+            .head_row_ns = scaled(head_row_us, 1e3),
         };
     }
     for (uint32_t i = 0; i <= e->pipe.n_stages; i++)

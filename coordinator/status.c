@@ -36,12 +36,12 @@ static json_t *stage_json(const struct engine *e, uint32_t i)
 {
     const struct pipe_stage *s = &e->pipe.stages[i];
     const struct msg_stage_times *t = &e->nodes[s->node].times;
-    return json_pack("{s:s, s:s, s:[i,i], s:b, s:{s:I, s:I, s:I}, s:{s:f, s:I, s:I, s:I, s:I}}", "node", e->nodes[s->node].name, "device",
+    return json_pack("{s:s, s:s, s:[i,i], s:b, s:{s:I, s:I, s:I}, s:{s:f, s:I, s:I, s:I, s:I, s:I, s:I}}", "node", e->nodes[s->node].name, "device",
                      s->device, "layers", (int)s->first, (int)s->last - 1, "ready", s->ready, "bytes", "weights",
                      (json_int_t)s->was_ready.weights_bytes, "kv", (json_int_t)s->was_ready.kv_bytes, "scratch",
                      (json_int_t)s->was_ready.scratch_bytes, "measured", "batch_ms", s->compute_us / 1000, "batches",
                      (json_int_t)s->batches, "compute_us", (json_int_t)t->compute_us, "wait_us", (json_int_t)t->wait_us, "wire_us",
-                     (json_int_t)t->wire_us);
+                     (json_int_t)t->wire_us, "busy_us", (json_int_t)s->busy_us, "rows", (json_int_t)s->n_rows);
 }
 
 static json_t *schedule_json(const struct engine *e)

@@ -349,6 +349,7 @@ void steps_stage_done(struct engine *e, const struct msg_stage_done *done)
 
     s->busy_us += took;
     s->batches++;
+    s->n_rows += done->rows;
     s->compute_us += 0.1 * ((double)took - s->compute_us);
     s->rows += 0.1 * (done->rows - s->rows);
     if (!e->sched || done->batch == UINT64_MAX)

@@ -183,6 +183,8 @@ static int check_devices(struct at at, const struct msg_hello *m)
         for (size_t j = 0; j < d->n_rates; j++) {
             TRY(label(&at, "rate's type", d->rates[j].type));
             TRY(number(&at, "rate", d->rates[j].per_s, 0));
+            TRY(number(&at, "rate with few rows", d->rates[j].few_per_s, 0));
+            TRY(number(&at, "rate with one row", d->rates[j].one_per_s, 0));
         }
         TRY(text(&at, "numerics_class", d->numerics_class, MSG_MAX_NAME));
         TRY(text(&at, "text", d->text, MSG_MAX_TEXT));

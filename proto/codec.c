@@ -249,6 +249,8 @@ static int out_device(struct codec *c, const struct msg_device *m, Sc__Device *p
         sc__rate__init(p->rates[i] = &items[i]);
         items[i].type = (char *)(uintptr_t)m->rates[i].type;
         items[i].per_s = m->rates[i].per_s;
+        items[i].few_per_s = m->rates[i].few_per_s;
+        items[i].one_per_s = m->rates[i].one_per_s;
     }
     return 0;
 }
@@ -316,7 +318,7 @@ static int in_device(struct codec *c, const Sc__Device *p, struct msg_device *m,
     if (!rates || !m->bits)
         return too_big(c, "hello", err);
     for (size_t i = 0; i < p->n_rates; i++)
-        rates[i] = (struct msg_rate){p->rates[i]->type, p->rates[i]->per_s};
+        rates[i] = (struct msg_rate){p->rates[i]->type, p->rates[i]->per_s, p->rates[i]->few_per_s, p->rates[i]->one_per_s};
     return 0;
 }
 

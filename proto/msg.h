@@ -138,7 +138,8 @@ struct msg_registered {
 /* --- control ----------------------------------------------------------------------------------------------------------- */
 struct msg_rate {
     const char *type; /* quantization: "Q4_K" */
-    double per_s;     /* operations (multiply and add count two) */
+    double per_s;     /* operations (multiply and add count two) with many rows */
+    double few_per_s, one_per_s; /* with 8 rows, with 1; 0: not measured */
 };
 
 struct msg_bits {

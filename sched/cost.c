@@ -19,7 +19,11 @@ void costs_set(struct costs *c, uint32_t n_stages, const struct sched_costs *bas
 static uint64_t model_ns(const struct sched_stage_cost *k, const struct load *l)
 {
     uint64_t memory = k->weight_ns + k->kv_ps * l->ctx / 1000;
-    uint64_t arithmetic = k->row_ns * l->rows + k->attn_ps * l->attn / 1000;
+    uint64_t arithmetic = k->start_ns + k->row_ns * l->rows + k->attn_ps * l->attn / 1000;
+    if (l->wanted > 0) {
+        memory += k->head_weight_ns;
+        arithmetic += k->head_start_ns + k->head_row_ns * l->wanted;
+    }
     return k->fixed_ns + (memory > arithmetic ? memory : arithmetic);
 }
 

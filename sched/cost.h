@@ -15,6 +15,7 @@ enum { COST_BUCKETS = 14, COST_ONE = 1 << 12 };
 /* What the costs of a step depend on. */
 struct load {
     uint32_t rows;
+    uint32_t wanted; /* of those, whose logits are asked for: what the output head computes */
     uint64_t ctx;  /* sum over its sequences of the positions they look at */
     uint64_t attn; /* sum over its rows of the same */
 };

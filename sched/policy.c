@@ -45,6 +45,7 @@ struct load policy_load(const struct policy_view *v, uint32_t decode_rows, uint3
     uint64_t pos = v->prompt_pos + (uint64_t)prompt_rows;
     return (struct load){
         .rows = decode_rows + prompt_rows,
+        .wanted = decode_rows,
         .ctx = decode_rows * each + (prompt_rows ? pos : 0),
         .attn = decode_rows * each + prompt_rows * pos,
     };

@@ -37,7 +37,10 @@ static int check_costs(const struct sched_costs *c, uint32_t n_stages, struct er
         const struct sched_stage_cost *k = &c->stage[i];
         if (range(err, "a stage's fixed_ns", k->fixed_ns, 0, COST_MAX) || range(err, "a stage's weight_ns", k->weight_ns, 0, COST_MAX) ||
             range(err, "a stage's row_ns", k->row_ns, 0, COST_MAX) || range(err, "a stage's kv_ps", k->kv_ps, 0, COST_MAX) ||
-            range(err, "a stage's attn_ps", k->attn_ps, 0, COST_MAX))
+            range(err, "a stage's attn_ps", k->attn_ps, 0, COST_MAX) || range(err, "a stage's start_ns", k->start_ns, 0, COST_MAX) ||
+            range(err, "a stage's head_weight_ns", k->head_weight_ns, 0, COST_MAX) ||
+            range(err, "a stage's head_start_ns", k->head_start_ns, 0, COST_MAX) ||
+            range(err, "a stage's head_row_ns", k->head_row_ns, 0, COST_MAX))
             return -1;
     }
     for (uint32_t i = 0; i <= n_stages; i++)
@@ -752,6 +755,6 @@ void sched_stats(const struct sched *s, struct sched_stats *ret)
 
 uint64_t sched_predict_us(const struct sched *s, uint32_t stage, uint32_t n_rows, uint64_t n_ctx)
 {
-    struct load load = {.rows = n_rows, .ctx = n_ctx, .attn = n_ctx};
+    struct load load = {.rows = n_rows, .wanted = n_rows, .ctx = n_ctx, .attn = n_ctx};
     return stage < s->config.n_stages ? cost_stage_ns(&s->costs, stage, &load) / 1000 : 0;
 }

@@ -43,13 +43,16 @@ struct sched;
 
 /* --- what things cost ---------------------------------------------------------------------------------------------------- */
 
-/* One stage's time for a step: fixed + max(weight + kv · Σ contexts, row · rows + attn · Σ rows' positions). The first is
- * bound by memory (a sequence's context is read once a step), the second by arithmetic. */
+/* One stage's time for a step: fixed + max(weight + kv · Σ contexts + [head_weight], start + row · rows + attn · Σ rows' positions +
+ * [head_start + head_row · wanted rows]), what is in brackets only when rows are wanted. The first is bound by memory (a
+ * sequence's context is read once a step), the second by arithmetic. */
 struct sched_stage_cost {
     uint64_t fixed_ns, weight_ns;
     uint64_t row_ns;
-    uint64_t kv_ps;   /* a position of a sequence's context, once a step */
-    uint64_t attn_ps; /* a row times a position it looks at; 0: left out */
+    uint64_t kv_ps;    /* a position of a sequence's context, once a step */
+    uint64_t attn_ps;  /* a row times a position it looks at; 0: left out */
+    uint64_t start_ns; /* unfolding weights for the step's rows, however many */
+    uint64_t head_weight_ns, head_start_ns, head_row_ns; /* of the output head; 0 where the stage has none */
 };
 
 /* From the coordinator to stage 0 (hop 0), from stage s - 1 to s (hop s), from the last stage back (hop n_stages). */

@@ -527,6 +527,7 @@ static void finish_step(struct sched *s, uint32_t stop_stage, bool rebuild)
     f->samples = false;
     for (uint32_t i = 0; i < s->n_rows && !f->samples; i++)
         f->samples = s->rows[i].want == SCHED_WANT_SAMPLE;
+    s->step_load.wanted = s->n_wanted;
     f->load = s->step_load;
     f->stop_stage = stop_stage;
     f->n_passed = 0;
@@ -581,6 +582,7 @@ static bool in_time(const struct sched *s, const struct forecast *now, const str
     struct load load = policy_load(v, 0, n), next = policy_load(v, usual, n);
     uint64_t at = f.return_ns > s->now_ns ? f.return_ns : s->now_ns, back;
     load.rows += s->step_load.rows;
+    load.wanted += s->step_load.rows;
     load.ctx += s->step_load.ctx;
     load.attn += s->step_load.attn;
     back = forecast_send(s, &f, s->now_ns, &load);

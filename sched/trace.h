@@ -9,7 +9,7 @@
 
 #include "base/err.h"
 
-enum { TRACE_VERSION = 1 };
+enum { TRACE_VERSION = 2 };
 
 struct replay;
 

@@ -6,6 +6,7 @@
 
 enum { CHUNK_STEP = 32 };
 static const double M_TOLERANCE = 1.02;
+const double cost_rows[COST_ROWS] = {1, 8, 512};
 
 static double max_of(double a, double b)
 {
@@ -29,6 +30,32 @@ double cost_experts_touched(uint32_t n, uint32_t used, double rows)
     return used >= n ? 1 : 1 - pow(1 - (double)used / n, rows);
 }
 
+double cost_work_us(const struct cost_work *w, double rows)
+{
+    double from = 0, us = 0; /* at the number of rows before */
+    for (int k = 0; k < COST_ROWS; k++) {
+        double at = cost_rows[k] * w->row_us[k];
+        if (rows <= cost_rows[k])
+            return us + (at - us) * (rows - from) / (cost_rows[k] - from);
+        from = cost_rows[k];
+        us = at;
+    }
+    return rows * w->row_us[COST_ROWS - 1];
+}
+
+double cost_experts_work_us(const struct cost_work *w, uint32_t n, uint32_t used, double rows)
+{
+    double touched = cost_experts_touched(n, used, rows);
+    return touched > 0 ? touched * cost_work_us(w, rows * used / n / touched) : 0;
+}
+
+void cost_work_line(const struct cost_work *w, double *ret_start_us, double *ret_row_us)
+{
+    double few = cost_rows[1] * w->row_us[1], many = cost_rows[2] * w->row_us[2];
+    *ret_row_us = (many - few) / (cost_rows[2] - cost_rows[1]);
+    *ret_start_us = few - *ret_row_us * cost_rows[1];
+}
+
 static double sliding_context(const struct cost_stage *s, const struct cost_batch *b)
 {
     return s->window ? min_of(b->context, s->window) : b->context;
@@ -47,7 +74,8 @@ double cost_read_us(const struct cost_stage *s, const struct cost_batch *b)
 double cost_stage_us(const struct cost_stage *s, const struct cost_batch *b)
 {
     double read = cost_read_us(s, b);
-    double compute = s->row_us * b->rows + s->head_row_us * b->wanted + s->attn_us * b->rows * b->context +
+    double compute = cost_work_us(&s->work, b->rows) + cost_experts_work_us(&s->experts_work, s->experts, s->experts_used, b->rows) +
+                     cost_work_us(&s->head_work, b->wanted) + s->attn_us * b->rows * b->context +
                      s->attn_sliding_us * b->rows * sliding_context(s, b);
     return max_of(read, compute * factor(s)) + s->fixed_us * factor(s);
 }

@@ -11,7 +11,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { COST_MAX_STAGES = 64, COST_MAX_GROUPS = 8, COST_MAX_CHUNKS = 4096 };
+enum { COST_MAX_STAGES = 64, COST_MAX_GROUPS = 8, COST_MAX_CHUNKS = 4096, COST_ROWS = 3 };
+
+/* Numbers of rows that products are measured with: one, a few, a prompt's. Rows of a batch share the unfolding of weights, so one
+ * among many costs less than one alone; between these the time is interpolated. */
+extern const double cost_rows[COST_ROWS];
+
+/* Multiplying with a part's matrices: a row, where there are so many. */
+struct cost_work {
+    double row_us[COST_ROWS];
+};
 
 /* What travels through the pipeline together. Decoding: rows = wanted = seqs. A chunk of one prompt: seqs = 1, wanted 0 or 1. */
 struct cost_batch {
@@ -27,7 +36,7 @@ struct cost_stage {
     double experts_us;                 /* reading all experts */
     double head_us;                    /* reading the output head; once one row is wanted */
     double kv_us, kv_sliding_us;       /* reading keys and values, by position and sequence */
-    double row_us, head_row_us;        /* multiplying: a row; a wanted row */
+    struct cost_work work, experts_work, head_work; /* multiplying: with what every row uses; all experts; rows that are wanted */
     double attn_us, attn_sliding_us;   /* a row's attention, by position */
     double disk_us;                    /* reading from disk what memory does not hold, once a batch (0: all is resident) */
     double measured;                   /* factor on all of it: measured time / predicted time; 0 counts as 1 */
@@ -53,6 +62,13 @@ struct cost_pipeline {
 
 /* The expected share of n experts that `rows` rows touch, each choosing `used` at random. */
 double cost_experts_touched(uint32_t n, uint32_t used, double rows);
+
+/* All matrices with so many rows. */
+double cost_work_us(const struct cost_work *w, double rows);
+/* The experts' products: each touched one has its share of the rows. */
+double cost_experts_work_us(const struct cost_work *w, uint32_t n, uint32_t used, double rows);
+/* How that grows: what a batch costs to begin with, and every row of it, between a few rows and many. */
+void cost_work_line(const struct cost_work *w, double *ret_start_us, double *ret_row_us);
 
 double cost_read_us(const struct cost_stage *s, const struct cost_batch *b);
 /* Without the disk: that is read ahead while others compute. */

@@ -176,6 +176,23 @@ static const struct yaml_item *entry(const struct yaml_item *map, const char *na
 
 static const char *const rate_words[] = {"read", "attention", "step"};
 
+/* One number, or three: with 1, 8 and 512 rows. */
+static int read_rate(struct ctx *c, const struct yaml_item *key, const char *shown, struct topology_rate *ret)
+{
+    const struct yaml_item *v = key->next, *at = v->kind == YAML_LIST ? v->first : v;
+    ret->type = key->text;
+    for (int k = 0; k < TOPOLOGY_RATE_ROWS; k++) {
+        if (!at)
+            return FAIL(c, v, "%s has %d rates; one is allowed, or three: with 1, 8 and 512 rows", shown, k);
+        if (read_quantity(c, at, shown, TOPOLOGY_OPS, true, &ret->ops[k]) != 0)
+            return -1;
+        at = v->kind == YAML_LIST ? at->next : v;
+    }
+    if (v->kind == YAML_LIST && at)
+        return FAIL(c, at, "%s has more than three rates: with 1, 8 and 512 rows", shown);
+    return 0;
+}
+
 /* Also what no table names: a quantization's rate. */
 static int read_device_profile(struct ctx *c, const struct yaml_item *map, struct topology_device *d)
 {
@@ -196,9 +213,12 @@ static int read_device_profile(struct ctx *c, const struct yaml_item *map, struc
             return unknown_name(c, k, "measurement", rate_words, 3);
         else if (d->n_rates == TOPOLOGY_MAX_RATES)
             return FAIL(c, k, "%s has more than %d quantizations", what, TOPOLOGY_MAX_RATES);
-        else
-            d->rates[d->n_rates].type = k->text, into = &d->rates[d->n_rates++].ops;
         err_printable(shown, sizeof shown, k->text, k->len);
+        if (!into) {
+            if (read_rate(c, k, shown, &d->rates[d->n_rates++]) != 0)
+                return -1;
+            continue;
+        }
         if (read_quantity(c, k->next, shown, unit, unit != TOPOLOGY_TIME_US, into) != 0)
             return -1;
     }

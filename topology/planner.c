@@ -37,6 +37,14 @@ static struct cost_batch decode_batch(const struct plan_input *in, double rows)
     return (struct cost_batch){.rows = rows, .wanted = rows, .seqs = rows, .context = in->context};
 }
 
+/* The same with the prompt rows that go with them: what a pipeline is occupied with, over time. */
+static struct cost_batch mixed_batch(const struct plan_input *in, double rows)
+{
+    struct cost_batch b = decode_batch(in, rows);
+    b.rows += rows * in->prompt_share;
+    return b;
+}
+
 static void pipeline_of(const struct space *s, const struct plan_stage *stages, uint32_t n, const struct space_device *const *devices,
                         struct cost_pipeline *ret)
 {
@@ -280,7 +288,7 @@ static int least_round(struct planning *pl, struct candidate *best, struct form 
      * proofs are cheap only against the best. */
     for (uint32_t i = 0; i < 2 * most; i++) {
         uint32_t m = most - i % most;
-        struct form f = {.weight = m, .batch = decode_batch(in, (double)in->parallel / m)};
+        struct form f = {.weight = m, .batch = mixed_batch(in, (double)in->parallel / m)};
         struct candidate c = {.found = false};
         if (least_max(pl, &f, best->found ? best->value : INFINITY, i < most, &c) != 0)
             return -1;
@@ -309,6 +317,7 @@ static int best_chain(struct planning *pl, struct candidate *best, struct form *
     case PLAN_BALANCED:
         ret_form->added = true;
         ret_form->weight = in->parallel - 1;
+        ret_form->batch = mixed_batch(in, 1);
         return least_added(pl, ret_form, best);
     default:
         if (any_disk(pl->s)) {
@@ -398,7 +407,8 @@ static double placement_bound(const struct space *s, const struct cost_batch *b)
                 for (uint32_t first = 0; first + l <= s->n_layers; first += l) { /* the cheapest l layers are no dearer than these */
                     struct cost_stage st;
                     space_stage(s, d, first, first + l, &st);
-                    st.head_us = st.head_row_us = 0;
+                    st.head_us = 0;
+                    st.head_work = (struct cost_work){{0}};
                     us = fmin(us, cost_stage_us(&st, b));
                 }
                 if (d->weights_bytes[l] + d->kv_bytes[l] <= d->memory_bytes || d->disk)
@@ -621,9 +631,10 @@ int plan_evaluate(const struct plan_input *in, const struct plan_stage *stages, 
     pipeline_of(&s, ret->stages, n_stages, devices, &ret->costs);
     f.added = in->objective == PLAN_BALANCED;
     f.weight = in->objective == PLAN_BALANCED ? in->parallel - 1 : any_disk(&s);
+    f.batch = in->objective == PLAN_BALANCED ? mixed_batch(in, 1) : f.batch;
     ret->value_us = form_value(&f, &ret->costs);
     for (uint32_t m = 1; in->objective == PLAN_THROUGHPUT && m <= in->parallel && m <= COST_MAX_STAGES + 2; m++) {
-        f = (struct form){.weight = m, .batch = decode_batch(in, (double)in->parallel / m)};
+        f = (struct form){.weight = m, .batch = mixed_batch(in, (double)in->parallel / m)};
         ret->value_us = m == 1 ? form_value(&f, &ret->costs) : fmin(ret->value_us, form_value(&f, &ret->costs));
     }
     ret->bound_us = ret->value_us;

@@ -66,7 +66,7 @@ struct plan_device {
     uint64_t memory_bytes; /* what we may use */
     uint64_t reserve_bytes; /* left free of that: what no plan counts */
     double read_bps;       /* bytes a second */
-    double ops[PLAN_MAX_TYPES]; /* operations (multiply and add are two) a second, by type */
+    double ops[COST_ROWS][PLAN_MAX_TYPES]; /* operations (multiply and add are two) a second, with 1, 8, 512 rows, by type */
     double attn_ops;       /* the same in attention */
     double fixed_us;       /* a batch, whatever it holds */
     double bits[PLAN_MAX_TYPES]; /* of a weight, from the worker's hello; 0: the most of any */
@@ -119,6 +119,7 @@ struct plan_input {
     enum plan_objective objective;
     uint32_t parallel;  /* sequences decoding at once: the N of throughput and balanced */
     double context;     /* positions a row looks at, on average */
+    double prompt_share; /* prompt rows that are read for every token that is chosen: throughput and balanced weigh them */
     uint32_t max_rows;  /* of a batch: bounds prompt chunks */
     bool use_resident;  /* among plans within resident_tolerance of the best prefer the one that loads the fewest bytes */
     double resident_tolerance; /* 0: 5% */

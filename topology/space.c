@@ -30,14 +30,12 @@ static uint64_t part_bytes(const struct plan_model *m, const struct plan_device 
     return (uint64_t)ceil(matrix_bytes(m, d, part->weights) + matrix_bytes(m, d, part->expert_weights)) + part->other_bytes;
 }
 
-/* Multiplying one row with all the part's matrices; of the experts the share that a row uses. */
-static double part_row_us(const struct plan_model *m, const struct plan_device *d, const struct plan_part *part)
+/* Multiplying one of cost_rows[k] rows with matrices. */
+static double matrix_row_us(const struct plan_model *m, const struct plan_device *d, const double *weights, int k)
 {
-    double share = m->experts ? (double)m->experts_used / m->experts : 0, us = 0;
-    for (uint32_t t = 0; t < m->n_types; t++) {
-        double ops = 2 * (part->weights[t] + part->expert_weights[t] * share);
-        us += ops > 0 ? ops / d->ops[t] * SECOND_US : 0;
-    }
+    double us = 0;
+    for (uint32_t t = 0; t < m->n_types; t++)
+        us += weights[t] > 0 ? 2 * weights[t] / d->ops[k][t] * SECOND_US : 0;
     return us;
 }
 
@@ -79,7 +77,10 @@ static void add_layer(struct space *s, struct space_device *d, uint32_t node, ui
     d->experts_us[l + 1] = d->experts_us[l] + experts * read;
     d->kv_us[l + 1] = d->kv_us[l] + (part->sliding ? 0 : kv);
     d->kv_sliding_us[l + 1] = d->kv_sliding_us[l] + (part->sliding ? kv : 0);
-    d->row_us[l + 1] = d->row_us[l] + part_row_us(m, dev, part);
+    for (int k = 0; k < COST_ROWS; k++) {
+        d->row_us[k][l + 1] = d->row_us[k][l] + matrix_row_us(m, dev, part->weights, k);
+        d->experts_row_us[k][l + 1] = d->experts_row_us[k][l] + matrix_row_us(m, dev, part->expert_weights, k);
+    }
     d->attn_us[l + 1] = d->attn_us[l] + (part->sliding ? 0 : attn);
     d->attn_sliding_us[l + 1] = d->attn_sliding_us[l] + (part->sliding ? attn : 0);
     d->forbidden[l + 1] = d->forbidden[l] + !pin_allows(s->in, PIN_LAYERS, l, node);
@@ -89,9 +90,12 @@ static int device_init(struct space *s, struct space_device *d, uint32_t node, s
 {
     const struct plan_model *m = s->in->model;
     const struct plan_device *dev = d->device;
-    double **times[] = {&d->weights_us, &d->experts_us, &d->kv_us, &d->kv_sliding_us, &d->row_us, &d->attn_us, &d->attn_sliding_us};
+    double **times[] = {&d->weights_us, &d->experts_us, &d->kv_us, &d->kv_sliding_us, &d->attn_us, &d->attn_sliding_us};
     for (size_t i = 0; i < sizeof times / sizeof *times; i++)
         if (!(*times[i] = sums(s, sizeof **times[i], err)))
+            return -1;
+    for (int k = 0; k < COST_ROWS; k++)
+        if (!(d->row_us[k] = sums(s, sizeof *d->row_us[k], err)) || !(d->experts_row_us[k] = sums(s, sizeof *d->experts_row_us[k], err)))
             return -1;
     if (!(d->weights_bytes = sums(s, sizeof *d->weights_bytes, err)) || !(d->kv_bytes = sums(s, sizeof *d->kv_bytes, err)) ||
         !(d->forbidden = sums(s, sizeof *d->forbidden, err)))
@@ -101,7 +105,8 @@ static int device_init(struct space *s, struct space_device *d, uint32_t node, s
     d->embed_bytes = part_bytes(m, dev, &m->embed);
     d->head_bytes = part_bytes(m, dev, &m->head);
     d->head_us = (double)d->head_bytes / dev->read_bps * SECOND_US;
-    d->head_row_us = part_row_us(m, dev, &m->head);
+    for (int k = 0; k < COST_ROWS; k++)
+        d->head_work.row_us[k] = matrix_row_us(m, dev, m->head.weights, k);
     d->base_bytes = m->scratch_bytes + m->wire_bytes;
     d->memory_bytes = dev->memory_bytes > dev->reserve_bytes ? dev->memory_bytes - dev->reserve_bytes : 0;
     d->embed_allowed = pin_allows(s->in, PIN_EMBED, 0, node);
@@ -152,8 +157,6 @@ void space_stage(const struct space *s, const struct space_device *d, uint32_t f
         .head_us = head ? d->head_us : 0,
         .kv_us = d->kv_us[last] - d->kv_us[first],
         .kv_sliding_us = d->kv_sliding_us[last] - d->kv_sliding_us[first],
-        .row_us = d->row_us[last] - d->row_us[first],
-        .head_row_us = head ? d->head_row_us : 0,
         .attn_us = d->attn_us[last] - d->attn_us[first],
         .attn_sliding_us = d->attn_sliding_us[last] - d->attn_sliding_us[first],
         .disk_us = disk == UINT64_MAX ? 0 : (double)disk * d->disk_us_byte,
@@ -163,6 +166,11 @@ void space_stage(const struct space *s, const struct space_device *d, uint32_t f
         .group = d->group,
         .group_factor = d->group_factor,
     };
+    for (int k = 0; k < COST_ROWS; k++) {
+        ret->work.row_us[k] = d->row_us[k][last] - d->row_us[k][first];
+        ret->experts_work.row_us[k] = d->experts_row_us[k][last] - d->experts_row_us[k][first];
+        ret->head_work.row_us[k] = head ? d->head_work.row_us[k] : 0;
+    }
 }
 
 void space_hop(const struct plan_input *in, uint32_t a, uint32_t b, struct cost_hop *ret)
@@ -210,8 +218,11 @@ static bool same_device(const struct plan_input *in, const struct plan_device *a
 {
     bool same = a->memory_bytes == b->memory_bytes && a->reserve_bytes == b->reserve_bytes && a->read_bps == b->read_bps &&
                 a->attn_ops == b->attn_ops && a->fixed_us == b->fixed_us && a->disk_bps == b->disk_bps && a->group == b->group;
-    for (uint32_t t = 0; same && t < in->model->n_types; t++)
-        same = a->ops[t] == b->ops[t] && bits_of(in->model, a, t) == bits_of(in->model, b, t);
+    for (uint32_t t = 0; same && t < in->model->n_types; t++) {
+        same = bits_of(in->model, a, t) == bits_of(in->model, b, t);
+        for (int k = 0; k < COST_ROWS; k++)
+            same = same && a->ops[k][t] == b->ops[k][t];
+    }
     if (same && in->use_resident)
         same = a->resident.first == b->resident.first && a->resident.last == b->resident.last;
     return same;

@@ -17,10 +17,12 @@ enum { SPACE_MAX_DEVICES = PLAN_MAX_NODES * PLAN_MAX_DEVICES };
 struct space_device {
     const struct plan_device *device;
     uint32_t kind, index; /* whose, and which of its devices */
-    double *weights_us, *experts_us, *kv_us, *kv_sliding_us, *row_us, *attn_us, *attn_sliding_us;
+    double *weights_us, *experts_us, *kv_us, *kv_sliding_us, *attn_us, *attn_sliding_us;
+    double *row_us[COST_ROWS], *experts_row_us[COST_ROWS]; /* cost_work's */
     uint64_t *weights_bytes, *kv_bytes;
     uint32_t *forbidden; /* layers that must not be here */
-    double head_us, head_row_us;
+    double head_us;
+    struct cost_work head_work;
     uint64_t embed_bytes, head_bytes, base_bytes, memory_bytes; /* base: scratch, wire; memory: without the reserve */
     bool embed_allowed, head_allowed, disk;
     double fixed_us, disk_us_byte, group_factor;

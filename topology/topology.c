@@ -113,6 +113,17 @@ static bool measured(const struct topology_device *d)
     return d->read_bps > 0 || d->attention_ops > 0 || d->step_us > 0 || d->n_rates > 0;
 }
 
+static void write_rate(struct strbuf *out, const double ops[TOPOLOGY_RATE_ROWS])
+{
+    if (ops[0] == ops[2] && ops[1] == ops[2]) {
+        topology_quantity_text(out, TOPOLOGY_OPS, ops[2]);
+        return;
+    }
+    for (int k = 0; k < TOPOLOGY_RATE_ROWS; k++)
+        quantity(out, k ? ", " : "[", TOPOLOGY_OPS, ops[k]);
+    strbuf_putc(out, ']');
+}
+
 static void write_device_profile(struct strbuf *out, const struct topology_device *d)
 {
     const char *comma = "";
@@ -125,7 +136,7 @@ static void write_device_profile(struct strbuf *out, const struct topology_devic
         strbuf_puts(out, comma), quantity(out, "step: ", TOPOLOGY_TIME_US, d->step_us), comma = ", ";
     for (uint32_t i = 0; i < d->n_rates; i++, comma = ", ") {
         strbuf_printf(out, "%s%s: ", comma, d->rates[i].type);
-        topology_quantity_text(out, TOPOLOGY_OPS, d->rates[i].ops);
+        write_rate(out, d->rates[i].ops);
     }
     strbuf_puts(out, "}\n");
 }

@@ -26,6 +26,7 @@ enum {
     TOPOLOGY_MAX_GROUPS = 8,
     TOPOLOGY_MAX_MEMBERS = 64, /* of a group */
     TOPOLOGY_MAX_PINS = 64,
+    TOPOLOGY_RATE_ROWS = 3,
     TOPOLOGY_MAX_NAME = 63, /* bytes of a name: letters, digits, . _ - */
 };
 
@@ -35,8 +36,8 @@ struct topology_mark {
 
 /* What was measured on a device; 0: nothing. */
 struct topology_rate {
-    const char *type; /* "Q4_K" */
-    double ops;       /* operations a second */
+    const char *type;               /* "Q4_K" */
+    double ops[TOPOLOGY_RATE_ROWS]; /* operations a second with 1, 8, 512 rows; the same thrice where one number was given */
 };
 
 struct topology_device {

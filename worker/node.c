@@ -137,8 +137,10 @@ static int measure(struct node *n, struct err *err)
     struct backend *be = backend_cpu_create(n->o->threads, n->o->isa, err);
     int rc = be ? profile_read(backend_cpu_team(be), READ_BYTES, READ_MS, &n->read_per_s, err) : -1;
     for (; rc == 0 && n->n_rates < NODE_RATES; n->n_rates++) {
-        n->rates[n->n_rates].type = quant_traits(types[n->n_rates])->name;
-        rc = profile_rate(be, types[n->n_rates], PROFILE_PROMPT, RATE_MS, &n->rates[n->n_rates].per_s, err);
+        struct profile_rate r = {.type = types[n->n_rates]};
+        rc = profile_rate(be, RATE_MS, &r, err);
+        n->rates[n->n_rates] = (struct msg_rate){.type = quant_traits(r.type)->name, .per_s = r.per_s[PROFILE_PROMPT],
+                                                 .few_per_s = r.per_s[PROFILE_FEW], .one_per_s = r.per_s[PROFILE_ROW]};
     }
     backend_destroy(be);
     return rc;

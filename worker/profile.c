@@ -1,4 +1,5 @@
-/* See profile.h. Matrices are filled with a byte that makes ordinary numbers in every quantization: neither zero pages, which
+/* See profile.h. Figures are means, not the best: that is what a plan promises, and on machines that are held back from time to time
+ * (a control group's quota, a throttled processor) the two differ. Matrices are filled with a byte that makes ordinary numbers in every quantization: neither zero pages, which
  * caches would hold, nor denormal numbers, which some processors are slow with. */
 #include "worker/profile.h"
 
@@ -16,8 +17,9 @@
 
 enum {
     EMBD = 1024, FF = 4096, /* 12.6 million weights in a layer's three matrices */
+    BEYOND_CACHES = 96 << 20, LAYERS_MAX = 32,
     FILL = 0x11,
-    READ_TASK_BYTES = 1 << 20,
+    READ_TASK_BYTES = 1 << 20, READ_AHEAD_BYTES = 2048,
     DISK_BLOCK = 1 << 20, DISK_THREADS = 4, DISK_ALIGN = 4096,
 };
 
@@ -43,9 +45,11 @@ static void read_task(void *arg, uint32_t task, uint32_t thread)
     const uint64_t *at = (const uint64_t *)(const void *)(r->from + (size_t)task * READ_TASK_BYTES);
     uint64_t sum[8] = {0};
     (void)thread;
-    for (size_t i = 0; i < READ_TASK_BYTES / sizeof *at; i += 8)
+    for (size_t i = 0; i < READ_TASK_BYTES / sizeof *at; i += 8) {
+        __builtin_prefetch(&at[i] + READ_AHEAD_BYTES / sizeof *at, 0, 3); /* as kernels do: alone the processor looks less far ahead */
         for (size_t k = 0; k < 8; k++)
             sum[k] ^= at[i + k];
+    }
     atomic_fetch_add_explicit(&r->sum, sum[0] ^ sum[1] ^ sum[2] ^ sum[3] ^ sum[4] ^ sum[5] ^ sum[6] ^ sum[7], memory_order_relaxed);
 }
 
@@ -54,44 +58,51 @@ int profile_read(struct threadpool *team, uint64_t bytes, unsigned ms, double *r
     uint32_t tasks = (uint32_t)(bytes / READ_TASK_BYTES);
     char *pages = mem_pages_alloc((size_t)tasks * READ_TASK_BYTES, err);
     struct reading r = {.from = pages};
-    double best = 0, until;
+    double began;
+    unsigned n = 0;
 
     if (!pages)
         return -1;
     memset(pages, FILL, (size_t)tasks * READ_TASK_BYTES);
-    until = seconds() + ms * 1e-3;
+    threadpool_run(team, read_task, &r, tasks);
+    began = seconds();
     do {
-        double began = seconds(), rate;
         threadpool_run(team, read_task, &r, tasks);
-        rate = (double)tasks * READ_TASK_BYTES / (seconds() - began);
-        best = rate > best ? rate : best;
-    } while (seconds() < until);
+        n++;
+    } while (seconds() < began + ms * 1e-3);
+    *ret_per_s = (double)n * tasks * READ_TASK_BYTES / (seconds() - began);
     mem_pages_free(pages, (size_t)tasks * READ_TASK_BYTES);
-    *ret_per_s = best;
     return 0;
 }
 
 /* --- products ----------------------------------------------------------------------------------------------------------- */
 
-/* A layer that is nothing but its feed-forward part. */
+/* Layers that are nothing but their feed-forward parts: as many as no cache holds, gone through in turn. */
 struct bench {
     struct backend *be;
-    struct layer layer;
+    struct layer layers[LAYERS_MAX];
+    uint32_t n_layers, next;
     struct run *run;
     void *weights[3];
-    size_t weight_bytes[3];
+    size_t weight_bytes[3]; /* of all layers */
     float *hidden;
     uint32_t *zeros;
 };
 
-static int make_weight(struct bench *b, int i, enum quant_type type, uint32_t rows, uint32_t cols, struct weight *ret, struct err *err)
+static int make_weights(struct bench *b, int i, enum quant_type type, uint32_t rows, uint32_t cols, struct err *err)
 {
-    b->weight_bytes[i] = b->be->ops->weight_bytes(b->be, type, rows, cols);
+    size_t bytes = b->be->ops->weight_bytes(b->be, type, rows, cols);
+    if (!b->n_layers) /* all three are of one size but for the padding */
+        b->n_layers = 3 * bytes > BEYOND_CACHES / LAYERS_MAX ? (uint32_t)(BEYOND_CACHES / (3 * bytes) + 1) : LAYERS_MAX;
+    b->weight_bytes[i] = bytes * b->n_layers;
     if (!(b->weights[i] = b->be->ops->alloc(b->be, b->weight_bytes[i], err)))
         return -1;
     memset(b->weights[i], FILL, b->weight_bytes[i]);
-    *ret = (struct weight){.type = type, .layout = b->be->ops->weight_layout(b->be, type), .rows = rows, .cols = cols, .mats = 1,
-                           .row_bytes = (size_t)quant_bytes(type, cols), .mat_bytes = b->weight_bytes[i], .data = b->weights[i]};
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        struct weight *w = i == 0 ? &b->layers[l].gate : i == 1 ? &b->layers[l].up : &b->layers[l].down;
+        *w = (struct weight){.type = type, .layout = b->be->ops->weight_layout(b->be, type), .rows = rows, .cols = cols, .mats = 1,
+                             .row_bytes = (size_t)quant_bytes(type, cols), .mat_bytes = bytes, .data = (char *)b->weights[i] + l * bytes};
+    }
     return 0;
 }
 
@@ -110,8 +121,8 @@ static int begin_bench(struct bench *b, enum quant_type type, uint32_t rows, str
 {
     struct run_shape shape = {.max_rows = rows, .max_seqs = 1, .max_blocks = 1, .embd = EMBD, .q_dim = EMBD, .k_dim = EMBD, .v_dim = EMBD,
                               .head_dim_v = 64, .ff_dim = FF, .n_ropes = 1};
-    if (make_weight(b, 0, type, FF, EMBD, &b->layer.gate, err) != 0 || make_weight(b, 1, type, FF, EMBD, &b->layer.up, err) != 0 ||
-        make_weight(b, 2, type, EMBD, FF, &b->layer.down, err) != 0 || !(b->hidden = mem_new((size_t)rows * EMBD, sizeof *b->hidden, err)) ||
+    if (make_weights(b, 0, type, FF, EMBD, err) != 0 || make_weights(b, 1, type, FF, EMBD, err) != 0 ||
+        make_weights(b, 2, type, EMBD, FF, err) != 0 || !(b->hidden = mem_new((size_t)rows * EMBD, sizeof *b->hidden, err)) ||
         !(b->zeros = mem_new(rows, sizeof *b->zeros, err)) || !(b->run = b->be->ops->run_create(b->be, &shape, err)))
         return -1;
     for (size_t i = 0; i < (size_t)rows * EMBD; i++)
@@ -122,32 +133,39 @@ static int begin_bench(struct bench *b, enum quant_type type, uint32_t rows, str
 static double once(struct bench *b, uint32_t rows)
 {
     const struct backend_ops *op = b->be->ops;
+    const struct layer *layer = &b->layers[b->next++ % b->n_layers];
     struct batch batch = {.n_rows = rows, .seq = b->zeros, .pos = b->zeros, .token = (const int32_t *)b->zeros, .table_stride = 1};
     double began;
     op->begin(b->run, &batch);
     op->set_hidden(b->run, b->hidden); /* else it would grow from one to the next */
     began = seconds();
-    op->ffn_in(b->run, &b->layer);
-    op->ffn_out(b->run, &b->layer);
+    op->ffn_in(b->run, layer);
+    op->ffn_out(b->run, layer);
     op->finish(b->run, NULL);
     return seconds() - began;
 }
 
-int profile_rate(struct backend *be, enum quant_type type, enum profile_rows rows, unsigned ms, double *ret_per_s, struct err *err)
+int profile_rate(struct backend *be, unsigned ms, struct profile_rate *ret, struct err *err)
 {
-    struct bench b = {.be = be};
-    uint32_t n = profile_rows[rows];
-    double best = 0, until;
-    int rc = begin_bench(&b, type, n, err);
-    if (rc == 0) {
-        until = seconds() + ms * 1e-3;
+    struct bench *b = mem_new(1, sizeof *b, err);
+    int rc = b ? 0 : -1;
+    if (b)
+        b->be = be;
+    if (rc == 0)
+        rc = begin_bench(b, ret->type, profile_rows[PROFILE_ROWS - 1], err);
+    for (int k = 0; k < PROFILE_ROWS && rc == 0; k++) {
+        double took = 0, until = seconds() + ms * 1e-3;
+        unsigned n = 0;
+        once(b, profile_rows[k]); /* threads wake, pages come */
         do {
-            double t = once(&b, n);
-            best = best == 0 || t < best ? t : best;
+            took += once(b, profile_rows[k]);
+            n++;
         } while (seconds() < until);
-        *ret_per_s = 2.0 * 3 * EMBD * FF * n / best;
+        ret->per_s[k] = 2.0 * 3 * EMBD * FF * profile_rows[k] * n / took;
     }
-    end_bench(&b);
+    if (b)
+        end_bench(b);
+    free(b);
     return rc;
 }
 

@@ -26,8 +26,9 @@ struct profile_rate {
 
 /* Bytes a second that the team's threads read together from memory larger than any cache. */
 int profile_read(struct threadpool *team, uint64_t bytes, unsigned ms, double *ret_per_s, struct err *err);
-/* The backend's products with matrices of a type, for about ms each. */
-int profile_rate(struct backend *be, enum quant_type type, enum profile_rows rows, unsigned ms, double *ret_per_s, struct err *err);
+/* The backend's products with matrices of ret->type, for about ms with each number of rows. Matrices of which few rows make use
+ * come from memory, as a model's do, not from a cache. */
+int profile_rate(struct backend *be, unsigned ms, struct profile_rate *ret, struct err *err);
 /* Bytes a second of a file read past the page cache (O_DIRECT), several reads at a time. ERR_UNSUPPORTED where its file system has no
  * such reads. */
 int profile_disk(const char *path, unsigned ms, double *ret_per_s, struct err *err);

@@ -247,7 +247,12 @@ static void compute(struct sim *m, uint32_t stage, struct frame *f)
 static uint64_t stage_ns(const struct sim *m, uint32_t stage, const struct frame *f)
 {
     const struct sched_stage_cost *k = &m->truth.stage[stage];
-    uint64_t memory = k->weight_ns + k->kv_ps * f->ctx / 1000, arithmetic = k->row_ns * f->step.n_rows + k->attn_ps * f->attn / 1000;
+    uint64_t memory = k->weight_ns + k->kv_ps * f->ctx / 1000;
+    uint64_t arithmetic = k->start_ns + k->row_ns * f->step.n_rows + k->attn_ps * f->attn / 1000;
+    if (f->step.n_wanted) {
+        memory += k->head_weight_ns;
+        arithmetic += k->head_start_ns + k->head_row_ns * f->step.n_wanted;
+    }
     return k->fixed_ns + (memory > arithmetic ? memory : arithmetic);
 }
 

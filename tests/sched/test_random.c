@@ -45,7 +45,13 @@ static struct sched_config random_config(uint64_t *rng)
     }
     for (uint32_t s = 0; s < SCHED_MAX_STAGES; s++) {
         c.costs.stage[s] = (struct sched_stage_cost){.fixed_ns = sim_below(rng, 300000), .weight_ns = sim_below(rng, 3000000),
-                                                     .row_ns = 1000 + sim_below(rng, 300000), .kv_ps = sim_below(rng, 100000)};
+                                                     .row_ns = 1000 + sim_below(rng, 300000), .kv_ps = sim_below(rng, 100000),
+                                                     .start_ns = sim_below(rng, 300000)};
+        if (s + 1 == c.n_stages) {
+            c.costs.stage[s].head_weight_ns = sim_below(rng, 1000000);
+            c.costs.stage[s].head_start_ns = sim_below(rng, 100000);
+            c.costs.stage[s].head_row_ns = sim_below(rng, 200000);
+        }
         c.costs.hop[s] = (struct sched_hop_cost){.latency_ns = sim_below(rng, 500000), .row_ns = sim_below(rng, 20000)};
     }
     return c;

@@ -60,8 +60,12 @@ static void make_model(uint64_t *s, const struct random_shape *shape, struct ran
 static void make_device(uint64_t *s, const struct random_shape *shape, double memory, struct plan_device *d)
 {
     *d = (struct plan_device){.name = "cpu", .memory_bytes = (uint64_t)(memory * random_between(s, 0.5, 1.5)), .reserve_bytes = 1 << 20,
-                              .read_bps = random_between(s, 20e9, 200e9), .ops = {random_between(s, 0.3e12, 5e12), random_between(s, 0.2e12, 4e12)},
+                              .read_bps = random_between(s, 20e9, 200e9), .ops = {{random_between(s, 0.3e12, 5e12), random_between(s, 0.2e12, 4e12)}},
                               .attn_ops = random_between(s, 0.1e12, 1e12), .fixed_us = random_between(s, 0, 200), .group = -1};
+    bool even = below(s, 2);
+    for (int k = 1; k < COST_ROWS; k++)
+        for (int t = 0; t < 2; t++)
+            d->ops[k][t] = d->ops[k - 1][t] * (even ? 1 : random_between(s, 1, 3));
     if (shape->uneven && below(s, 4) == 0)
         d->bits[0] = 4.5;
     if (shape->uneven && below(s, 12) == 0)
@@ -132,7 +136,7 @@ void random_input(struct random_input *r, uint64_t seed, const struct random_sha
                 (double)r->layers[l].kv_bytes;
     r->in = (struct plan_input){.model = &r->model, .n_nodes = shape->nodes, .nodes = r->nodes, .links = r->links, .groups = r->groups,
                                 .pins = r->pins, .objective = objective, .parallel = 1 + below(s, 16), .context = below(s, 8000),
-                                .max_rows = 512};
+                                .max_rows = 512, .prompt_share = below(s, 2) ? random_between(s, 0, 6) : 0};
     for (uint32_t i = 0; i < shape->nodes; i++) {
         snprintf(r->names[i], sizeof r->names[i], "n%u", i);
         r->nodes[i] = (struct plan_node){.name = r->names[i], .group = -1, .n_devices = 1 + below(s, shape->devices)};

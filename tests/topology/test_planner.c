@@ -36,7 +36,7 @@ static void test_formulas(void)
     ok(near(round, 2 * (12000 + 5094.017 / 8) + 3 * 6000), "and its round is its latency");
 
     struct cost_batch b = {.rows = 4, .wanted = 4, .seqs = 4, .context = 1000};
-    struct cost_stage s = {.weights_us = 100, .kv_us = 0.01, .row_us = 50, .fixed_us = 7, .group = -1};
+    struct cost_stage s = {.weights_us = 100, .kv_us = 0.01, .work = {{50, 50, 50}}, .fixed_us = 7, .group = -1};
     ok(near(cost_stage_us(&s, &b), 200 + 7), "computing takes longer: 4 rows of 50 us");
     s.kv_us = 0.1;
     ok(near(cost_stage_us(&s, &b), 100 + 400 + 7), "reading keys and values does: 100 us for each of 4");
@@ -44,12 +44,19 @@ static void test_formulas(void)
     ok(near(cost_stage_us(&s, &b), 207), "a window of 10 reads 4 us");
     s.measured = 2;
     ok(near(cost_stage_us(&s, &b), 414), "measured twice as slow");
+    struct cost_work work = {{30, 15, 10}};
+    ok(near(cost_work_us(&work, 1), 30) && near(cost_work_us(&work, 8), 120) && near(cost_work_us(&work, 512), 5120) &&
+           near(cost_work_us(&work, 1024), 10240) && cost_work_us(&work, 0) == 0, "products with 1, 8, 512 and more rows: as measured");
+    ok(near(cost_work_us(&work, 4.5), 75), "with 4.5: halfway");
+    ok(near(cost_experts_work_us(&work, 8, 2, 1), 0.25 * 30), "one row and its two experts of eight");
+    cost_work_line(&work, &round, &p.hops[0].latency_us);
+    ok(near(round + 8 * p.hops[0].latency_us, 120) && near(round + 512 * p.hops[0].latency_us, 5120), "as a line through few and many");
     ok(near(cost_experts_touched(8, 2, 1), 0.25) && cost_experts_touched(8, 8, 1) == 1 && cost_experts_touched(128, 8, 1000) > 0.999, "experts");
 
     /* Chunks: 4 equal stages, t0 = 10 ms a chunk, t1 = 0.1 ms a token, 2048 tokens: the best is √(N t0 / ((p - 1) t1)) = 261. */
     struct cost_pipeline q = {.n_stages = 4};
     for (int i = 0; i < 4; i++)
-        q.stages[i] = (struct cost_stage){.fixed_us = 10000, .row_us = 100, .group = -1};
+        q.stages[i] = (struct cost_stage){.fixed_us = 10000, .work = {{100, 100, 100}}, .group = -1};
     for (int i = 0; i <= 4; i++)
         q.hops[i].group[0] = q.hops[i].group[1] = -1;
     double us;
@@ -74,7 +81,7 @@ static void simple(struct random_input *r, uint32_t layers, uint32_t nodes, cons
         snprintf(r->names[i], sizeof r->names[i], "n%u", i);
         r->nodes[i] = (struct plan_node){.name = r->names[i], .group = -1, .n_devices = 1, .numerics = "cpu"};
         r->nodes[i].devices[0] = (struct plan_device){.name = "cpu", .memory_bytes = room[i] * 1000000000ull + 1000, .read_bps = 100e9,
-                                                      .ops = {1e15}, .attn_ops = 1e15, .group = -1};
+                                                      .ops = {{1e15}, {1e15}, {1e15}}, .attn_ops = 1e15, .group = -1};
     }
     for (uint32_t i = 0; i < (nodes + 1) * (nodes + 1); i++)
         r->links[i] = (struct plan_link){500, 1e9};
@@ -190,7 +197,8 @@ static void test_helix(void)
     for (uint32_t i = 0; i < 24; i++) {
         double layer_ms = ms[i < 4 ? 0 : i < 12 ? 1 : 2];
         r.nodes[i].devices[0].read_bps = 1e9 / layer_ms * 1e3;
-        r.nodes[i].devices[0].ops[0] = 12 * 2 * 500e6 / layer_ms * 1e3; /* beyond 12 rows every row costs more */
+        for (int k = 0; k < COST_ROWS; k++)
+            r.nodes[i].devices[0].ops[k][0] = 12 * 2 * 500e6 / layer_ms * 1e3; /* beyond 12 rows every row costs more */
     }
     for (uint32_t i = 0; i < 25 * 25; i++)
         r.links[i] = (struct plan_link){1000, 1.25e9};

@@ -52,7 +52,7 @@ static void check_example(const struct topology *t, const char *how)
     is_str(tower->address, "tcp://192.168.1.10:7101", "%s: address", how);
     ok(attic->address == NULL && attic->standby && !tower->standby, "%s: no address, standby", how);
     ok(tower->devices[0].memory_bytes == (uint64_t)16 << 30 && tower->devices[1].memory_bytes == (uint64_t)22 << 30, "%s: sizes", how);
-    ok(near(tower->devices[0].read_bps, 40e9) && near(tower->devices[1].rates[0].ops, 70e12) && near(tower->disk_bps, 3e9), "%s: rates", how);
+    ok(near(tower->devices[0].read_bps, 40e9) && near(tower->devices[1].rates[0].ops[2], 70e12) && near(tower->disk_bps, 3e9), "%s: rates", how);
     is_str(tower->devices[1].rates[0].type, "Q4_K", "%s: a quantization", how);
     ok(near(t->default_rtt_us, 300) && near(t->default_bps, 2.5e9 / 8), "%s: default link", how);
     ok(t->n_links == 2 && t->links[0].a == 0 && t->links[0].b == 1 && near(t->links[0].bps, 37.5e6), "%s: a link", how);
@@ -204,7 +204,7 @@ static struct topology_node stranger(const char *name)
 {
     return (struct topology_node){.name = name, .key = "k\"ey: {", .n_devices = 2, .threads = 4, .disk_bps = 2e9,
                                   .devices = {{.name = "cpu", .memory_bytes = (uint64_t)8 << 30, .read_bps = 41.5e9, .step_us = 90,
-                                               .rates = {{"Q4_K", 4.2e11}}, .n_rates = 1},
+                                               .rates = {{"Q4_K", {1.2e11, 3.1e11, 4.2e11}}, {"Q6_K", {2e11, 2e11, 2e11}}}, .n_rates = 2},
                                               {.name = "cuda:0", .memory_bytes = 12345678901, .attention_ops = 3e12}}};
 }
 
@@ -226,7 +226,8 @@ static void test_joining(void)
     ok(topology_put(t, &n, &err) == 0 && t->n_nodes == 2 && topology_save(t, path, &err) == 0, "the first again, changed: %s", err.text);
     again = topology_load(path, &err);
     ok(again && again->n_nodes == 2 && again->nodes[0].threads == 12 && strcmp(again->nodes[1].key, "k\"ey: {") == 0 &&
-           again->nodes[1].devices[1].memory_bytes == 12345678901 && again->nodes[1].devices[0].n_rates == 1,
+           again->nodes[1].devices[1].memory_bytes == 12345678901 && again->nodes[1].devices[0].n_rates == 2 && near(again->nodes[0].devices[0].rates[0].ops[0], 1.2e11) &&
+           near(again->nodes[0].devices[0].rates[0].ops[2], 4.2e11) && near(again->nodes[0].devices[0].rates[1].ops[1], 2e11),
        "the file is read: %s", err.text);
     topology_destroy(again);
     again = topology_load(old, &err);
