@@ -27,7 +27,7 @@ static void read_once(struct engine *e, struct bench_usage *ret)
         snprintf(s->node, sizeof s->node, "%s", node ? node : "");
         s->first = (int)json_integer_value(json_array_get(layers, 0));
         s->last = (int)json_integer_value(json_array_get(layers, 1));
-        s->busy_us = member(measured, "busy_us");
+        s->busy_us = member(measured, "compute_us");
         s->steps = member(measured, "batches");
         s->rows = member(measured, "rows");
     }

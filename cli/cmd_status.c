@@ -95,14 +95,14 @@ static double number_of(const json_t *o, const char *name)
 static void show_stage(size_t i, const json_t *stage)
 {
     const json_t *layers = json_object_get(stage, "layers"), *m = json_object_get(stage, "measured");
-    double compute = number_of(m, "compute_us"), all = compute + number_of(m, "wait_us") + number_of(m, "wire_us");
+    double compute = number_of(m, "compute_us"), all = compute + number_of(m, "bubble_us");
     char bytes[32];
 
     ui_outf("  stage %zu: %s/%s, layers %d-%d, %s of weights, %.1f ms a batch", i, text_of(stage, "node"), text_of(stage, "device"),
             (int)json_integer_value(json_array_get(layers, 0)), (int)json_integer_value(json_array_get(layers, 1)),
             ui_bytes(bytes, sizeof bytes, (uint64_t)number_of(json_object_get(stage, "bytes"), "weights")), number_of(m, "batch_ms"));
     if (all > 0)
-        ui_outf(", computing %.0f%% of its time", 100 * compute / all);
+        ui_outf(", computing %.0f%% of the time", 100 * compute / all);
     ui_outf("\n");
 }
 

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/queue.h"
 #include "bulk/bulk.h"
+#include "coordinator/activity.h"
 #include "coordinator/children.h"
 #include "coordinator/engine.h"
 #include "coordinator/relay.h"
@@ -47,6 +48,7 @@ enum {
     DISTRUST_MAX_MS = 60000,
     RESPAWN_MAX_MS = 5000,  /* between two starts of a process of our own that ends at once */
     BLAME_MAX = 3,          /* so often may the requests under way end an epoch before anything came of it */
+    CLOCK_MS = 10000,       /* so long a quick answer's offset of clocks stands above slower ones' */
     QUIET_MS = 1000,        /* without requests for so long, a node that came is taken in */
     RECOVER_TIMEOUT_MS = 120000,
     ORPHAN_MS = 600000,
@@ -78,9 +80,9 @@ struct node {
 
     struct arena memory; /* of the hello */
     struct msg_hello hello;
-    int64_t clock_offset_us;            /* its clock minus ours */
+    int64_t clock_offset_us;            /* its clock minus ours, */
+    int64_t clock_way_us, clock_at_us;  /* from the quickest answer of late: half its way, and when */
     uint64_t peer_now_us, peer_seen_us; /* its last heartbeat's time, and when it came */
-    struct msg_stage_times times;       /* of the last heartbeat */
     uint64_t done_bytes, total_bytes;   /* loading */
     uint64_t restarts;
     int64_t start_at_us;               /* of a process of our own that ended: when it is started again; 0: it runs */
@@ -96,7 +98,6 @@ struct pipe_stage {
     uint64_t instance;    /* of the worker process */
     struct msg_ready was_ready;
     double compute_us, rows; /* moving averages of its batches */
-    uint64_t busy_us, batches, n_rows; /* in this epoch */
 };
 
 enum pipe_phase {
@@ -197,9 +198,11 @@ struct engine {
 
     struct {
         int64_t at_us;
+        enum engine_note_kind kind;
         char text[CLUSTER_EVENT_BYTES];
     } events[CLUSTER_MAX_EVENTS];
     uint64_t n_events;
+    struct activity activity;
 
     /* Seen by other threads. */
     pthread_mutex_t lock;
@@ -281,5 +284,7 @@ size_t weights_sources(struct engine *e, uint32_t stage, struct msg_source ret[M
 
 /* --- status.c ----------------------------------------------------------------------------------------------------------- */
 json_t *status_json(struct engine *e);
+/* Shows how things stand to whoever looks at the activity. */
+void status_show(struct engine *e);
 
 #endif

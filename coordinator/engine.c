@@ -54,6 +54,7 @@ void engine_event_text(struct engine *e, enum engine_note_kind kind, const char 
     vsnprintf(e->events[at].text, sizeof e->events[at].text, fmt, args);
     va_end(args);
     e->events[at].at_us = e->now_us;
+    e->events[at].kind = kind;
     if (e->options.note)
         e->options.note(e->options.note_arg, &(struct engine_note){.kind = kind, .node = node, .text = e->events[at].text});
 }
@@ -303,6 +304,8 @@ static void *loop(void *arg)
         if (e->now_us >= tick_us && !(more && e->now_us < tick_us + STALL_US)) { /* heartbeats may be among what waits */
             nodes_tick(e);
             pipeline_tick(e);
+            if (activity_is_watched(&e->activity, e->now_us))
+                status_show(e);
             tick_us = e->now_us + TICK_MS * 1000;
         }
         if (e->pipe.phase == PIPE_RUNNING)
@@ -362,7 +365,7 @@ struct engine *engine_create(const struct engine_options *options, struct err *e
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&e->changed, &attr);
     pthread_condattr_destroy(&attr);
-    if (open_model(e, err) != 0 || check_options(e, err) != 0 || planning_sizes(e, err) != 0 || !(e->mail = queue_create(MAIL_MAX, err)) ||
+    if (activity_init(&e->activity, err) != 0 || open_model(e, err) != 0 || check_options(e, err) != 0 || planning_sizes(e, err) != 0 || !(e->mail = queue_create(MAIL_MAX, err)) ||
         !(e->codec = codec_create(CODEC_SMALL_BYTES, err)) || !(e->data_codec = codec_create(CODEC_DATA_BYTES, err)) ||
         open_wire(e, err) != 0 || weights_init(e, err) != 0 || steps_init(e, err) != 0 || nodes_init(e, err) != 0)
         goto error;
@@ -410,6 +413,7 @@ void engine_destroy(struct engine *e)
         free(item);
     queue_destroy(e->mail);
     gguf_close(e->gguf);
+    activity_fini(&e->activity);
     pthread_cond_destroy(&e->changed);
     pthread_mutex_destroy(&e->lock);
     free(e);
@@ -470,6 +474,11 @@ double engine_predict(struct engine *e, uint32_t n, uint32_t context, uint32_t *
     if (ret_m)
         *ret_m = m.n;
     return asked ? m.tokens_per_s : 0;
+}
+
+int engine_activity(struct engine *e, uint64_t since, struct strbuf *out, struct err *err)
+{
+    return activity_write(&e->activity, since, now(), e->started_us, out, err);
 }
 
 int engine_command(struct engine *e, enum engine_command command, const char *node, unsigned seconds, struct err *err)

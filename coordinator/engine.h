@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/strbuf.h"
 #include "gguf/gguf.h"
 #include "kernels/backend.h"
 #include "kernels/sample.h"
@@ -70,6 +71,9 @@ uint32_t engine_parallel(const struct engine *e);
 uint32_t engine_n_vocab(const struct engine *e);
 /* State, plan, predicted beside measured, nodes, events, counters: a new object for `status --json` and /v1/cluster. */
 json_t *engine_status(struct engine *e);
+/* Appends what the pipeline did since the cursor of the last call (UINT64_MAX: the first), step by step, as JSON: see docs/api.md.
+ * It is recorded only while somebody asks now and then. */
+int engine_activity(struct engine *e, uint64_t since, struct strbuf *out, struct err *err);
 
 /* What the plan promises, tokens a second, of n sequences that each hold `context` tokens; with m (NULL allowed) batches under
  * way. 0 while there is no plan. */

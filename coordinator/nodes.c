@@ -255,6 +255,7 @@ static void greet(struct engine *e, struct node *n, const struct msg_hello *hell
     n->redial_ms = REDIAL_MIN_MS;
     n->said_away = n->leaving = false;
     n->seen_us = e->now_us;
+    n->clock_at_us = 0; /* another machine may have come by that name */
     for (size_t i = 0; i < n->hello.n_devices; i++)
         memory += n->hello.devices[i].memory_bytes;
     nodes_send(e, n, &m);
@@ -268,6 +269,16 @@ static void greet(struct engine *e, struct node *n, const struct msg_hello *hell
 
 /* --- messages ------------------------------------------------------------------------------------------------------------ */
 
+/* The quicker the answer, the less it can be off: at most by half its way. The best of the last seconds counts. */
+static void set_clock(struct engine *e, struct node *n, int64_t offset_us, int64_t way_us)
+{
+    if (n->clock_at_us && way_us > n->clock_way_us && e->now_us - n->clock_at_us < (int64_t)CLOCK_MS * 1000)
+        return;
+    n->clock_offset_us = n->child >= 0 ? 0 : offset_us; /* a process of our own has our clock */
+    n->clock_way_us = way_us;
+    n->clock_at_us = e->now_us;
+}
+
 static void heartbeat(struct engine *e, struct node *n, const struct msg_heartbeat *h)
 {
     n->peer_now_us = h->now_us;
@@ -275,10 +286,8 @@ static void heartbeat(struct engine *e, struct node *n, const struct msg_heartbe
     if (h->peer_now_us) { /* our time came back: half the way there and back is the best guess of the offset */
         int64_t away_us = (int64_t)(h->now_us - h->peer_seen_us);
         int64_t way_us = (e->now_us - (int64_t)h->peer_now_us - away_us) / 2;
-        n->clock_offset_us = (int64_t)h->now_us + way_us - e->now_us;
+        set_clock(e, n, (int64_t)h->now_us + way_us - e->now_us, way_us);
     }
-    if (h->n_stages > 0)
-        n->times = h->stages[0];
 }
 
 /* Here, but not to be used: the pipeline goes on without it, and it frees what it holds. */

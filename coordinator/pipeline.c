@@ -85,6 +85,7 @@ void pipeline_break(struct engine *e, const char *why)
         return;
     remember(p);
     count_fruitless(e);
+    activity_broken(&e->activity, e->now_us);
     close_links(e, why);
     engine_set_ready(e, false);
     snprintf(p->why, sizeof p->why, "%s", why);

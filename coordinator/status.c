@@ -1,8 +1,10 @@
 /* What `status --json`, the page and /v1/cluster show. */
 #include "coordinator/cluster.h"
+#include "proto/act.h"
 
 static const char *const phases[] = {"gathering", "loading", "linking", "testing", "running", "failed"};
 static const char *const node_states[] = {"away", "connecting", "greeting", "here", "drained"};
+static const char *const event_kinds[] = {"info", "trouble", "progress"};
 
 static json_t *node_json(struct engine *e, const struct node *n)
 {
@@ -35,13 +37,32 @@ static json_t *node_json(struct engine *e, const struct node *n)
 static json_t *stage_json(const struct engine *e, uint32_t i)
 {
     const struct pipe_stage *s = &e->pipe.stages[i];
-    const struct msg_stage_times *t = &e->nodes[s->node].times;
-    return json_pack("{s:s, s:s, s:[i,i], s:b, s:{s:I, s:I, s:I}, s:{s:f, s:I, s:I, s:I, s:I, s:I, s:I}}", "node", e->nodes[s->node].name, "device",
-                     s->device, "layers", (int)s->first, (int)s->last - 1, "ready", s->ready, "bytes", "weights",
-                     (json_int_t)s->was_ready.weights_bytes, "kv", (json_int_t)s->was_ready.kv_bytes, "scratch",
-                     (json_int_t)s->was_ready.scratch_bytes, "measured", "batch_ms", s->compute_us / 1000, "batches",
-                     (json_int_t)s->batches, "compute_us", (json_int_t)t->compute_us, "wait_us", (json_int_t)t->wait_us, "wire_us",
-                     (json_int_t)t->wire_us, "busy_us", (json_int_t)s->busy_us, "rows", (json_int_t)s->n_rows);
+    const struct activity_stage *a = &e->activity.stages[i];
+    const struct plan_stage *p = &e->pipe.plan.stages[i];
+    int64_t busy_us = activity_busy_us(&e->activity, e->now_us);
+    return json_pack(
+        "{s:s, s:s, s:[i,i], s:b, s:{s:I, s:I, s:I}, s:I, s:{s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:f, s:f}}", "node",
+        e->nodes[s->node].name, "device", s->device, "layers", (int)s->first, (int)s->last - 1, "ready", s->ready, "bytes", "weights",
+        (json_int_t)s->was_ready.weights_bytes, "kv", (json_int_t)s->was_ready.kv_bytes, "scratch", (json_int_t)s->was_ready.scratch_bytes,
+        "memory_bytes", (json_int_t)p->memory_bytes, "measured", "batch_ms", s->compute_us / 1000, "batches", (json_int_t)a->batches,
+        "rows", (json_int_t)a->rows, "sent_bytes", (json_int_t)a->bytes, "compute_us", (json_int_t)a->compute_us, "wait_us",
+        (json_int_t)a->queued_us, "wire_us", (json_int_t)a->wire_us, "bubble_us",
+        (json_int_t)(busy_us > a->compute_us ? busy_us - a->compute_us : 0), "predicted", "decode_ms", p->decode_us / 1000, "chunk_ms",
+        p->chunk_us / 1000);
+}
+
+/* The way to stage i, or from the last one back to us. */
+static json_t *link_json(const struct engine *e, uint32_t i)
+{
+    const struct pipe *p = &e->pipe;
+    const struct activity_stage *a = &e->activity.stages[i];
+    const struct cost_hop *hop = &p->plan.costs.hops[i];
+    bool inside = i > 0 && i < p->n_stages; /* rows; else tokens */
+    double row_bytes = inside ? (double)act_row_bytes(e->act, e->params.embd) : 0;
+
+    return json_pack("{s:s, s:f, s:f, s:f, s:b}", "form", inside ? act_name(e->act) : "tokens", "predicted_ms", cost_hop_us(hop, 1) / 1000,
+                     "predicted_bytes_per_s", hop->row_us > 0 ? row_bytes / hop->row_us * 1e6 : 0, "measured_ms", a->hop_us / 1000, "relayed",
+                     inside && e->relays[i - 1] != NULL);
 }
 
 static json_t *schedule_json(const struct engine *e)
@@ -58,23 +79,68 @@ static json_t *schedule_json(const struct engine *e)
                      (json_int_t)s.n_rebuilt_rows, "prefix_hits", (json_int_t)s.n_prefix_hit, "preempted", (json_int_t)s.n_preempted);
 }
 
+/* What the plan says: alone, with as many at once as may be, and with those that decode now. */
+static json_t *predicted_json(const struct engine *e)
+{
+    const struct plan *p = &e->pipe.plan;
+    struct sched_stats s = {0};
+    double round_us = 0;
+
+    if (e->sched)
+        sched_stats(e->sched, &s);
+    if (s.n_decoding && s.n_running)
+        cost_best_m(&p->costs, s.n_decoding, (double)s.blocks_used[0] * KV_BLOCK / s.n_running, &round_us);
+    return json_pack("{s:f, s:f, s:i, s:f, s:f, s:i, s:i}", "tokens_per_s_1", p->tokens_per_s_1, "tokens_per_s_n", p->tokens_per_s_n, "n",
+                     (int)p->n, "ttft_ms_512", p->ttft_us / 1000, "tokens_per_s_now", round_us > 0 ? s.n_decoding * 1e6 / round_us : 0,
+                     "decoding", (int)s.n_decoding, "bottleneck_stage",
+                     p->bottleneck == BOTTLENECK_STAGE ? (int)p->bottleneck_index : -1);
+}
+
+void status_show(struct engine *e)
+{
+    struct sched_stats s = {0};
+    if (e->sched)
+        sched_stats(e->sched, &s);
+    activity_set_now(&e->activity, &(struct activity_now){.now_us = e->now_us,
+                                                          .state = phases[e->pipe.phase],
+                                                          .epoch = e->pipe.epoch.counter,
+                                                          .events = e->n_events,
+                                                          .tokens = e->n_tokens,
+                                                          .open = e->n_requests,
+                                                          .running = s.n_running,
+                                                          .waiting = s.n_waiting,
+                                                          .in_flight = s.in_flight,
+                                                          .in_flight_wanted = s.in_flight_wanted,
+                                                          .blocks_used = s.blocks_used[0],
+                                                          .blocks_cached = s.blocks_cached[0],
+                                                          .blocks_free = s.blocks_free[0]});
+}
+
 json_t *status_json(struct engine *e)
 {
-    json_t *nodes = json_array(), *stages = json_array(), *events = json_array(), *o;
+    json_t *nodes = json_array(), *stages = json_array(), *events = json_array(), *links = json_array(), *o;
+    bool planned = e->pipe.phase >= PIPE_LOADING && e->pipe.phase != PIPE_FAILED;
     uint64_t from = e->n_events > CLUSTER_MAX_EVENTS ? e->n_events - CLUSTER_MAX_EVENTS : 0;
 
     for (uint32_t i = 0; i < e->n_nodes; i++)
         json_array_append_new(nodes, node_json(e, &e->nodes[i]));
-    for (uint32_t i = 0; e->pipe.phase >= PIPE_LOADING && e->pipe.phase != PIPE_FAILED && i < e->pipe.n_stages; i++)
+    for (uint32_t i = 0; planned && i < e->pipe.n_stages; i++)
         json_array_append_new(stages, stage_json(e, i));
+    for (uint32_t i = 0; planned && i <= e->pipe.n_stages; i++)
+        json_array_append_new(links, link_json(e, i));
     for (uint64_t i = from; i < e->n_events; i++)
         json_array_append_new(events,
-                              json_pack("{s:f, s:s}", "at_s", (double)(e->events[i % CLUSTER_MAX_EVENTS].at_us - e->started_us) / 1e6,
-                                        "text", e->events[i % CLUSTER_MAX_EVENTS].text));
+                              json_pack("{s:f, s:s, s:s}", "at_s", (double)(e->events[i % CLUSTER_MAX_EVENTS].at_us - e->started_us) / 1e6,
+                                        "kind", event_kinds[e->events[i % CLUSTER_MAX_EVENTS].kind], "text",
+                                        e->events[i % CLUSTER_MAX_EVENTS].text));
     o = json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:{s:i, s:i, s:i}, s:{s:I, s:I, s:I, s:I}}", "state", phases[e->pipe.phase], "epoch",
                   (json_int_t)e->pipe.epoch.counter, "nodes", nodes, "stages", stages, "schedule", schedule_json(e), "events", events,
                   "sizes", "ctx", (int)e->ctx, "parallel", (int)e->parallel, "batch_rows", (int)e->max_rows, "requests", "open",
                   (json_int_t)e->n_requests, "served", (json_int_t)e->n_served, "failed", (json_int_t)e->n_failed, "tokens",
                   (json_int_t)e->n_tokens);
+    json_object_set_new(o, "links", links);
+    json_object_set_new(o, "predicted", planned ? predicted_json(e) : json_null());
+    json_object_set_new(o, "up_s", json_real((double)(e->now_us - e->started_us) / 1e6));
+    json_object_set_new(o, "layers", json_integer(e->params.n_layers));
     return o;
 }

@@ -57,6 +57,7 @@ void steps_begin(struct engine *e)
 {
     for (uint32_t i = 0; i < e->n_flights; i++)
         e->flights[i].batch = 0;
+    activity_begun(&e->activity, e->pipe.epoch.counter, e->pipe.n_stages, e->now_us);
 }
 
 void steps_fail_flying(struct engine *e, const struct err *err)
@@ -206,6 +207,7 @@ static int send_sched_step(struct engine *e, const struct sched_step *s)
     put_ops(e, s, &m.step);
     put_deltas(e, s, &m.step);
     put_rows(e, f, s, &m.step);
+    activity_sent(&e->activity, f->batch, f->n_rows, f->n_wants, e->now_us);
     return send_step(e, &m);
 }
 
@@ -257,6 +259,7 @@ static void land(struct engine *e, struct flight *f)
     }
     uint64_t batch = f->batch;
     f->batch = 0;
+    activity_landed(&e->activity, batch, e->now_us);
     e->pipe.landed = true;
     if (sched_step_done(e->sched, (uint64_t)e->now_us, batch, &err) != 0)
         engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "our own fault: %s", err.text);
@@ -346,14 +349,22 @@ void steps_stage_done(struct engine *e, const struct msg_stage_done *done)
     struct flight *f;
     struct pipe_stage *s = &e->pipe.stages[done->stage];
     uint64_t took = done->ended_us > done->started_us ? done->ended_us - done->started_us : 0;
+    int64_t offset_us = e->nodes[s->node].clock_offset_us;
 
-    s->busy_us += took;
-    s->batches++;
-    s->n_rows += done->rows;
     s->compute_us += 0.1 * ((double)took - s->compute_us);
     s->rows += 0.1 * (done->rows - s->rows);
     if (!e->sched || done->batch == UINT64_MAX)
         return;
+    activity_stage_done(&e->activity,
+                        &(struct activity_record){.kind = ACTIVITY_STAGE,
+                                                  .batch = done->batch,
+                                                  .stage = done->stage,
+                                                  .at_us = (int64_t)done->received_us - offset_us,
+                                                  .started_us = (int64_t)done->started_us - offset_us,
+                                                  .ended_us = (int64_t)done->ended_us - offset_us,
+                                                  .rows = done->rows,
+                                                  .bytes = done->bytes},
+                        e->now_us);
     sched_measured(e->sched, (uint64_t)e->now_us, done->batch, done->stage, took);
     /* Steps with wants are complete with their result. */
     if (done->batch && (f = find_flight(e, done->batch)) && f->n_wants == 0 && f->stop_stage == done->stage)
