@@ -144,11 +144,16 @@ static void refuse(struct call *c, int rc)
 
 /* --- replies ------------------------------------------------------------- */
 
-/* Every reply may be read by a page of the allowed origin; none is to be kept. */
+static const char *header(struct MHD_Connection *connection, const char *name)
+{
+    return MHD_lookup_connection_value(connection, MHD_HEADER_KIND, name);
+}
+
+/* Every reply may be read by a page of the allowed origin; none is to be kept but our own page, if it is asked for again. */
 static void add_headers(const struct call *c, struct MHD_Response *r)
 {
     MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, c->content_type);
-    MHD_add_response_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    MHD_add_response_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, c->sends_page ? "no-cache" : "no-store");
     MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
     if (c->origin[0]) {
         MHD_add_response_header(r, MHD_HTTP_HEADER_ACCESS_CONTROL_ALLOW_ORIGIN, c->origin);
@@ -177,6 +182,28 @@ static enum MHD_Result queue(struct call *c, struct MHD_Response *r)
     return rc;
 }
 
+static enum MHD_Result send_page(struct call *c)
+{
+    const struct page *p = &c->front->page;
+    bool gzip = page_may_gzip(header(c->connection, MHD_HTTP_HEADER_ACCEPT_ENCODING));
+    bool known = page_is_known(p, header(c->connection, MHD_HTTP_HEADER_IF_NONE_MATCH));
+    const unsigned char *data = gzip ? page_gzip : page_html;
+    size_t len = known ? 0 : gzip ? page_gzip_bytes : page_html_bytes;
+    struct MHD_Response *r = MHD_create_response_from_buffer(len, (void *)(uintptr_t)data, MHD_RESPMEM_PERSISTENT);
+
+    c->status = known ? MHD_HTTP_NOT_MODIFIED : MHD_HTTP_OK;
+    c->content_type = "text/html; charset=utf-8";
+    if (r) {
+        MHD_add_response_header(r, MHD_HTTP_HEADER_ETAG, p->etag);
+        MHD_add_response_header(r, MHD_HTTP_HEADER_VARY, MHD_HTTP_HEADER_ACCEPT_ENCODING);
+        MHD_add_response_header(r, "Content-Security-Policy", p->policy);
+        MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
+        if (gzip && !known)
+            MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_ENCODING, "gzip");
+    }
+    return queue(c, r);
+}
+
 /* What stands in reply, or the error. */
 static enum MHD_Result send_reply(struct call *c)
 {
@@ -188,6 +215,8 @@ static enum MHD_Result send_reply(struct call *c)
         c->status = c->error.status;
         c->content_type = "application/json";
     }
+    else if (c->sends_page)
+        return send_page(c);
     if (c->reply.failed || !c->reply.data)
         return MHD_NO;
     /* The text becomes libmicrohttpd's: it may be large. */
@@ -272,11 +301,6 @@ static enum MHD_Result send_stream(struct call *c)
 }
 
 /* --- requests ------------------------------------------------------------ */
-
-static const char *header(struct MHD_Connection *connection, const char *name)
-{
-    return MHD_lookup_connection_value(connection, MHD_HEADER_KIND, name);
-}
 
 static int find_route(struct call *c, const char *path, const char *method)
 {
@@ -608,7 +632,7 @@ struct front *front_create(const struct front_options *options, struct engine *e
     pthread_mutex_init(&f->lock, NULL);
     if (listen_at(f, options->listen, &loopback, err) != 0 || check_options(f, loopback, err) != 0 ||
         guard_init(&f->guard, options->api_key_file, loopback, options->hosts, options->n_hosts, options->cors, err) != 0 ||
-        prompt_init(&f->prompt, engine_gguf(engine), err) != 0 || watch_start(f, err) != 0 || start_helpers(f, err) != 0 ||
+        page_init(&f->page, err) != 0 || prompt_init(&f->prompt, engine_gguf(engine), err) != 0 || watch_start(f, err) != 0 || start_helpers(f, err) != 0 ||
         start_http(f, err) != 0) {
         front_destroy(f);
         return NULL;

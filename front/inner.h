@@ -19,6 +19,7 @@
 #include "front/job.h"
 #include "front/metrics.h"
 #include "front/openai.h"
+#include "front/page.h"
 #include "front/prompt.h"
 
 enum {
@@ -62,6 +63,7 @@ struct call {
     struct strbuf body, reply;
     size_t body_counted; /* of front.body_bytes */
     size_t passed_over;  /* bytes of a body that nobody wants */
+    bool sends_page;     /* instead of reply */
     const char *content_type;
     int status;
     struct job *job;  /* NULL: reply is all there is */
@@ -81,6 +83,7 @@ struct front {
     struct prompt prompt;
     struct guard guard;
     struct metrics metrics;
+    struct page page;
     int64_t started_s;
     int listen_fd, epoll_fd, stop_fd;
     struct MHD_Daemon *daemon;

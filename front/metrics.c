@@ -117,8 +117,9 @@ static void put_engine(struct strbuf *out, const json_t *status)
             put_value(out, engine_values[i].name, engine_values[i].type, engine_values[i].help, number(o, engine_values[i].field));
     }
     put_stage_values(out, stages, "measured", "compute_us", 1e-6, "stage_compute_seconds_total", "counter", "A stage's time computing.");
-    put_stage_values(out, stages, "measured", "wait_us", 1e-6, "stage_wait_seconds_total", "counter", "A stage's time without work.");
-    put_stage_values(out, stages, "measured", "wire_us", 1e-6, "stage_wire_seconds_total", "counter", "A stage's time sending.");
+    put_stage_values(out, stages, "measured", "wait_us", 1e-6, "stage_wait_seconds_total", "counter", "Batches' time waiting for a stage.");
+    put_stage_values(out, stages, "measured", "wire_us", 1e-6, "stage_wire_seconds_total", "counter", "Batches' time on the way to a stage.");
+    put_stage_values(out, stages, "measured", "bubble_us", 1e-6, "stage_bubble_seconds_total", "counter", "A stage's time without work while batches were under way.");
     put_stage_values(out, stages, "measured", "batches", 1, "stage_batches_total", "counter", "Batches a stage computed.");
     put_stage_values(out, stages, "bytes", "weights", 1, "stage_weight_bytes", "gauge", "A stage's weights.");
     put_stage_values(out, stages, "bytes", "kv", 1, "stage_kv_bytes", "gauge", "A stage's KV cache.");

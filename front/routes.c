@@ -209,6 +209,27 @@ static int get_cluster(struct call *c, struct api_error *e)
     return 0;
 }
 
+/* What the pipeline did since the cursor of the last answer. */
+static int get_activity(struct call *c, struct api_error *e)
+{
+    const char *since = MHD_lookup_connection_value(c->connection, MHD_GET_ARGUMENT_KIND, "since");
+    size_t digits = since ? strspn(since, "0123456789") : 0;
+    struct err err;
+
+    if (since && (digits == 0 || digits > 18 || since[digits]))
+        return api_refuse(e, "since", "since is no cursor; take the one of the last answer, or leave it out");
+    if (engine_activity(c->front->engine, since ? strtoull(since, NULL, 10) : UINT64_MAX, &c->reply, &err) != 0)
+        return api_from_err(e, &err);
+    return 0;
+}
+
+static int get_page(struct call *c, struct api_error *e)
+{
+    (void)e;
+    c->sends_page = true;
+    return 0;
+}
+
 static int get_metrics(struct call *c, struct api_error *e)
 {
     json_t *status = engine_status(c->front->engine);
@@ -221,6 +242,7 @@ static int get_metrics(struct call *c, struct api_error *e)
 }
 
 const struct route routes[] = {
+    {"/", "GET", .is_open = true, .run = get_page},
     {"/health", "GET", .is_open = true, .run = get_health},
     {"/v1/models", "GET", .run = get_models},
     {"/v1/completions", "POST", .needs_model = true, .run = post_completions},
@@ -230,6 +252,7 @@ const struct route routes[] = {
     {"/detokenize", "POST", .run = post_detokenize},
     {"/apply-template", "POST", .run = post_template},
     {"/v1/cluster", "GET", .run = get_cluster},
+    {"/v1/cluster/activity", "GET", .run = get_activity},
     {"/metrics", "GET", .run = get_metrics},
 };
 const size_t n_routes = sizeof routes / sizeof *routes;
