@@ -2,9 +2,17 @@
 #include "cli/bench_engine.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/mem.h"
 #include "cli/ui.h"
+
+enum {
+    BESIDE_PROMPT = 16, /* tokens of the prompts of answers that run */
+    BESIDE_ALONE = 24,  /* of each answer, before the prompt comes; the first ones do not count */
+    BESIDE_SETTLE = 8,
+    GAPS_MAX = 1 << 20,
+};
 
 struct round {
     struct bench_engine *b;
@@ -31,15 +39,19 @@ static int round_init(struct round *r, struct bench_engine *b, uint32_t n, uint3
     return 0;
 }
 
+static int submit_one(struct round *r, uint32_t i, uint32_t n_tokens, uint32_t n_new, struct err *err)
+{
+    struct engine_params p = {
+        .tokens = r->tokens + (size_t)i * r->prompt, .n_tokens = n_tokens, .n_new = n_new, .sample = SAMPLE_PARAMS_DEFAULT};
+    p.sample.temperature = 0;
+    return (r->requests[i] = engine_submit(r->b->engine, &p, err)) ? 0 : -1;
+}
+
 static int submit(struct round *r, uint32_t n_tokens, uint32_t n_new, struct err *err)
 {
-    for (uint32_t i = 0; i < r->n; i++) {
-        struct engine_params p = {
-            .tokens = r->tokens + (size_t)i * r->prompt, .n_tokens = n_tokens, .n_new = n_new, .sample = SAMPLE_PARAMS_DEFAULT};
-        p.sample.temperature = 0;
-        if (!(r->requests[i] = engine_submit(r->b->engine, &p, err)))
+    for (uint32_t i = 0; i < r->n; i++)
+        if (submit_one(r, i, n_tokens, n_new, err) != 0)
             return -1;
-    }
     return 0;
 }
 
@@ -114,5 +126,119 @@ int bench_engine_prefix(struct bench_engine *b, uint32_t prefix, uint32_t rest, 
     if (rc == 0)
         rc = timed(&r, prefix + rest, 1, ret_again, err);
     round_fini(&r);
+    return rc;
+}
+
+/* --- answers beside a prompt ------------------------------------------------------------------------------------------------ */
+
+struct running {
+    double *last;    /* of each request, when its last token came */
+    uint32_t *count; /* tokens of each */
+    double *gaps;
+    size_t n_gaps;
+};
+
+static uint32_t answer_tokens(const struct round *r)
+{
+    return engine_ctx(r->b->engine) - BESIDE_PROMPT;
+}
+
+/* What there is of one answer; its gaps count once it has settled. One that is complete is asked for again. */
+static int take_tokens(struct round *r, uint32_t i, struct running *run, bool *ret_any, struct err *err)
+{
+    struct engine_event e;
+    while (engine_next(r->requests[i], 0, &e) == 0) {
+        *ret_any = true;
+        if (e.kind == ENGINE_FAILED) {
+            *err = e.err;
+            return -1;
+        }
+        if (e.kind == ENGINE_DONE) {
+            engine_release(r->requests[i]);
+            r->requests[i] = NULL;
+            run->count[i] = 0;
+            return submit_one(r, i, BESIDE_PROMPT, answer_tokens(r), err);
+        }
+        if (e.kind != ENGINE_TOKEN)
+            continue;
+        double now = ui_seconds();
+        if (run->count[i]++ > BESIDE_SETTLE && run->n_gaps < GAPS_MAX)
+            run->gaps[run->n_gaps++] = now - run->last[i];
+        run->last[i] = now;
+    }
+    return 0;
+}
+
+/* Until each answer has so many tokens, or (prompt not NULL) that request is complete. */
+static int watch(struct round *r, struct running *run, uint32_t until, struct engine_request *prompt, struct err *err)
+{
+    struct engine_event e = {.kind = ENGINE_PAUSE};
+    bool enough = false;
+    while (!enough) {
+        bool any = false;
+        enough = true;
+        for (uint32_t i = 0; i < r->n; i++) {
+            if (take_tokens(r, i, run, &any, err) != 0)
+                return -1;
+            enough = enough && run->count[i] >= until;
+        }
+        while (prompt && e.kind != ENGINE_DONE && engine_next(prompt, 0, &e) == 0)
+            if (e.kind == ENGINE_FAILED) {
+                *err = e.err;
+                return -1;
+            }
+        enough = prompt ? e.kind == ENGINE_DONE : enough;
+        if (ui_interrupted())
+            return err_set(err, ERR_CANCELLED, "interrupted");
+        if (!any && !enough)
+            nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+    }
+    return 0;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Sorts, and forgets them. */
+static void sum_up(struct running *run, double *ret_median, double *ret_longest)
+{
+    qsort(run->gaps, run->n_gaps, sizeof *run->gaps, by_value);
+    *ret_median = run->n_gaps ? run->gaps[run->n_gaps / 2] * 1e3 : 0;
+    *ret_longest = run->n_gaps ? run->gaps[run->n_gaps - 1] * 1e3 : 0;
+    run->n_gaps = 0;
+}
+
+static int run_beside(struct round *r, struct round *prompt, struct running *run, struct bench_gaps *ret, struct err *err)
+{
+    double longest, start;
+    if (submit(r, BESIDE_PROMPT, answer_tokens(r), err) != 0 || watch(r, run, BESIDE_ALONE, NULL, err) != 0)
+        return -1;
+    sum_up(run, &ret->usual_ms, &longest);
+    start = ui_seconds();
+    if (submit(prompt, prompt->prompt, 1, err) != 0 || watch(r, run, 0, prompt->requests[0], err) != 0)
+        return -1;
+    ret->prompt_seconds = ui_seconds() - start;
+    sum_up(run, &ret->median_ms, &ret->longest_ms);
+    return 0;
+}
+
+int bench_engine_beside(struct bench_engine *b, uint32_t n_seq, uint32_t n, struct bench_gaps *ret, struct err *err)
+{
+    struct round r = {0}, prompt = {0};
+    struct running run = {0};
+    int rc = -1;
+    *ret = (struct bench_gaps){0};
+    if (round_init(&r, b, n_seq, BESIDE_PROMPT, err) == 0 && round_init(&prompt, b, 1, n, err) == 0 &&
+        (run.last = mem_new(n_seq, sizeof *run.last, err)) && (run.count = mem_new(n_seq, sizeof *run.count, err)) &&
+        (run.gaps = mem_new(GAPS_MAX, sizeof *run.gaps, err)))
+        rc = run_beside(&r, &prompt, &run, ret, err);
+    round_fini(&r);
+    round_fini(&prompt);
+    free(run.last);
+    free(run.count);
+    free(run.gaps);
     return rc;
 }

@@ -27,5 +27,13 @@ int bench_engine_concurrent(struct bench_engine *b, uint32_t n_seq, uint32_t pro
 /* Until the first token of a prompt of `prefix` tokens and `rest` more, and of one with the same prefix and another rest. */
 int bench_engine_prefix(struct bench_engine *b, uint32_t prefix, uint32_t rest, double *ret_first, double *ret_again, struct err *err);
 
+/* Milliseconds between two tokens of answers that run: their median while they are alone, and the median and the longest from when
+ * a prompt comes until it is read, which takes prompt_seconds. */
+struct bench_gaps {
+    double usual_ms, median_ms, longest_ms, prompt_seconds;
+};
+/* n_seq answers that are running when a prompt of n tokens comes. */
+int bench_engine_beside(struct bench_engine *b, uint32_t n_seq, uint32_t n, struct bench_gaps *ret, struct err *err);
+
 #endif
 

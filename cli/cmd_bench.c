@@ -4,6 +4,7 @@
  *   batchM  the same with M sequences a step; tokens of all together
  * and of a pipeline:
  *   concurrentM  M requests that come at once; tokens of all a second, prompts included
+ *   besideN      milliseconds between tokens of running answers while a prompt of N tokens is read, beside the usual
  *   prefixN      milliseconds to the first token of a prompt of N tokens and some, and of another that begins with the same N
  * with what each stage did meanwhile, and what the plan had promised.
  * Prompts and tokens are random ids, others in every repetition; nothing is sampled and nothing ends early. */
@@ -23,7 +24,7 @@ enum { SIZES_MAX = 64, WARM_UP_ROWS = 16, TOKEN_MAX = 30000, PARALLEL_MAX = 1024
 struct values {
     struct model_options model;
     const char *batch, *concurrent, *trace;
-    int64_t pp, tg, depth, reps, prefix;
+    int64_t pp, tg, depth, reps, prefix, beside;
     bool json;
 };
 
@@ -38,6 +39,8 @@ static const struct opt options[] = {
      .help = "Numbers of requests that arrive at once at the scheduler, each with --depth prompt tokens (at least 1) and --tg to generate"},
     {"prefix", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, prefix), .max = 1 << 20,
      .help = "Also the time to the first token of a prompt of N tokens and 16 more, then of one with the same N and 16 others"},
+    {"beside", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, beside), .max = 1 << 20,
+     .help = "Also how a prompt of N tokens slows running answers (as many as the most of --batch): usual and longest time between tokens"},
     {"trace", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, trace),
      .help = "Write every event and decision of the scheduler to FILE, as serve --trace does"},
     {"reps", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, reps), .min = 1, .max = 1000, .def = "2",
@@ -246,6 +249,21 @@ static int measure_prefix(struct bench *b, const struct values *v, struct err *e
     return ui_flush(err);
 }
 
+/* Once: the longest of some hundred gaps is no matter of repetitions. */
+static int measure_beside(struct bench *b, const struct values *v, uint32_t n_seq, struct err *err)
+{
+    struct bench_gaps g;
+    if (bench_engine_beside(&b->over, n_seq, (uint32_t)v->beside, &g, err) != 0)
+        return -1;
+    if (b->json)
+        ui_outf("%s{\"name\": \"beside%lld\", \"answers\": %u, \"usual_ms\": %.2f, \"median_ms\": %.2f, \"longest_ms\": %.2f, \"prompt_s\": %.3f}",
+                b->printed++ ? ", " : "", (long long)v->beside, n_seq, g.usual_ms, g.median_ms, g.longest_ms, g.prompt_seconds);
+    else
+        ui_outf("beside%lld usual %.1f ms, median %.1f ms (%.2f), longest %.1f ms (%.2f), the prompt %.2f s\n", (long long)v->beside, g.usual_ms,
+                g.median_ms, g.median_ms / g.usual_ms, g.longest_ms, g.longest_ms / g.usual_ms, g.prompt_seconds);
+    return ui_flush(err);
+}
+
 static int32_t draw(void *arg)
 {
     return random_token(arg);
@@ -257,6 +275,7 @@ struct job {
     struct local local;
     struct bench bench;
     uint32_t sizes[SIZES_MAX], concurrent[SIZES_MAX], most;
+    uint32_t answers; /* of --beside */
     size_t n_sizes, n_concurrent;
     uint32_t ctx; /* that it needs */
 };
@@ -269,21 +288,25 @@ static int check(struct job *j, struct err *err)
     if (parse_sizes("--batch", v->batch, j->sizes, &j->n_sizes, err) != 0 ||
         (v->concurrent && parse_sizes("--concurrent", v->concurrent, j->concurrent, &j->n_concurrent, err) != 0))
         return -1;
-    if (!v->pp && !v->tg && !v->prefix)
+    if (!v->pp && !v->tg && !v->prefix && !v->beside)
         return err_set(err, ERR_USAGE, "--pp 0 and --tg 0: nothing is left to measure; give at least one of them a number of tokens");
-    if (v->trace && !v->model.workers && !v->model.topology && !j->n_concurrent && !v->prefix)
-        return err_set(err, ERR_USAGE, "--trace: nothing is scheduled here; give --workers, --topology, --concurrent or --prefix as well");
+    if (v->trace && !v->model.workers && !v->model.topology && !j->n_concurrent && !v->prefix && !v->beside)
+        return err_set(err, ERR_USAGE, "--trace: nothing is scheduled here; give --workers, --topology, --concurrent, --beside or --prefix as well");
     j->most = 1;
     for (size_t i = 0; i < j->n_sizes; i++)
         j->most = j->sizes[i] > j->most ? j->sizes[i] : j->most;
+    j->answers = j->most;
+    j->most += v->beside > 0;
     for (size_t i = 0; i < j->n_concurrent; i++)
         j->most = j->concurrent[i] > j->most ? j->concurrent[i] : j->most;
     need = need > WARM_UP_ROWS ? need : WARM_UP_ROWS;
     if (v->prefix && need < (uint64_t)v->prefix + PREFIX_REST)
         need = (uint64_t)v->prefix + PREFIX_REST;
+    if (v->beside && need < (uint64_t)v->beside + 1)
+        need = (uint64_t)v->beside + 1;
     j->ctx = (uint32_t)need;
     if (v->model.ctx && (uint64_t)v->model.ctx < need)
-        return err_set(err, ERR_USAGE, "--ctx %lld is too small: --pp, --depth, --tg and --prefix need %llu positions", (long long)v->model.ctx,
+        return err_set(err, ERR_USAGE, "--ctx %lld is too small: --pp, --depth, --tg, --prefix and --beside need %llu positions", (long long)v->model.ctx,
                        (unsigned long long)need);
     if (v->model.parallel && (uint64_t)v->model.parallel < j->most)
         return err_set(err, ERR_USAGE, "--parallel %lld is too small: --batch or --concurrent asks for %u", (long long)v->model.parallel, j->most);
@@ -333,13 +356,15 @@ static int measure_all(struct job *j, struct err *err)
 {
     int rc = measure(&j->bench, j->v, j->sizes, j->n_sizes, err);
 
-    if (rc == 0 && (j->n_concurrent || j->v->prefix) && !j->local.engine) { /* the scheduler drives worker processes only: one of our own */
+    if (rc == 0 && (j->n_concurrent || j->v->prefix || j->v->beside) && !j->local.engine) { /* the scheduler drives worker processes only: one of our own */
         local_close(&j->local);
         j->v->model.workers = 1;
         rc = open_model(j, err);
     }
     for (size_t i = 0; rc == 0 && i < j->n_concurrent; i++)
         rc = measure_concurrent(&j->bench, j->v, j->concurrent[i], err);
+    if (rc == 0 && j->v->beside)
+        rc = measure_beside(&j->bench, j->v, j->answers, err);
     return rc == 0 && j->v->prefix ? measure_prefix(&j->bench, j->v, err) : rc;
 }
 
@@ -375,6 +400,7 @@ const struct command cmd_bench = {
              .description = "Prints tokens per second, the best of --reps repetitions: ppN for N prompt tokens, tgN for N tokens generated by one "
                             "sequence, batchM for M sequences that generate together (tokens of all). With --concurrent, also "
                             "concurrentN: N requests that arrive at once, generated tokens a second of the whole run, prompts included; with "
+                            "--beside besideN: how long running answers wait for a token while a prompt is read; with "
                             "--prefix prefixN: milliseconds to the first token, and how many when the first N tokens have been seen before. Over a "
                             "pipeline it says on stderr (with --json in the object) what the plan promised, and how much of the time each stage "
                             "computed: the busiest one's share is how saturated the pipeline was.",

@@ -41,8 +41,8 @@ static json_t *stage_json(const struct engine *e, uint32_t i)
     const struct plan_stage *p = &e->pipe.plan.stages[i];
     int64_t busy_us = activity_busy_us(&e->activity, e->now_us);
     return json_pack(
-        "{s:s, s:s, s:[i,i], s:b, s:{s:I, s:I, s:I}, s:I, s:{s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:f, s:f}}", "node",
-        e->nodes[s->node].name, "device", s->device, "layers", (int)s->first, (int)s->last - 1, "ready", s->ready, "bytes", "weights",
+        "{s:s, s:s, s:[i,i], s:b, s:I, s:{s:I, s:I, s:I}, s:I, s:{s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:f, s:f}}", "node",
+        e->nodes[s->node].name, "device", s->device, "layers", (int)s->first, (int)s->last - 1, "ready", s->ready, "load_ms", (json_int_t)s->was_ready.load_ms, "bytes", "weights",
         (json_int_t)s->was_ready.weights_bytes, "kv", (json_int_t)s->was_ready.kv_bytes, "scratch", (json_int_t)s->was_ready.scratch_bytes,
         "memory_bytes", (json_int_t)p->memory_bytes, "measured", "batch_ms", s->compute_us / 1000, "batches", (json_int_t)a->batches,
         "rows", (json_int_t)a->rows, "sent_bytes", (json_int_t)a->bytes, "compute_us", (json_int_t)a->compute_us, "wait_us",

@@ -10,6 +10,7 @@ void costs_set(struct costs *c, uint32_t n_stages, const struct sched_costs *bas
 {
     uint64_t version = c->version + 1;
     memset(c->ratio, 0, sizeof c->ratio);
+    memset(c->planned, 0, sizeof c->planned);
     c->n_stages = n_stages;
     if (base)
         c->base = *base;
@@ -60,22 +61,36 @@ static uint32_t ratio_at(const uint32_t *ratio, uint32_t rows)
     return (uint32_t)((ratio[lo] * (b - r) + ratio[hi] * (r - a)) / (b - a));
 }
 
+static uint32_t limited(uint64_t ratio)
+{
+    return (uint32_t)(ratio < MIN_RATIO ? MIN_RATIO : ratio > MAX_RATIO ? MAX_RATIO : ratio);
+}
+
+/* Plans are made anew only when it matters: a change by more than a 64th. */
+static bool is_news(uint32_t ratio, uint32_t planned)
+{
+    return ratio > planned + planned / 64 || ratio + planned / 64 < planned;
+}
+
 void costs_measured(struct costs *c, uint32_t stage, const struct load *load, uint64_t us)
 {
     uint64_t model, r;
-    uint32_t *ratio, k;
+    uint32_t *ratio, k, was;
     if (stage >= c->n_stages || load->rows == 0)
         return;
     model = model_ns(&c->base.stage[stage], load);
-    r = us * 1000 * COST_ONE / (model ? model : 1);
-    r = r < MIN_RATIO ? MIN_RATIO : r > MAX_RATIO ? MAX_RATIO : r;
+    r = limited(us * 1000 * COST_ONE / (model ? model : 1));
     k = bucket_of(load->rows + load->rows / 2); /* the nearest power */
-    ratio = &c->ratio[stage][k];
-    r = *ratio ? (*ratio * UINT64_C(7) + r + 4) / 8 : r;
-    /* Plans are made anew only when it matters: a change by more than a 64th. */
-    if (*ratio == 0 || r > *ratio + *ratio / 64 || r + *ratio / 64 < *ratio)
+    ratio = c->ratio[stage];
+    was = ratio[k];
+    ratio[k] = was ? (uint32_t)((was * UINT64_C(7) + r + 4) / 8) : (uint32_t)r;
+    for (uint32_t i = 0; i < COST_BUCKETS && was; i++)
+        if (i != k && ratio[i])
+            ratio[i] = limited(((uint64_t)ratio[i] * ratio[k] + was / 2) / was);
+    if (is_news(ratio[k], c->planned[stage][k])) {
         c->version++;
-    *ratio = (uint32_t)r;
+        memcpy(c->planned[stage], ratio, sizeof c->planned[stage]);
+    }
 }
 
 uint64_t cost_stage_ns(const struct costs *c, uint32_t stage, const struct load *load)

@@ -3,7 +3,9 @@
 
 /* What steps cost: the model of sched.h, corrected by what was measured. For every stage and power of two of rows the ratio of
  * measured to modelled time is kept (a moving mean); between two powers it is interpolated, beyond the measured ones the
- * nearest holds. So the model gives the shape where nothing was measured, and the stage's own clock the truth where it was. */
+ * nearest holds. So the model gives the shape where nothing was measured, and the stage's own clock the truth where it was.
+ * When a ratio moves, a stage's others move with it: what makes one kind of step slower (a busy machine, a lower clock) does so
+ * with all, and a kind that has not been tried for a while would otherwise be judged by times long past. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,6 +26,7 @@ struct costs {
     uint32_t n_stages;
     struct sched_costs base;
     uint32_t ratio[SCHED_MAX_STAGES][COST_BUCKETS]; /* in 1 / COST_ONE; 0: not measured */
+    uint32_t planned[SCHED_MAX_STAGES][COST_BUCKETS]; /* what they were when the version last grew */
     uint64_t version; /* grows when a prediction may have changed */
 };
 

@@ -3,8 +3,8 @@
 
     predict.py --program build/stagecoach -m FILE [--clusters 10] [--seed 1] [--tg 24] [--parallel 16] [--json]
 
-Each cluster has two to four nodes of one thread, each a worker process that control groups let have only a share of a processor (the
-shares of all are less than the machine has), behind a relay with the delay and rate of the cluster's links. The workers measure
+Each cluster has two to four nodes of one thread, each a worker process that stays on one processor and that a control group lets have only
+a share of it, behind a relay with the delay and rate of the cluster's links. The workers measure
 themselves when they start, `bench --topology` plans with that and runs one stream and --parallel streams, and says what the plan
 had promised. Where the plan leaves a node out, it is put in by a pin and the two are compared: the plan should be the faster one.
 Control groups need root; without them all nodes are as fast as the machine lets them be.
@@ -16,6 +16,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -28,8 +29,8 @@ from relay import Relay  # noqa: E402
 WITHIN = {"one": 0.15, "many": 0.20}
 LINKS = ((0.1, 10000), (0.5, 1000), (1, 1000), (2, 300), (5, 300))  # round trip in ms, Mbit/s
 SHARES = (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)
-RESERVE = 0.3  # of a processor, for the coordinator, the relays and what workers do beside computing
-PERIOD_US = 8000
+ROOM = 0.85  # of each processor; the rest is for the coordinator and the relays
+PERIOD_US = 10000
 START_SECONDS, BENCH_SECONDS = 120, 600
 
 
@@ -85,7 +86,7 @@ class Throttle:
 
 
 class Node:
-    def __init__(self, a, folder, name, share, link, coordinator_key):
+    def __init__(self, a, folder, name, share, cpu, link, coordinator_key):
         self.name, self.share, self.throttle = name, share, Throttle(f"stagecoach-{os.getpid()}-{name}")
         self.keys = os.path.join(folder, name)
         self.key = keygen(a, self.keys, "--name", name, "--trust", f"coordinator={coordinator_key}")
@@ -96,14 +97,20 @@ class Node:
         self.log = open(os.path.join(folder, f"{name}.log"), "w+")
         argv = [a.program, "worker", "--listen", f"tcp://127.0.0.1:{self.port}", "--keys", self.keys, "--name", name, "--model-dir", models,
                 "--threads", "1"]
-        join = (lambda: self.throttle.add(os.getpid())) if self.throttle.folder else None
-        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.log, preexec_fn=join)
+        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.log,
+                                        preexec_fn=lambda: self.enter(cpu))
         self.relay = Relay(f"127.0.0.1:{self.port}", f"delay {link[0] / 2}", f"rate {link[1]}")
         until = time.monotonic() + START_SECONDS
         while "listening" not in self.said():  # it has measured itself by then; the next one starts only now
             if self.process.poll() is not None or time.monotonic() > until:
                 raise Failed(f"{name} did not start: {self.said()[-300:]}")
             time.sleep(0.05)
+
+    def enter(self, cpu):
+        """On one processor: what a group may use is handed out by processor, and is lost on those that it leaves."""
+        os.sched_setaffinity(0, {cpu})
+        if self.throttle.folder:
+            self.throttle.add(os.getpid())
 
     def said(self):
         with open(self.log.name) as f:
@@ -151,11 +158,17 @@ def bench(a, keys, topology):
 
 
 def draw(rng, cpus):
-    n, room = rng.randint(2, 4), cpus - RESERVE
+    """Shares, each with its processor, and the links."""
+    n = rng.randint(2, 4)
     while True:
-        shares = [rng.choice(SHARES) for _ in range(n)]
-        if 0.5 * room <= sum(shares) <= room:
-            return shares, rng.choice(LINKS)
+        shares, load = [rng.choice(SHARES) for _ in range(n)], dict.fromkeys(cpus, 0.0)
+        placed = []
+        for share in shares:
+            cpu = min(load, key=load.get)
+            load[cpu] += share
+            placed.append((share, cpu))
+        if max(load.values()) <= ROOM and sum(shares) >= 0.5 * ROOM * min(n, len(cpus)):
+            return placed, rng.choice(LINKS)
 
 
 def figures(run):
@@ -163,18 +176,20 @@ def figures(run):
 
 
 def cluster(a, number, rng):
-    shares, link = draw(rng, len(os.sched_getaffinity(0)))
+    placed, link = draw(rng, sorted(os.sched_getaffinity(0)))
+    shares = [share for share, _ in placed]
     folder, nodes = tempfile.mkdtemp(prefix="sc-predict-"), []
     try:
         keys = os.path.join(folder, "coordinator")
         key = keygen(a, keys, "--name", "coordinator")
-        for i, share in enumerate(shares):
-            nodes.append(Node(a, folder, f"n{i}", share, link, key))
+        for i, (share, cpu) in enumerate(placed):
+            nodes.append(Node(a, folder, f"n{i}", share, cpu, link, key))
             keygen(a, keys, "--trust", f"n{i}={nodes[-1].key}")
         topology = os.path.join(folder, "cluster.yaml")
         write_topology(topology, nodes, link, [])
         run = bench(a, keys, topology)
-        result = {"cluster": number, "shares": shares, "link": link, "cut": run["cut"], **figures(run), "dropped": []}
+        result = {"cluster": number, "shares": shares, "link": link, "cut": run["cut"], **figures(run), "dropped": [],
+                  "stages": {k: run[k]["stages"] for k in WITHIN}}
         used = {name for name, _ in run["cut"]}
         for n in nodes:
             if n.name in used or len(used) == len(nodes):
@@ -213,6 +228,7 @@ def main():
     if min(a.clusters, a.first, a.tg) < 1 or a.parallel < 2:
         p.error("--clusters, --first and --tg are at least 1, --parallel at least 2")
     results = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that workers and control groups are taken down
     try:
         if not a.json:
             print("| cluster | shares of a processor | links: rtt, Mbit/s | layers | one: predicted | measured | | many: predicted | measured | |")
@@ -222,6 +238,9 @@ def main():
             results.append(r)
             if not a.json:
                 print(row(r), flush=True)
+            for k in WITHIN:
+                say(f"cluster {number}, {k}: " + "; ".join(f"{s['node']} computing {100 * s['busy']:.0f}%, {s['steps']} steps of "
+                                                           f"{s['rows'] / max(s['steps'], 1):.1f} rows, {s['step_ms']:.0f} ms" for s in r["stages"][k]))
             for d in r["dropped"]:
                 say(f"cluster {number}: with {d['node']}, which the plan leaves out ({d['cut']}): one {d['one'][1]:.1f} instead of {r['one'][1]:.1f}, "
                     f"many {d['many'][1]:.1f} instead of {r['many'][1]:.1f}")

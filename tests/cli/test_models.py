@@ -154,13 +154,14 @@ ok(all(float(s.split()[1]) > 0 for s in r.out.splitlines()), "with figures")
 j = json.loads(run("bench", "-m", model, "--pp", 0, "--tg", 4, "--batch", "2", "--depth", 8, "--reps", 1, "--json").out)
 is_([x["name"] for x in j["results"]], ["batch2"], "bench --json")
 trace = os.path.join(folder, "bench.trace")
-r = run("bench", "-m", model, "--workers", 2, "--threads", 1, "--pp", 40, "--tg", 4, "--batch", 1, "--concurrent", 3, "--depth", 8, "--prefix", 70,
+r = run("bench", "-m", model, "--workers", 2, "--threads", 1, "--pp", 40, "--tg", 4, "--batch", 1, "--concurrent", 3, "--depth", 8, "--prefix", 70, "--beside", 120,
         "--reps", 1, "--json", "--trace", trace)
 results = json.loads(r.out)["results"]
-is_([x["name"] for x in results], ["pp40", "tg4", "concurrent3", "prefix70"], "bench over two workers: its figures", r.err)
+is_([x["name"] for x in results], ["pp40", "tg4", "concurrent3", "beside120", "prefix70"], "bench over two workers: its figures", r.err)
 ok(all(len(x["stages"]) == 2 and x["stages"][0]["steps"] > 0 and 0 < x["saturation"] for x in results[:3]), "what the stages did meanwhile", r.out)
 is_([s["rows"] for s in results[2]["stages"]], [3 * (8 + 3)] * 2, "every row went through both", r.out)
-ok(results[1]["predicted"] > 0 and results[3]["first_ms"] > 0 and results[3]["again_ms"] > 0, "what the plan promised; a prefix's times", r.out)
+ok(results[1]["predicted"] > 0 and results[4]["first_ms"] > 0 and results[4]["again_ms"] > 0, "what the plan promised; a prefix's times", r.out)
+ok(0 < results[3]["usual_ms"] <= results[3]["longest_ms"] or results[3]["longest_ms"] > 0, "running answers beside a prompt", r.out)
 with open(trace) as f:
     lines = [json.loads(line) for line in f]
 rows = [line["rows"] for line in lines if line.get("d") == "step"]

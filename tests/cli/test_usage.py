@@ -49,7 +49,7 @@ for args, want in [
     (["bench", "-m", "x", "--batch", "0"], "--batch: numbers from 1"),
     (["bench", "-m", "x", "--pp", "0", "--tg", "0"], "nothing is left to measure"),
     (["bench", "-m", "x", "--trace", "y"], "--trace: nothing is scheduled here"),
-    (["bench", "-m", "x", "--ctx", "100"], "--pp, --depth, --tg and --prefix need 512 positions"),
+    (["bench", "-m", "x", "--ctx", "100"], "--pp, --depth, --tg, --prefix and --beside need 512 positions"),
     (["template", "x"], "1 argument given; expected: FILE.jinja CONTEXT.json"),
     (["template", "x", "y", "--now", "noon"], '--now: "noon" is no time'),
     (["inspect"], "0 arguments given; expected: FILE"),

@@ -276,6 +276,18 @@ bool rig_note(const char *text, char *ret, size_t bytes)
     return found;
 }
 
+int64_t rig_note_ms(const char *text)
+{
+    int64_t at = -1;
+    pthread_mutex_lock(&notes.lock);
+    uint64_t from = notes.n > RIG_NOTES ? notes.n - RIG_NOTES : 0;
+    for (uint64_t i = from > notes.from ? from : notes.from; i < notes.n && at < 0; i++)
+        if (strstr(notes.note[i % RIG_NOTES].text, text))
+            at = notes.note[i % RIG_NOTES].at_ms;
+    pthread_mutex_unlock(&notes.lock);
+    return at;
+}
+
 void rig_forget_notes(void)
 {
     pthread_mutex_lock(&notes.lock);

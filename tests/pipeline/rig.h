@@ -101,6 +101,7 @@ void rig_show_notes(void);
 void rig_show_logs(void); /* what the workers said last */
 /* The last sentence of the engine that contains `text`; false: there is none since rig_forget_notes. */
 bool rig_note(const char *text, char *ret, size_t bytes);
+int64_t rig_note_ms(const char *text); /* when it said that, by rig_now_ms; -1: it did not */
 void rig_forget_notes(void);
 _Noreturn void rig_bail(const char *what, const struct err *err);
 
