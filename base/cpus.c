@@ -102,6 +102,99 @@ unsigned cpus_in_order(int *ret, unsigned max)
     return n;
 }
 
+/* --- parts ---------------------------------------------------------------------------------------------------------------- */
+
+/* The memory node of a processor; -1 if the system does not say. */
+static int node_of(const char *sys, int cpu)
+{
+    char path[PATH_MAX];
+    for (int node = 0; node < CPUS_MAX_NODES; node++) {
+        snprintf(path, sizeof path, "%s/cpu%d/node%d", sys, cpu, node);
+        if (access(path, F_OK) == 0)
+            return node;
+    }
+    return -1;
+}
+
+/* Which nodes there are, as bits; 0: one of the processors does not say. */
+static unsigned long long nodes_of(const char *sys, const int *cpu, unsigned n)
+{
+    unsigned long long bits = 0;
+    for (unsigned i = 0; i < n; i++) {
+        int node = node_of(sys, cpu[i]);
+        if (node < 0)
+            return 0;
+        bits |= 1ULL << node;
+    }
+    return bits;
+}
+
+static int by_core(const void *a, const void *b)
+{
+    const struct place *x = a, *y = b;
+    if (x->package != y->package)
+        return x->package < y->package ? -1 : 1;
+    if (x->core != y->core)
+        return x->core < y->core ? -1 : 1;
+    return x->cpu < y->cpu ? -1 : x->cpu > y->cpu;
+}
+
+static void sort_by_core(const char *sys, int *cpu, unsigned n)
+{
+    struct place *place = calloc(n ? n : 1, sizeof *place);
+    if (!place)
+        return; /* any order will do */
+    for (unsigned i = 0; i < n; i++)
+        place[i] = (struct place){.cpu = cpu[i], .package = number_in(sys, cpu[i], "physical_package_id"),
+                                  .core = number_in(sys, cpu[i], "thread_siblings_list")};
+    qsort(place, n, sizeof *place, by_core);
+    for (unsigned i = 0; i < n; i++)
+        cpu[i] = place[i].cpu;
+    free(place);
+}
+
+unsigned cpus_part_of(const char *sys, int *cpu, unsigned n, unsigned index, unsigned parts)
+{
+    unsigned long long nodes = nodes_of(sys, cpu, n);
+    unsigned kept = 0;
+
+    if (n == 0)
+        return 0;
+    if ((unsigned)__builtin_popcountll(nodes) == parts) {
+        for (; index > 0; index--)
+            nodes &= nodes - 1;
+        for (unsigned i = 0; i < n; i++)
+            if (node_of(sys, cpu[i]) == __builtin_ctzll(nodes))
+                cpu[kept++] = cpu[i];
+        return kept;
+    }
+    sort_by_core(sys, cpu, n);
+    unsigned first = (unsigned)((unsigned long long)n * index / parts), end = (unsigned)((unsigned long long)n * (index + 1) / parts);
+    if (first == end) { /* more parts than processors */
+        cpu[0] = cpu[index % n];
+        return 1;
+    }
+    memmove(cpu, cpu + first, (end - first) * sizeof *cpu);
+    return end - first;
+}
+
+unsigned cpus_part(unsigned index, unsigned parts, int *ret, unsigned max)
+{
+    int all[CPUS_MAX];
+    unsigned n = cpus_part_of("/sys/devices/system/cpu", all, cpus_in_order(all, CPUS_MAX), index, parts);
+    n = n < max ? n : max;
+    cpus_sort("/sys/devices/system/cpu", all, n);
+    memcpy(ret, all, n * sizeof *ret);
+    return n;
+}
+
+unsigned cpus_nodes(void)
+{
+    int all[CPUS_MAX];
+    unsigned long long nodes = nodes_of("/sys/devices/system/cpu", all, cpus_in_order(all, CPUS_MAX));
+    return nodes ? (unsigned)__builtin_popcountll(nodes) : 1;
+}
+
 /* --- taking --------------------------------------------------------------------------------------------------------------- */
 
 int cpus_claim(int cpu)
@@ -120,18 +213,23 @@ int cpus_claim(int cpu)
 
 bool cpus_pin_self(int cpu)
 {
-    size_t bytes = CPU_ALLOC_SIZE(MASK_BITS);
     pthread_once(&once, read_mask);
-    if (!mask)
-        return false;
     if (cpu < 0)
-        return sched_setaffinity(0, bytes, mask) == 0;
-    cpu_set_t *one = CPU_ALLOC(MASK_BITS);
-    if (!one)
+        return mask && sched_setaffinity(0, CPU_ALLOC_SIZE(MASK_BITS), mask) == 0;
+    return cpus_stay_on(&cpu, 1);
+}
+
+bool cpus_stay_on(const int *cpu, unsigned n)
+{
+    size_t bytes = CPU_ALLOC_SIZE(MASK_BITS);
+    cpu_set_t *set = CPU_ALLOC(MASK_BITS);
+    pthread_once(&once, read_mask); /* before it changes */
+    if (!set)
         return false;
-    CPU_ZERO_S(bytes, one);
-    CPU_SET_S((size_t)cpu, bytes, one);
-    bool good = sched_setaffinity(0, bytes, one) == 0;
-    CPU_FREE(one);
+    CPU_ZERO_S(bytes, set);
+    for (unsigned i = 0; i < n; i++)
+        CPU_SET_S((size_t)cpu[i], bytes, set);
+    bool good = sched_setaffinity(0, bytes, set) == 0;
+    CPU_FREE(set);
     return good;
 }

@@ -49,6 +49,8 @@ struct threadpool {
     bool may_spin; /* there is a processor for every thread */
     uint32_t caller_spin_ns;
     int *cpu, *claim; /* of each thread, where it is pinned; else NULL */
+    int *stay;        /* on these; NULL: anywhere */
+    unsigned n_stay;
     uint64_t id;      /* of all pools ever: what a caller remembers */
     char placement[160];
     _Atomic uint32_t round;
@@ -126,13 +128,21 @@ static uint32_t wait_for_round(struct threadpool *pool, uint32_t seen, uint32_t 
     return now;
 }
 
+/* Where it fails, the system places the thread. */
+static void pin_thread(const struct threadpool *pool, unsigned index)
+{
+    if (pool->cpu)
+        cpus_pin_self(pool->cpu[index]);
+    else if (pool->stay)
+        cpus_stay_on(pool->stay, pool->n_stay);
+}
+
 static void *help(void *arg)
 {
     struct helper *me = arg;
     struct threadpool *pool = me->pool;
     uint32_t seen = 0;
-    if (pool->cpu)
-        cpus_pin_self(pool->cpu[me->index]); /* where it fails, the system places it */
+    pin_thread(pool, me->index);
     for (;;) {
         seen = wait_for_round(pool, seen, &me->spin_ns);
         if (pool->stop)
@@ -166,21 +176,21 @@ static _Thread_local uint64_t pinned_by;
 
 static void pin_caller(const struct threadpool *pool)
 {
-    if (pinned_by == pool->id)
+    if (pinned_by == pool->id || (!pool->cpu && !pool->stay))
         return;
     pinned_by = pool->id;
-    cpus_pin_self(pool->cpu[0]);
+    pin_thread(pool, 0);
 }
 
 void threadpool_run(struct threadpool *pool, threadpool_fn fn, void *arg, uint32_t n_tasks)
 {
+    if (n_tasks > 1 || pool->stay)
+        pin_caller(pool);
     if (n_tasks <= 1 || pool->n_threads == 1) {
         for (uint32_t i = 0; i < n_tasks; i++)
             fn(arg, i, 0);
         return;
     }
-    if (pool->cpu)
-        pin_caller(pool);
     pool->fn = fn;
     pool->arg = arg;
     pool->n_tasks = n_tasks;
@@ -221,8 +231,10 @@ static void list_cpus(const struct threadpool *pool, char *ret, size_t n)
 static int claim_cpus(struct threadpool *pool, struct err *err)
 {
     int cpus[CPUS_MAX];
-    unsigned n = cpus_in_order(cpus, CPUS_MAX), got = 0;
+    unsigned n = pool->stay ? pool->n_stay : cpus_in_order(cpus, CPUS_MAX), got = 0;
     char list[100];
+    if (pool->stay)
+        memcpy(cpus, pool->stay, n * sizeof *cpus);
     if (n < pool->n_threads) {
         snprintf(pool->placement, sizeof pool->placement, "not pinned: %u threads, %u processors", pool->n_threads, n);
         return -1;
@@ -258,6 +270,7 @@ static int place(struct threadpool *pool, enum threadpool_pin pin, struct err *e
 {
     struct err why;
     unsigned usable = cpus_usable();
+    usable = pool->stay && pool->n_stay < usable ? pool->n_stay : usable;
     pool->may_spin = pool->n_threads <= usable;
     snprintf(pool->placement, sizeof pool->placement, "not pinned");
     if (pin == THREADPOOL_PIN_NO)
@@ -284,11 +297,23 @@ static int start_helpers(struct threadpool *pool, struct err *err)
     return 0;
 }
 
-struct threadpool *threadpool_create_pinned(unsigned n_threads, enum threadpool_pin pin, struct err *err)
+static int copy_cpus(struct threadpool *pool, const struct threadpool_options *o, struct err *err)
+{
+    if (o->n_cpus == 0)
+        return 0;
+    pool->n_stay = o->n_cpus < CPUS_MAX ? o->n_cpus : CPUS_MAX;
+    if (!(pool->stay = mem_new(pool->n_stay, sizeof *pool->stay, err)))
+        return -1;
+    memcpy(pool->stay, o->cpus, pool->n_stay * sizeof *pool->stay);
+    return 0;
+}
+
+struct threadpool *threadpool_create_with(const struct threadpool_options *o, struct err *err)
 {
     static _Atomic uint64_t pools;
+    unsigned n_threads = o->n_threads, usable = threadpool_cpus();
     if (n_threads == 0)
-        n_threads = threadpool_cpus();
+        n_threads = o->n_cpus && o->n_cpus < usable ? o->n_cpus : usable;
     if (n_threads > THREADPOOL_MAX_THREADS) {
         err_set(err, ERR_USAGE, "%u threads asked for, at most %d allowed", n_threads, THREADPOOL_MAX_THREADS);
         return NULL;
@@ -299,11 +324,17 @@ struct threadpool *threadpool_create_pinned(unsigned n_threads, enum threadpool_
     pool->n_threads = n_threads;
     pool->id = atomic_fetch_add(&pools, 1) + 1;
     pool->caller_spin_ns = SPIN_NS;
-    if (!(pool->helpers = mem_new(n_threads, sizeof *pool->helpers, err)) || place(pool, pin, err) != 0 || start_helpers(pool, err) != 0) {
+    if (!(pool->helpers = mem_new(n_threads, sizeof *pool->helpers, err)) || copy_cpus(pool, o, err) != 0 || place(pool, o->pin, err) != 0 ||
+        start_helpers(pool, err) != 0) {
         threadpool_destroy(pool);
         return NULL;
     }
     return pool;
+}
+
+struct threadpool *threadpool_create_pinned(unsigned n_threads, enum threadpool_pin pin, struct err *err)
+{
+    return threadpool_create_with(&(struct threadpool_options){.n_threads = n_threads, .pin = pin}, err);
 }
 
 struct threadpool *threadpool_create(unsigned n_threads, struct err *err)
@@ -324,6 +355,7 @@ void threadpool_destroy(struct threadpool *pool)
         pinned_by = 0;
     }
     give_back_claims(pool);
+    free(pool->stay);
     free(pool->helpers);
     free(pool);
 }

@@ -34,6 +34,15 @@ struct threadpool *threadpool_create(unsigned n_threads, struct err *err);
  * starts from then on inherit its one processor, and it stays there until it destroys the pool. A team of one is not pinned:
  * alone it is placed well. */
 struct threadpool *threadpool_create_pinned(unsigned n_threads, enum threadpool_pin pin, struct err *err);
+/* All that can be said of one. cpus: its threads stay on these processors; NULL: on any of the process's. Where they stand one
+ * each (pin), it is on these. Copied. */
+struct threadpool_options {
+    unsigned n_threads; /* 0: one for each processor that it may use */
+    enum threadpool_pin pin;
+    const int *cpus;
+    unsigned n_cpus;
+};
+struct threadpool *threadpool_create_with(const struct threadpool_options *options, struct err *err);
 /* Whether it is; what it says for a person: "pinned to processors 0-3", "not pinned: 3 threads, 2 processors". */
 bool threadpool_pinned(const struct threadpool *pool);
 const char *threadpool_placement(const struct threadpool *pool);

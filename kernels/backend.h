@@ -22,6 +22,7 @@
 /* Devices of one class and revision give the same bits for the same model and tokens. The revision goes up with every change
  * of arithmetic (docs/numerics.md), so that nodes of different versions are not taken for equal. */
 #define NUMERICS_CPU "cpu"
+#define NUMERICS_CPU_BLAS "cpu-blas" /* prompts by OpenBLAS: bits depend on companions, too */
 enum { NUMERICS_CPU_REVISION = 1 };
 
 enum {
@@ -126,6 +127,7 @@ struct run;
 
 struct backend_ops {
     const char *name;
+    bool host_memory; /* alloc's is the host's own: whoever fills it may write there, and say where its pages lie */
     void (*destroy)(struct backend *);
 
     /* Zeroed device memory. */
@@ -194,11 +196,14 @@ struct backend_cpu_options {
     enum threadpool_pin pin;
     enum prompt_gemm prompt_gemm; /* not GEMM_INT8: a row's bits depend on its companions */
     bool keep_file_layout;        /* weights as in the file, repacked for each use: the same bits, less memory by up to 4% */
+    const int *cpus;              /* it stays on these processors, and its weights in memory near them; NULL: all */
+    unsigned n_cpus;
 };
 struct backend *backend_cpu_create_with(const struct backend_cpu_options *options, struct err *err);
 /* The same with nothing else to say. */
 struct backend *backend_cpu_create(unsigned n_threads, const char *isa, struct err *err);
 unsigned backend_cpu_threads(const struct backend *);
+bool backend_cpu_is_part(const struct backend *); /* it was given processors */
 const char *backend_cpu_placement(const struct backend *); /* threadpool_placement */
 const char *backend_cpu_isa(const struct backend *);
 /* Appends the names of the levels that this processor has: "scalar, avx2". */

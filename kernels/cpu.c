@@ -20,7 +20,7 @@ struct cpu {
     struct kernels kernels;
     struct threadpool *pool;
     enum prompt_gemm prompt_gemm;
-    bool keep_file_layout;
+    bool keep_file_layout, is_part;
 };
 
 /* Which experts a row goes to, in rank order. */
@@ -885,6 +885,7 @@ static void cpu_destroy(struct backend *b)
 
 static const struct backend_ops cpu_ops = {
     .name = "cpu",
+    .host_memory = true,
     .destroy = cpu_destroy,
     .alloc = cpu_alloc,
     .free = cpu_free,
@@ -919,13 +920,16 @@ static const struct backend_ops cpu_ops = {
 
 struct backend *backend_cpu_create_with(const struct backend_cpu_options *o, struct err *err)
 {
+    struct threadpool_options team = {.n_threads = o->n_threads, .pin = o->pin, .cpus = o->cpus, .n_cpus = o->n_cpus};
     struct cpu *cpu = mem_new(1, sizeof *cpu, err);
     if (!cpu)
         return NULL;
     cpu->backend.ops = &cpu_ops;
     cpu->prompt_gemm = o->prompt_gemm;
     cpu->keep_file_layout = o->keep_file_layout;
-    if ((o->prompt_gemm != GEMM_INT8 && blas_open(err) != 0) || kernels_select(o->isa, &cpu->kernels, err) != 0 || !(cpu->pool = threadpool_create_pinned(o->n_threads, o->pin, err))) {
+    cpu->is_part = o->n_cpus > 0;
+    if ((o->prompt_gemm != GEMM_INT8 && blas_open(err) != 0) || kernels_select(o->isa, &cpu->kernels, err) != 0 ||
+        !(cpu->pool = threadpool_create_with(&team, err))) {
         free(cpu);
         return NULL;
     }
@@ -940,6 +944,11 @@ struct backend *backend_cpu_create(unsigned n_threads, const char *isa, struct e
 const char *backend_cpu_placement(const struct backend *b)
 {
     return threadpool_placement(((const struct cpu *)b)->pool);
+}
+
+bool backend_cpu_is_part(const struct backend *b)
+{
+    return ((const struct cpu *)b)->is_part;
 }
 
 unsigned backend_cpu_threads(const struct backend *b)

@@ -102,12 +102,24 @@ static int check_rope(const struct model_params *p, const struct rope *rope, str
     return 0;
 }
 
-static int make_ropes(struct stage *s, struct run_shape *shape, struct err *err)
+/* The file's factors, brought here from where the weights lie; *ret NULL: it has none. The caller frees them. */
+static int rope_factors(struct stage *s, float **ret, struct err *err)
 {
     const struct weights *w = s->weights;
-    const float *factors = w->rope_freqs;
-    if (!factors)
-        factors = s->config.ctx > s->params.rope.original_ctx ? w->rope_long : w->rope_short;
+    const float *there = w->rope_freqs;
+    size_t n = s->params.rope.n_dims / 2;
+    if (!there)
+        there = s->config.ctx > s->params.rope.original_ctx ? w->rope_long : w->rope_short;
+    *ret = NULL;
+    if (!there)
+        return 0;
+    if (!(*ret = mem_new(n, sizeof **ret, err)))
+        return -1;
+    return s->backend->ops->read(s->backend, *ret, there, n * sizeof **ret, err);
+}
+
+static int fill_ropes(struct stage *s, struct run_shape *shape, const float *factors, struct err *err)
+{
     for (uint32_t i = 0; i < shape->n_ropes; i++) {
         if (!(s->freq[i] = mem_new(s->params.rope.n_dims / 2, sizeof *s->freq[i], err)))
             return -1;
@@ -116,6 +128,16 @@ static int make_ropes(struct stage *s, struct run_shape *shape, struct err *err)
             return -1;
     }
     return 0;
+}
+
+static int make_ropes(struct stage *s, struct run_shape *shape, struct err *err)
+{
+    float *factors = NULL;
+    int rc = rope_factors(s, &factors, err);
+    if (rc == 0)
+        rc = fill_ropes(s, shape, factors, err);
+    free(factors);
+    return rc;
 }
 
 struct stage *stage_create(const struct gguf *g, const struct model_params *p, const struct stage_config *c, struct backend *be,

@@ -79,20 +79,48 @@ static void widen(const struct gguf_tensor *t, const char *from, uint32_t bytes,
     }
 }
 
-static void place(struct load *l, const struct source_data *data)
+/* A vector goes to a device's memory by way of the host's. */
+static int place_vector(struct backend *be, const struct load_piece *p, const char *from, struct err *err)
+{
+    uint64_t n = p->tensor->dims[0];
+    if (be->ops->host_memory) {
+        widen(p->tensor, from, p->bytes, p->to);
+        return 0;
+    }
+    float *floats = mem_new(n, sizeof *floats, err);
+    if (!floats)
+        return -1;
+    widen(p->tensor, from, p->bytes, floats);
+    int rc = be->ops->write(be, p->to, floats, n * sizeof *floats, err);
+    free(floats);
+    return rc;
+}
+
+static int place(struct load *l, const struct source_data *data, struct err *err)
 {
     struct backend *be = l->job->backend;
     uint64_t bytes = 0;
-    for (size_t i = l->first_piece[data->range]; i < l->first_piece[data->range + 1]; i++) {
+    int rc = 0;
+    for (size_t i = l->first_piece[data->range]; rc == 0 && i < l->first_piece[data->range + 1]; i++) {
         const struct load_piece *p = &l->job->pieces[i];
         const char *from = data->data + (p->offset - l->ranges[data->range].offset);
         if (p->rows)
             be->ops->weight_put(be, p->tensor->type, from, p->row0, p->rows, p->cols, p->to);
         else
-            widen(p->tensor, from, p->bytes, p->to);
+            rc = place_vector(be, p, from, err);
         bytes += p->bytes;
     }
     atomic_fetch_add_explicit(&l->done, bytes, memory_order_relaxed);
+    return rc;
+}
+
+/* The first failure counts. */
+static void note_failure(struct load *l, const struct err *err, size_t range)
+{
+    if (atomic_exchange(&l->failed, true))
+        return;
+    l->err = *err;
+    l->failed_range = range;
 }
 
 /* One thread's part: ranges until there are no more. The calling thread, number 0, also tells how far everybody is. */
@@ -105,15 +133,18 @@ static void take_part(void *arg, uint32_t task, uint32_t thread)
     int rc;
     (void)task;
     while ((rc = source->ops->next(source, thread, &data, &err)) == 1) {
-        place(l, &data);
+        int placed = place(l, &data, &err);
         source->ops->done(source, &data);
+        if (placed != 0) {
+            note_failure(l, &err, data.range);
+            weight_source_cancel(source); /* the others need not go on */
+            return;
+        }
         if (thread == 0 && l->job->progress)
             l->job->progress(l->job->progress_arg, atomic_load_explicit(&l->done, memory_order_relaxed), l->total);
     }
-    if (rc != 0 && !atomic_exchange(&l->failed, true)) {
-        l->err = err;
-        l->failed_range = data.range;
-    }
+    if (rc != 0)
+        note_failure(l, &err, data.range);
 }
 
 static int load_failed(const struct load *l, struct err *err)
@@ -135,6 +166,8 @@ int loader_run(const struct load_job *job, struct err *err)
     else if (rc == 0) {
         threadpool_run(job->pool, take_part, &l, threadpool_size(job->pool));
         rc = source->ops->end(source, err);
+        if (job->backend->ops->weights_done(job->backend, rc == 0 ? err : NULL) != 0)
+            rc = -1;
         if (atomic_load(&l.failed))
             rc = load_failed(&l, err);
     }

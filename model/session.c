@@ -4,6 +4,7 @@
 #include "model/session.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +30,9 @@ struct session {
     struct gguf *gguf;
     struct model_params params;
     struct backend *backend;
+    char device[DEVICE_NAME_BYTES]; /* a GPU's; "": processors compute */
+    unsigned threads;
+    uint64_t memory_max; /* 0: what is free */
     struct stage *stage;
     struct threadpool *readers;
     struct stage_bytes bytes;
@@ -77,8 +81,9 @@ static uint32_t blocks_of_sequence(const struct session *s, enum kv_group group)
 
 static int check_memory(const struct session *s, struct err *err)
 {
-    uint64_t need = s->bytes.weights + s->bytes.kv + s->bytes.scratch, have = sysinfo_memory_available();
+    uint64_t need = s->bytes.weights + s->bytes.kv + s->bytes.scratch, have = device_memory_free(s->backend);
     char a[32], b[32], c[32], d[32], e[32];
+    have = s->memory_max && s->memory_max < have ? s->memory_max : have;
     if (need <= have)
         return 0;
     return err_set(err, ERR_MEMORY,
@@ -131,15 +136,20 @@ struct session *session_open(const char *path, const struct session_options *opt
 {
     static const struct session_options defaults;
     const struct session_options *o = options ? options : &defaults;
-    struct backend_cpu_options cpu = {.n_threads = o->threads, .isa = o->isa, .pin = o->pin, .prompt_gemm = o->prompt_gemm,
-                                      .keep_file_layout = o->keep_file_layout};
+    static const struct device cpu = {.name = "cpu", .kind = DEVICE_CPU};
+    const struct device *d = o->device ? o->device : &cpu;
+    struct device_options how = {.threads = o->threads, .isa = o->isa, .pin = o->pin, .prompt_gemm = o->prompt_gemm,
+                                 .keep_file_layout = o->keep_file_layout, .untested = o->untested};
     struct session *s = mem_new(1, sizeof *s, err);
     if (!s)
         return NULL;
+    snprintf(s->device, sizeof s->device, "%s", d->kind == DEVICE_CPU ? "" : d->name);
+    s->threads = device_threads(d, &how);
+    s->memory_max = d->memory_max;
     if (!(s->gguf = gguf_open(path, false, err)))
         goto error;
     if (model_params_read(s->gguf, &s->params, err) != 0 || check_options(s, o, err) != 0 ||
-        !(s->backend = backend_cpu_create_with(&cpu, err)) || !(s->readers = threadpool_create(backend_cpu_threads(s->backend), err)) ||
+        !(s->backend = device_open(d, &how, err)) || !(s->readers = device_helpers(d, &how, err)) ||
         open_stage(s, o, err) != 0) {
         err_wrap(err, "%s", path);
         goto error;
@@ -308,17 +318,17 @@ uint32_t session_batch_rows(const struct session *s)
 
 uint32_t session_threads(const struct session *s)
 {
-    return backend_cpu_threads(s->backend);
+    return s->threads;
 }
 
 const char *session_isa(const struct session *s)
 {
-    return backend_cpu_isa(s->backend);
+    return s->device[0] ? s->device : backend_cpu_isa(s->backend);
 }
 
 const char *session_placement(const struct session *s)
 {
-    return backend_cpu_placement(s->backend);
+    return s->device[0] ? "" : backend_cpu_placement(s->backend);
 }
 
 uint64_t session_weight_bytes(const struct session *s)

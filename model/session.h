@@ -11,20 +11,23 @@
 #include "base/err.h"
 #include "gguf/gguf.h"
 #include "kernels/backend.h"
+#include "kernels/device.h"
 
 struct session;
 struct model_params;
 
 struct session_options {
-    unsigned threads;  /* 0: all processors this process may use */
+    const struct device *device; /* NULL: the processors. The next six: device.h */
+    unsigned threads;            /* 0: all processors this process may use */
+    const char *isa;             /* cap of the kernels ("scalar", …); NULL: the best there is */
+    enum threadpool_pin pin;
+    enum prompt_gemm prompt_gemm;
+    bool keep_file_layout;
+    bool untested;
     uint32_t ctx;      /* positions a sequence may have; 0: min(the model's, 8192) */
     uint32_t parallel; /* sequences at once; 0: 1 */
     uint32_t batch_rows; /* most rows of one step; 0: 512 */
     enum kv_type kv;
-    const char *isa; /* cap of the kernels ("scalar", …); NULL: the best there is */
-    enum threadpool_pin pin;
-    enum prompt_gemm prompt_gemm; /* backend.h */
-    bool keep_file_layout;        /* backend.h */
     /* Called while loading, from this thread, with done ≤ total; NULL for none. */
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;
@@ -42,7 +45,7 @@ uint32_t session_ctx(const struct session *s);
 uint32_t session_parallel(const struct session *s);
 uint32_t session_batch_rows(const struct session *s);
 uint32_t session_threads(const struct session *s);
-const char *session_isa(const struct session *s);
+const char *session_isa(const struct session *s);       /* a GPU's name ("cuda:0") where one computes */
 const char *session_placement(const struct session *s); /* of its threads: threadpool_placement */
 uint64_t session_weight_bytes(const struct session *s);
 uint64_t session_kv_bytes(const struct session *s);

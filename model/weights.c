@@ -24,6 +24,7 @@ struct part {
 };
 
 struct weights_memory {
+    struct backend *be; /* whose memory it is */
     struct part *parts; /* the layers', then PARTS */
     bool has_id;
     unsigned char id[GGUF_ID_BYTES];
@@ -290,9 +291,11 @@ static void move_parts(struct layout *l)
     }
 }
 
-static void free_part(struct part *part)
+static void free_part(struct weights *w, uint32_t n)
 {
-    mem_pages_free(part->pages, part->bytes);
+    struct part *part = part_at(w, n);
+    if (part->pages)
+        w->memory->be->ops->free(w->memory->be, part->pages, part->bytes);
     *part = (struct part){0};
 }
 
@@ -300,14 +303,14 @@ void weights_shrink(struct weights *w, uint32_t first, uint32_t last, bool embed
 {
     for (uint32_t i = 0; i < n_layers(w); i++)
         if (w->first + i < first || w->first + i >= last)
-            free_part(part_at(w, i));
+            free_part(w, i);
     /* Tied weights stand in the embedding's part, and serve a head, too. */
     bool tied = w->head.out.data && w->head.out.data == w->embed.data;
     if (!embed && !(head && (tied || !w->has_head)))
-        free_part(part_at(w, n_layers(w) + PART_EMBED));
+        free_part(w, n_layers(w) + PART_EMBED);
     if (!head)
-        free_part(part_at(w, n_layers(w) + PART_HEAD));
-    free_part(part_at(w, n_layers(w) + PART_VECTORS));
+        free_part(w, n_layers(w) + PART_HEAD);
+    free_part(w, n_layers(w) + PART_VECTORS);
 }
 
 /* --- loading -------------------------------------------------------------------------------------------------------------- */
@@ -324,6 +327,7 @@ static struct weights *create(const struct layout *l, const struct weights_optio
         weights_destroy(w);
         return NULL;
     }
+    w->memory->be = l->be;
     w->head.norm.eps = l->p->norm_eps;
     w->head.softcap = l->p->final_softcap;
     for (uint32_t i = l->first; i < l->last; i++)
@@ -335,17 +339,26 @@ static struct weights *create(const struct layout *l, const struct weights_optio
     return w;
 }
 
+/* Of the host's memory: spread over its nodes, but for a backend that has processors near one of them. */
+static void place_part(const struct layout *l, struct part *part)
+{
+    if (!l->be->ops->host_memory)
+        return;
+    if (!backend_cpu_is_part(l->be))
+        place_pages(part->pages, part->bytes);
+    part->huge_late = place_huge(part->pages, part->bytes);
+}
+
 static int make_parts(struct layout *l, struct err *err)
 {
     for (uint32_t i = 0; i < n_parts(l); i++) {
         struct part *part = part_at(l->w, i);
         if (l->kept[i] || l->used[i] == 0)
             continue;
-        if (!(part->pages = mem_pages_alloc(l->used[i], err)))
+        if (!(part->pages = l->be->ops->alloc(l->be, l->used[i], err)))
             return err_wrap(err, "weights of %s %u", i < n_layers(l->w) ? "layer" : "part", i < n_layers(l->w) ? l->first + i : i - n_layers(l->w));
         part->bytes = (size_t)l->used[i];
-        place_pages(part->pages, part->bytes);
-        part->huge_late = place_huge(part->pages, part->bytes);
+        place_part(l, part);
     }
     return 0;
 }
@@ -410,7 +423,7 @@ void weights_destroy(struct weights *w)
     if (!w)
         return;
     for (uint32_t i = 0; w->memory && w->memory->parts && i < n_layers(w) + PARTS; i++)
-        free_part(part_at(w, i));
+        free_part(w, i);
     if (w->memory)
         free(w->memory->parts);
     free(w->memory);

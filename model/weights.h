@@ -3,7 +3,7 @@
 
 /* The weights of a stage: what a range of layers needs, read from a source (model/source.h; by default the GGUF's own files)
  * into memory of their own (never mapped: a file that shrinks under us must not kill us), and nothing else of the model.
- * Matrices lie as the backend wants them. Const once loaded. Every layer has its own memory, so that a stage whose range
+ * All lies in the backend's memory, matrices as it wants them. Const once loaded. Every layer has its own memory, so that a stage whose range
  * changes keeps what it has and really gives back what it drops. docs/loading.md says how it works. */
 
 #include <stdbool.h>
@@ -21,7 +21,7 @@ struct weights {
     struct layer *layers; /* last - first */
     struct weight embed;
     struct head head;
-    const float *rope_freqs, *rope_long, *rope_short; /* NULL: the file has none */
+    const float *rope_freqs, *rope_long, *rope_short; /* in the backend's memory, too; NULL: the file has none */
     uint64_t bytes;      /* of all this */
     uint64_t kept_bytes; /* of it, what came from the previous weights */
     struct weights_memory *memory;
@@ -45,7 +45,7 @@ int weights_bytes(const struct gguf *g, const struct model_params *p, uint32_t f
                   uint64_t *ret, struct err *err);
 
 /* Reads with all the pool's threads; blocks until done. options NULL: defaults. On failure `previous` is as it was; else it
- * has lost what the new weights took, and is good for nothing but weights_destroy. */
+ * has lost what the new weights took, and is good for nothing but weights_destroy. The backend must outlive the weights. */
 struct weights *weights_load(const struct gguf *g, const struct model_params *p, uint32_t first, uint32_t last, bool embed, bool head,
                              struct backend *be, struct threadpool *pool, const struct weights_options *options, struct err *err);
 /* Frees all that a load of this range would not take, before it: so that old and new need not fit at once. The rest is only
