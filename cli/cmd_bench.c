@@ -48,7 +48,7 @@ static const struct opt options[] = {
     {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "One JSON object instead of lines"},
     {0},
 };
-static const struct opt_group groups[] = {{"Options", options, 0}, {"Model", model_option_table, offsetof(struct values, model)}, {0}};
+static const struct opt_group groups[] = {{"Options", options, 0}, MODEL_OPTION_GROUPS(values), {0}};
 static const struct opt_example examples[] = {
     {"stagecoach bench -m model.gguf", "Prompt speed, then 1, 2, 4 and 8 sequences."},
     {"stagecoach bench -m model.gguf --pp 0 --batch 1 --depth 4096 --isa scalar", "Generation deep in a context, with plain C kernels."},
@@ -336,7 +336,7 @@ static int open_model(struct job *j, struct err *err)
 static void begin_output(struct job *j)
 {
     const struct local *l = &j->local;
-    unsigned threads = l->session ? session_threads(l->session) : (unsigned)j->v->model.threads;
+    unsigned threads = l->session ? session_threads(l->session) : (unsigned)j->v->model.compute.threads;
     struct strbuf name;
     char weights[32];
 

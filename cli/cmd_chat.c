@@ -37,7 +37,7 @@ static const struct opt count_option[] = {
 };
 static const struct opt_group groups[] = {
     {"Options", options, 0},
-    {"Model", model_option_table, offsetof(struct values, model)},
+    MODEL_OPTION_GROUPS(values),
     {"Choosing tokens (/set changes them)", sample_option_table, offsetof(struct values, sample)},
     {"Length (/set too)", count_option, 0},
     {0},

@@ -34,7 +34,7 @@ static const struct opt options[] = {
     {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "Print our own distributions (the distance goes to stderr), or the perplexity, as JSON"},
     {0},
 };
-static const struct opt_group groups[] = {{"Options", options, 0}, {"Model", model_option_table, offsetof(struct values, model)}, {0}};
+static const struct opt_group groups[] = {{"Options", options, 0}, MODEL_OPTION_GROUPS(values), {0}};
 static const struct opt_example examples[] = {
     {"stagecoach eval -m model.gguf --reference truth.json", "Last line: kld MEAN max MAX top1 AGREEMENT."},
     {"stagecoach eval -m model.gguf --text wiki.test.raw --ctx 2048", "Last line: ppl VALUE."},

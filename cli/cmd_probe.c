@@ -1,5 +1,6 @@
 /* stagecoach probe: what this machine can do, as a topology file wants to know it. */
 #include <dirent.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,12 +10,14 @@
 #include "base/threadpool.h"
 #include "cli/command.h"
 #include "cli/ui.h"
+#include "kernels/cuda/cuda.h"
+#include "kernels/device.h"
 #include "worker/profile.h"
 
-enum { READ_BYTES = 256 << 20, READ_MS = 300, RATE_MS = 60, DISK_MS = 1000, PATH_BYTES = 4096, OUT_MAX_BYTES = 1 << 20 };
+enum { READ_BYTES = 256 << 20, READ_MS = 300, RATE_MS = 60, DISK_MS = 1000, PATH_BYTES = 4096, OUT_MAX_BYTES = 1 << 20, GPU_READ_BYTES = 512 << 20 };
 
 struct values {
-    bool json;
+    bool json, untested;
     const char *model_dir, *file, *isa;
     int64_t threads;
 };
@@ -27,6 +30,8 @@ static const struct opt options[] = {
      .help = "Threads that compute (default: one a processor)"},
     {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct values, isa),
      .help = "Best instruction set that may be used, such as scalar (default: the processor's)"},
+    {"untested-kernels", 0, OPT_FLAG, .offset = offsetof(struct values, untested),
+     .help = "Measure GPUs for which there are kernels that have never run on one of their kind, too"},
     {0},
 };
 static const struct opt_group groups[] = {{"Options", options, 0}, {0}};
@@ -36,6 +41,12 @@ static const struct opt_example examples[] = {
     {0},
 };
 
+struct gpu {
+    char name[DEVICE_NAME_BYTES], text[160], why[512]; /* why: it was not measured; "": it was */
+    uint64_t memory; /* that may be used */
+    struct cuda_rates rates;
+};
+
 struct report {
     const char *isa;
     unsigned threads;
@@ -43,6 +54,9 @@ struct report {
     char disk_why[512];              /* "": nobody asked */
     struct profile_rate rates[PROFILE_MAX_RATES];
     size_t n_rates;
+    struct gpu gpus[CUDA_MAX_DEVICES];
+    int n_gpus;
+    char no_gpu[256]; /* why there is none */
 };
 
 /* --- measuring ----------------------------------------------------------------------------------------------------------- */
@@ -108,6 +122,36 @@ static void measure_disk(struct report *r, const struct values *v)
         snprintf(r->disk_why, sizeof r->disk_why, "%s", err.text);
 }
 
+/* A GPU that is there but cannot be used is told of in plain words; the rest is measured all the same. */
+static void measure_gpu(struct gpu *g, const struct cuda_device *d, const struct values *v)
+{
+    struct device device = {.kind = DEVICE_CUDA, .index = d->index};
+    struct device_options how = {.untested = v->untested};
+    struct err err;
+
+    snprintf(device.name, sizeof device.name, "cuda:%u", d->index);
+    *g = (struct gpu){.memory = device_memory_now(&device)};
+    snprintf(g->name, sizeof g->name, "%s", device.name);
+    snprintf(g->text, sizeof g->text, "%s, compute capability %u.%u", d->name, d->major, d->minor);
+    struct backend *be = device_open(&device, &how, &err);
+    if (!be || backend_cuda_measure(be, GPU_READ_BYTES < g->memory / 2 ? GPU_READ_BYTES : (size_t)(g->memory / 2), &g->rates, &err) != 0)
+        snprintf(g->why, sizeof g->why, "%s", err.text);
+    backend_destroy(be);
+}
+
+static void measure_gpus(struct report *r, const struct values *v)
+{
+    struct cuda_device there[CUDA_MAX_DEVICES];
+    struct err err;
+    r->n_gpus = cuda_devices(there, CUDA_MAX_DEVICES, r->no_gpu, sizeof r->no_gpu, &err);
+    if (r->n_gpus < 0) {
+        snprintf(r->no_gpu, sizeof r->no_gpu, "%.250s", err.text);
+        r->n_gpus = 0;
+    }
+    for (int i = 0; i < r->n_gpus; i++)
+        measure_gpu(&r->gpus[i], &there[i], v);
+}
+
 /* --- saying it ----------------------------------------------------------------------------------------------------------- */
 
 /* Three digits, in the unit in which the number is 1 to 999, as a topology file has it. */
@@ -135,12 +179,41 @@ static const char *ops_rate(char buf[32], double value)
     return with_unit(buf, value, units);
 }
 
+/* The node's devices, as a topology file has them. */
+static void say_devices(const struct report *r)
+{
+    char buf[32];
+    bool any = false;
+    for (int i = 0; i < r->n_gpus; i++) {
+        const struct gpu *g = &r->gpus[i];
+        if (g->why[0])
+            continue;
+        if (!any)
+            ui_outf("    devices:\n");
+        any = true;
+        ui_outf("      \"%s\": {memory: %lluMiB} # %s\n", g->name, (unsigned long long)(g->memory >> 20), g->text);
+    }
+    ui_outf("    profile:\n      cpu: {read: %s", bytes_rate(buf, r->read_all));
+}
+
+/* All quantizations' products are the same there, once they are unpacked. */
+static void say_gpu(const struct report *r, const struct gpu *g)
+{
+    char buf[32];
+    if (g->why[0])
+        return;
+    ui_outf("      \"%s\": {read: %s, copy: %s", g->name, bytes_rate(buf, g->rates.read), bytes_rate(buf, g->rates.to_device));
+    for (size_t i = 0; i < r->n_rates; i++)
+        ui_outf(", %s: %s", quant_traits(r->rates[i].type)->name, ops_rate(buf, 2 * g->rates.products));
+    ui_outf("}\n");
+}
+
 static void say_yaml(const struct report *r)
 {
     char buf[32];
     ui_outf("    # stagecoach probe: %u thread%s, %s", r->threads, r->threads == 1 ? "" : "s", r->isa);
     ui_outf("; one thread reads %s\n", bytes_rate(buf, r->read_one));
-    ui_outf("    profile:\n      cpu: {read: %s", bytes_rate(buf, r->read_all));
+    say_devices(r);
     for (size_t i = 0; i < r->n_rates; i++) {
         ui_outf(",\n            %s: ", quant_traits(r->rates[i].type)->name);
         for (int rows = 0; rows < PROFILE_ROWS; rows++)
@@ -148,8 +221,24 @@ static void say_yaml(const struct report *r)
         ui_outf("]");
     }
     ui_outf("}\n");
+    for (int i = 0; i < r->n_gpus; i++)
+        say_gpu(r, &r->gpus[i]);
     if (r->disk > 0)
         ui_outf("      disk: %s\n", bytes_rate(buf, r->disk));
+}
+
+static void say_gpu_json(const struct gpu *g, int i)
+{
+    json_t *o = json_pack("{s:s, s:s, s:I, s:b}", "name", g->name, "text", g->text, "memory_bytes", (json_int_t)g->memory, "measured", !g->why[0]);
+    if (o && g->why[0])
+        json_object_set_new(o, "why", json_string(g->why));
+    else if (o)
+        json_object_update_new(o, json_pack("{s:f, s:f, s:f, s:f}", "read", g->rates.read, "products", g->rates.products, "to_device",
+                                            g->rates.to_device, "from_device", g->rates.from_device));
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    ui_outf("%s%s", i ? "," : "", text ? text : "null");
+    free(text);
+    json_decref(o);
 }
 
 static void say_json(const struct report *r)
@@ -161,7 +250,10 @@ static void say_json(const struct report *r)
             ui_outf("%s\"%u\":%.0f", rows ? "," : "", profile_rows[rows], r->rates[i].per_s[rows]);
         ui_outf("}");
     }
-    ui_outf("}");
+    ui_outf("},\"gpus\":[");
+    for (int i = 0; i < r->n_gpus; i++)
+        say_gpu_json(&r->gpus[i], i);
+    ui_outf("]");
     if (r->disk > 0)
         ui_outf(",\"disk\":%.0f", r->disk);
     ui_outf("}\n");
@@ -186,7 +278,14 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     rc = measure_read(&r, err) == 0 && measure_rates(&r, be, &bar, err) == 0 ? 0 : -1;
     if (rc == 0)
         measure_disk(&r, v);
+    if (rc == 0)
+        measure_gpus(&r, v);
     ui_progress_end(&bar);
+    if (rc == 0 && r.n_gpus == 0)
+        ui_say("no GPU: %s", r.no_gpu[0] ? r.no_gpu : "there is none");
+    for (int i = 0; rc == 0 && i < r.n_gpus; i++)
+        if (r.gpus[i].why[0])
+            ui_say("%s (%s) was not measured: %s", r.gpus[i].name, r.gpus[i].text, r.gpus[i].why);
     if (rc == 0 && r.disk_why[0])
         ui_say("%s", r.disk_why);
     if (rc == 0)
@@ -199,8 +298,8 @@ const struct command cmd_probe = {
     .opts = {.name = "probe",
              .summary = "Measure what this machine can do",
              .synopsis = "[--model-dir DIR] [--json]",
-             .description = "Measures how fast memory is read, by one thread and by all, what the kernels multiply in every quantization, and the disk "
-                            "where a folder or file is given. Prints the node's profile as it stands in a topology file; a quantization has three "
+             .description = "Measures how fast memory is read, by one thread and by all, what the kernels multiply in every quantization, GPUs, and "
+                            "the disk where a folder or file is given. Prints the node's profile as it stands in a topology file; a quantization has three "
                             "rates: with one row (one answer), with 8 rows and with 512 (a prompt); --json has them as operations and bytes a second. Takes a few seconds; other work "
                             "on the machine makes it wrong.",
              .groups = groups,

@@ -43,7 +43,7 @@ static const struct opt options[] = {
 };
 static const struct opt_group groups[] = {
     {"Options", options, 0},
-    {"Model", model_option_table, offsetof(struct values, model)},
+    MODEL_OPTION_GROUPS(values),
     {"Choosing tokens", sample_option_table, offsetof(struct values, sample)},
     {0},
 };

@@ -54,7 +54,7 @@ static const struct opt options[] = {
 };
 static const struct opt_group groups[] = {
     {"Options", options, 0},
-    {"Model", model_option_table, offsetof(struct values, model)},
+    MODEL_OPTION_GROUPS(values),
     {0},
 };
 static const struct opt_example examples[] = {

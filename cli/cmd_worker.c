@@ -13,19 +13,20 @@
 
 #include "base/log.h"
 #include "cli/command.h"
+#include "cli/compute.h"
 #include "cli/keydir.h"
 #include "cli/ui.h"
 #include "proto/invite.h"
 #include "proto/wire.h"
 #include "worker/node.h"
 
-enum { JOIN_MS = 15000 };
+enum { JOIN_MS = 15000, NOTES_MAX_BYTES = 4096 };
 
 struct values {
-    const char *listen, *advertise, *name, *keys, *model_dir, *join, *coordinator, *isa, *model, *cpus;
+    const char *listen, *advertise, *name, *keys, *model_dir, *join, *coordinator, *model, *cpus;
     const char *cache;
     uint64_t ram, cache_size;
-    int64_t threads;
+    struct compute_options compute;
     double orphan_timeout;
     bool child;
 };
@@ -46,11 +47,8 @@ static const struct opt options[] = {
     {"cache", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, cache),
      .help = "Keep what comes over the network there, for the next start (default: nothing is kept)"},
     {"cache-size", 0, OPT_SIZE, .arg = "SIZE", .offset = offsetof(struct values, cache_size), .help = "At most so much of it (default: 64GiB)"},
-    {"ram", 0, OPT_SIZE, .arg = "SIZE", .offset = offsetof(struct values, ram), .help = "Memory it may use, such as 8GiB (default: what is free)"},
-    {"threads", 't', OPT_INT, .arg = "N", .offset = offsetof(struct values, threads), .min = 1, .max = 1024,
-     .help = "Threads that compute (default: one a processor)"},
-    {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct values, isa),
-     .help = "Best instruction set that may be used, such as scalar (default: the processor's)"},
+    {"ram", 0, OPT_SIZE, .arg = "SIZE", .offset = offsetof(struct values, ram),
+     .help = "Memory that its processors may use, such as 8GiB (default: what is free)"},
     {"orphan-timeout", 0, OPT_FLOAT, .arg = "SECONDS", .offset = offsetof(struct values, orphan_timeout), .min = 0, .max = 1e9,
      .help = "Without a coordinator for so long, weights are freed (default: 600)"},
     {0},
@@ -61,12 +59,18 @@ static const struct opt inner[] = {
     {"cpus", 0, OPT_STRING, .arg = "LIST", .offset = offsetof(struct values, cpus), .help = "Processors to stay on, such as 0,3"},
     {0},
 };
-static const struct opt_group groups[] = {{"Options", options, 0}, {"For embedded workers", inner, 0}, {0}};
+static const struct opt_group groups[] = {
+    {"Options", options, 0},
+    {"Computing", compute_option_table, offsetof(struct values, compute)},
+    {"For embedded workers", inner, 0},
+    {0},
+};
 static const struct opt_example examples[] = {
     {"stagecoach worker --listen tcp://0.0.0.0:7101 --model-dir ~/models", "Waits for a coordinator whose key is in its keys' folder."},
     {"stagecoach worker --join TOKEN", "The first start on a machine that others cannot reach: joins, then dials the coordinator."},
     {"stagecoach worker --coordinator tcp://192.168.1.10:7100", "The same again, later."},
     {"stagecoach worker --listen tcp://192.168.1.11:7101 --ram 12GiB", "Leaves the rest of the memory to others."},
+    {"stagecoach worker --listen tcp://192.168.1.11:7101 --device cuda:0,cpu --vram cuda:0=20GiB", "Two stages: one in the GPU's memory, one in the machine's."},
     {0},
 };
 
@@ -177,6 +181,21 @@ static bool joined_before(const struct values *v, const struct node_options *o, 
     return false;
 }
 
+/* A worker that is not told takes what there is; one of a coordinator's own is told. What is not used is said once. */
+static int find_devices(const struct values *v, struct node_options *o, struct err *err)
+{
+    struct strbuf notes;
+    strbuf_init(&notes, NOTES_MAX_BYTES);
+    compute_how(&v->compute, &o->how);
+    int rc = compute_devices(&v->compute, v->child ? "cpu" : "auto", &o->devices, &notes, err);
+    for (const char *at = strbuf_str(&notes); rc == 0 && *at; at += strcspn(at, "\n") + 1)
+        log_line(LOG_INFO, "%.*s", (int)strcspn(at, "\n"), at);
+    strbuf_fini(&notes);
+    if (v->ram)
+        device_list_limit_ram(&o->devices, v->ram);
+    return rc;
+}
+
 static int serve(const struct values *v, const struct node_options *given, struct err *err)
 {
     struct node_options own = *given, *o = &own;
@@ -200,6 +219,8 @@ static int serve(const struct values *v, const struct node_options *given, struc
     }
     o->name = name;
     log_init(v->child ? LOG_ERROR : LOG_INFO, name);
+    if (find_devices(v, o, err) != 0)
+        return -1;
     return node_run(o, err);
 }
 
@@ -208,8 +229,8 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     const struct values *v = values;
     struct node_options o = {
         .version = PACKAGE_VERSION, .listen = v->listen, .advertise = v->advertise, .model_file = v->model, .model_dir = v->model_dir,
-        .ram_bytes = v->ram, .cache_dir = v->cache, .cache_bytes = v->cache_size ? v->cache_size : (uint64_t)64 << 30, .threads = (unsigned)v->threads, .isa = v->isa, .orphan_ms = (uint64_t)(v->orphan_timeout * 1000), .signal_fd = -1,
-        .measure = !v->child,
+        .cache_dir = v->cache, .cache_bytes = v->cache_size ? v->cache_size : (uint64_t)64 << 30,
+        .orphan_ms = (uint64_t)(v->orphan_timeout * 1000), .signal_fd = -1, .measure = !v->child,
     };
     int rc = -1;
 

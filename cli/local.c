@@ -13,15 +13,10 @@
 #include "cli/ui.h"
 #include "kernels/backend.h"
 
-enum { CTX_DEFAULT = 8192, CTX_MAX = 1 << 24, PARALLEL_MAX = 1024 };
+enum { NOTES_MAX_BYTES = 4096, CTX_DEFAULT = 8192, CTX_MAX = 1 << 24, PARALLEL_MAX = 1024 };
 
 static const char *const kv_names[] = {"f16", "f32", "q8_0", NULL};
 static const enum kv_type kv_types[] = {KV_F16, KV_F32, KV_Q8_0};
-static const char *const gemm_names[] = {"int8", "blas", "blas-all", NULL};
-static const enum prompt_gemm gemms[] = {GEMM_INT8, GEMM_BLAS, GEMM_BLAS_ALL};
-static const char *const weights_names[] = {"packed", "file", NULL};
-static const char *const pin_names[] = {"auto", "no", "yes", NULL};
-static const enum threadpool_pin pins[] = {THREADPOOL_PIN_AUTO, THREADPOOL_PIN_NO, THREADPOOL_PIN_YES};
 static const char *const objective_names[] = {"latency", "throughput", "balanced", NULL};
 static const enum plan_objective objectives[] = {PLAN_LATENCY, PLAN_THROUGHPUT, PLAN_BALANCED};
 static const char *const wire_names[] = {"f32", "f16", "q8_0", "auto", NULL};
@@ -32,17 +27,13 @@ const struct opt model_option_table[] = {
      .help = "GGUF file; of a split model any part"},
     {"ctx", 'c', OPT_INT, .arg = "N", .offset = offsetof(struct model_options, ctx), .min = 1, .max = CTX_MAX,
      .help = "Positions (prompt and answer) a sequence may have (default: the model's, at most 8192)"},
-    {"threads", 't', OPT_INT, .arg = "N", .offset = offsetof(struct model_options, threads), .min = 1, .max = 1024,
-     .help = "Threads that compute (default: as many as this process may use processors)"},
-    {"pin", 0, OPT_CHOICE, .arg = "WHEN", .offset = offsetof(struct model_options, pin), .choices = pin_names, .def = "auto",
-     .help = "Bind each thread to a processor, one of each core first; auto: where no other Stagecoach on this machine has taken them, or "
-             "where the threads are as many as the processors; yes: fail otherwise"},
     {"parallel", 0, OPT_INT, .arg = "N", .offset = offsetof(struct model_options, parallel), .min = 1, .max = PARALLEL_MAX,
      .help = "Sequences computed together (default: as many as there are, at most 8)"},
     {"kv", 0, OPT_CHOICE, .arg = "TYPE", .offset = offsetof(struct model_options, kv), .choices = kv_names, .def = "f16",
      .help = "How keys and values are kept"},
     {"workers", 0, OPT_INT, .arg = "N", .offset = offsetof(struct model_options, workers), .min = 1, .max = ENGINE_MAX_WORKERS,
-     .help = "Split the model over N worker processes on this machine, --threads each (default: the processors divided evenly)"},
+     .help = "Split the model over N worker processes on this machine, --threads each (default: the processors divided evenly); several devices "
+             "in --device are one such process"},
     {"topology", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct model_options, topology),
      .help = "Split the model over the machines that this file names"},
     {"wire", 0, OPT_CHOICE, .arg = "TYPE", .offset = offsetof(struct model_options, wire), .choices = wire_names, .def = "f32",
@@ -51,12 +42,6 @@ const struct opt model_option_table[] = {
      .help = "What the layers are split for: one answer's latency, the throughput of many, or both"},
     {"keys", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct model_options, keys),
      .help = "This node's keys (default: ~/.config/stagecoach)"},
-    {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct model_options, isa),
-     .help = "Best instruction set that may be used, such as scalar (default: the processor's, but amx only if named)"},
-    {"prompt-gemm", 0, OPT_CHOICE, .arg = "HOW", .offset = offsetof(struct model_options, prompt_gemm), .choices = gemm_names, .def = "int8",
-     .help = "What computes prompts; blas: OpenBLAS, where weights are floats or --isa is scalar; answers are then not reproducible"},
-    {"weights", 0, OPT_CHOICE, .arg = "HOW", .offset = offsetof(struct model_options, weights), .choices = weights_names, .def = "packed",
-     .help = "How weights lie in memory; file: as in the file, which takes up to 4% less and is slower (docs/performance.md)"},
     {0},
 };
 
@@ -200,11 +185,28 @@ static void on_note(void *arg, const struct engine_note *note)
         ui_say("%s", note->text);
 }
 
+/* Wrong names are better told here than by each worker process. */
+static int find_devices(const struct compute_options *o, struct device_list *ret, struct err *err)
+{
+    struct strbuf notes;
+    strbuf_init(&notes, NOTES_MAX_BYTES);
+    int rc = compute_devices(o, "cpu", ret, &notes, err);
+    strbuf_fini(&notes);
+    return rc;
+}
+
 int local_engine_options(const struct model_options *o, struct engine_options *ret, struct topology **ret_topology, struct err *err)
 {
-    static char keys[KEYDIR_PATH]; /* the options borrow it */
+    static char keys[KEYDIR_PATH]; /* the options borrow them */
+    static const char *worker_args[COMPUTE_ARGS_MAX + 1];
+    struct device_list devices;
 
     *ret_topology = NULL;
+    if (o->topology && compute_given(&o->compute))
+        return err_set(err, ERR_USAGE, "%s with --topology: say it to the workers there (\"stagecoach worker %s …\")", compute_given(&o->compute),
+                       compute_given(&o->compute));
+    if (find_devices(&o->compute, &devices, err) != 0 || compute_args(&o->compute, worker_args, err) != 0)
+        return -1;
     if (keydir_find(o->keys, keys, err) != 0 && o->topology)
         return -1;
     if (o->topology && !(*ret_topology = topology_load(o->topology, err)))
@@ -216,9 +218,10 @@ int local_engine_options(const struct model_options *o, struct engine_options *r
         .keys_dir = keys[0] ? keys : NULL,
         .program = "/proc/self/exe",
         .runtime_dir = getenv("XDG_RUNTIME_DIR"),
-        .isa = o->isa,
+        .isa = o->compute.isa,
         .workers = (unsigned)o->workers,
-        .threads = (unsigned)o->threads,
+        .threads = (unsigned)o->compute.threads,
+        .worker_args = worker_args,
         .ctx = (uint32_t)o->ctx,
         .parallel = (uint32_t)o->parallel,
         .kv = kv_of(o),
@@ -262,35 +265,44 @@ static int load_engine(struct local *l, uint32_t parallel, uint32_t batch_rows, 
     return 0;
 }
 
+bool local_in_pipeline(const struct model_options *o)
+{
+    return o->workers || o->topology || compute_is_list(&o->compute);
+}
+
 /* --- in this process ------------------------------------------------------------------------------------------------------- */
 
 int local_load(struct local *l, uint32_t parallel, uint32_t batch_rows, struct err *err)
 {
     const struct model_options *o = l->options;
-    if (o->workers || o->topology)
+    if (local_in_pipeline(o))
         return load_engine(l, parallel, batch_rows, err);
     struct load_progress progress;
+    struct device_options how;
+    struct device_list devices;
+    if (find_devices(&o->compute, &devices, err) != 0)
+        return -1;
+    compute_how(&o->compute, &how);
     struct session_options so = {
-        .threads = (unsigned)o->threads,
+        .device = &devices.item[0],
+        .threads = how.threads,
+        .isa = how.isa,
+        .pin = how.pin,
+        .prompt_gemm = how.prompt_gemm,
+        .keep_file_layout = how.keep_file_layout,
+        .untested = how.untested,
         .ctx = l->ctx,
         .parallel = o->parallel ? (uint32_t)o->parallel : parallel,
         .batch_rows = batch_rows,
-        .isa = o->isa,
         .kv = kv_of(o),
         .progress = on_load,
         .progress_arg = &progress,
     };
     double start = ui_seconds();
 
-    for (size_t i = 0; pin_names[i]; i++)
-        if (o->pin && strcmp(o->pin, pin_names[i]) == 0)
-            so.pin = pins[i];
-    for (size_t i = 0; gemm_names[i]; i++)
-        if (o->prompt_gemm && strcmp(o->prompt_gemm, gemm_names[i]) == 0)
-            so.prompt_gemm = gemms[i];
-    if (so.prompt_gemm != GEMM_INT8)
-        ui_say("--prompt-gemm %s: answers are no longer reproducible; they depend on what is computed together and on the processor", o->prompt_gemm);
-    so.keep_file_layout = o->weights && strcmp(o->weights, "file") == 0;
+    if (how.prompt_gemm != GEMM_INT8)
+        ui_say("--prompt-gemm %s: answers are no longer reproducible; they depend on what is computed together and on the processor",
+               o->compute.prompt_gemm);
     snprintf(progress.what, sizeof progress.what, "loading %s", l->name);
     ui_progress_begin(&progress.bar, progress.what, true);
     l->session = session_open(o->model, &so, err);
@@ -298,7 +310,8 @@ int local_load(struct local *l, uint32_t parallel, uint32_t batch_rows, struct e
     if (!l->session)
         return -1;
     l->load_seconds = ui_seconds() - start;
-    say_isa(o->isa, session_isa(l->session));
+    if (devices.item[0].kind == DEVICE_CPU)
+        say_isa(o->compute.isa, session_isa(l->session));
     l->ctx = session_ctx(l->session);
     gguf_close(l->header);
     l->header = NULL;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/opts.h"
+#include "cli/compute.h"
 #include "coordinator/engine.h"
 #include "gguf/gguf.h"
 #include "kernels/sample.h"
@@ -17,12 +18,16 @@
 #include "text/tokenizer.h"
 
 struct model_options {
-    const char *model, *kv, *isa, *pin, *prompt_gemm, *weights;
-    int64_t ctx, threads, parallel; /* 0: not given */
+    const char *model, *kv;
+    int64_t ctx, parallel; /* 0: not given */
+    struct compute_options compute;
     const char *topology, *wire, *keys, *objective;
     int64_t workers;
 };
 extern const struct opt model_option_table[];
+/* Both tables' groups, for a struct with a member `model`. */
+#define MODEL_OPTION_GROUPS(values) \
+    {"Model", model_option_table, offsetof(struct values, model)}, {"Computing", compute_option_table, offsetof(struct values, model.compute)}
 #define MODEL_SYNOPSIS "-m FILE"
 
 struct sample_options {
@@ -50,6 +55,8 @@ struct local {
     double load_seconds;
 };
 
+/* They ask for worker processes, here or elsewhere. */
+bool local_in_pipeline(const struct model_options *o);
 /* What the options mean for a pipeline. *ret_topology (NULL without --topology) must outlive the engine; the caller destroys it. */
 int local_engine_options(const struct model_options *o, struct engine_options *ret, struct topology **ret_topology, struct err *err);
 

@@ -130,7 +130,7 @@ int children_start(struct children *c, unsigned i, struct err *err)
 {
     struct child *child = &c->child[i];
     char threads[16];
-    const char *argv[24] = {c->o.program, "worker",  "--child",  "--listen",  child->address, "--name",
+    const char *argv[CHILDREN_ARGS_MAX + 1] = {c->o.program, "worker",  "--child",  "--listen",  child->address, "--name",
                             child->name,  "--model", c->o.model, "--threads", threads};
     unsigned n = 11;
     posix_spawn_file_actions_t files;
@@ -143,6 +143,8 @@ int children_start(struct children *c, unsigned i, struct err *err)
         argv[n++] = "--isa";
         argv[n++] = c->o.isa;
     }
+    for (const char *const *arg = c->o.more; arg && *arg && n < CHILDREN_ARGS_MAX; arg++)
+        argv[n++] = *arg;
     sigemptyset(&none);
     sigemptyset(&defaults);
     sigaddset(&defaults, SIGPIPE);

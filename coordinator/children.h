@@ -9,12 +9,15 @@
 
 #include "base/err.h"
 
+enum { CHILDREN_ARGS_MAX = 48 }; /* a worker's command line */
+
 struct children;
 
 struct children_options {
     const char *program, *model, *isa; /* isa NULL: the best */
     const char *folder;                /* to make their sockets' folder in; NULL, or too long a name: /tmp */
     unsigned n, threads;               /* threads of each */
+    const char *const *more;           /* further arguments, up to a NULL; NULL: none */
 };
 
 struct children *children_create(const struct children_options *o, struct err *err);

@@ -83,7 +83,7 @@ struct node {
     int64_t clock_offset_us;            /* its clock minus ours, */
     int64_t clock_way_us, clock_at_us;  /* from the quickest answer of late: half its way, and when */
     uint64_t peer_now_us, peer_seen_us; /* its last heartbeat's time, and when it came */
-    uint64_t done_bytes, total_bytes;   /* loading */
+    uint64_t memory_caps[MSG_MAX_DEVICES]; /* of its hello's devices: a stage that was larger did not fit; 0: none */
     uint64_t restarts;
     int64_t start_at_us;               /* of a process of our own that ended: when it is started again; 0: it runs */
     unsigned respawn_ms, load_errors;  /* the latter in a row */
@@ -97,6 +97,7 @@ struct pipe_stage {
     bool ready, kept;     /* kept: its KV is what it was in the epoch before */
     uint64_t instance;    /* of the worker process */
     struct msg_ready was_ready;
+    uint64_t done_bytes, total_bytes; /* loading */
     double compute_us, rows; /* moving averages of its batches */
 };
 
@@ -125,6 +126,7 @@ struct pipe {
     int64_t quiet_since_us;     /* there are no requests since then; 0: there are some */
     int64_t broken_us; /* since when requests wait; 0: they do not */
     bool said_stuck;   /* that there is no plan has been told */
+    bool short_of_memory; /* a stage did not fit where the plan had it; why says which */
     char why[256];     /* what broke it */
     uint32_t n_before; /* the chain of the epoch before, for what may be kept */
     struct pipe_stage before[COST_MAX_STAGES];
@@ -245,6 +247,8 @@ int planning_sizes(struct engine *e, struct err *err);
 /* The best chain of the nodes that are here, into ret_stages (node, device, layers). */
 int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *ret_n, struct plan *ret_plan, struct err *err);
 void planning_costs(const struct engine *e, struct sched_costs *ret);
+/* A hello's devices as a topology has them; names are borrowed. */
+void planning_devices(const struct msg_hello *h, struct topology_node *ret);
 
 /* --- pipeline.c --------------------------------------------------------------------------------------------------------- */
 void pipeline_tick(struct engine *e);
@@ -255,14 +259,15 @@ void pipeline_break(struct engine *e, const char *why);
 /* The same, by a step: when that happens again and again, the requests under way are to blame, and fail. */
 void pipeline_break_by_step(struct engine *e, const char *why);
 void pipeline_replan(struct engine *e);
-/* What n had in the last epoch that ran, and what it said it holds, it has no longer. */
-void pipeline_forget(struct engine *e, const struct node *n);
+/* What n had on a device (NULL: on all) in the last epoch that ran, and what it said it holds, it has no longer. */
+void pipeline_forget(struct engine *e, const struct node *n, const char *device);
 /* A control message of the current epoch from a stage. */
 void pipeline_message(struct engine *e, struct node *n, const struct msg *m);
 void pipeline_link_event(struct engine *e, struct wire_event *event); /* of a data link */
 /* The chain answered its test. */
 void pipeline_tested(struct engine *e);
-int pipeline_stage_of(const struct engine *e, const struct node *n); /* -1: none */
+/* The first stage of a node in this epoch, or the one on that device; -1: none. */
+int pipeline_stage_of(const struct engine *e, const struct node *n, const char *device);
 
 /* --- steps.c ------------------------------------------------------------------------------------------------------------ */
 /* After the sizes are known. */

@@ -44,6 +44,7 @@ struct engine_options {
     const char *runtime_dir;               /* for sockets of own workers; NULL: /tmp */
     const char *program;                   /* what to start own workers with (argv[0] as found) */
     const char *isa, *trace_path, *policy; /* NULL: the best; none; the usual */
+    const char *const *worker_args;        /* of own workers, further arguments up to a NULL; NULL: none */
     unsigned workers, threads;             /* own workers: 0: one; threads of each, 0: the processors divided evenly */
     uint32_t ctx, parallel;                /* a sequence's positions, sequences at once; 0: chosen */
     uint32_t batch_rows;                   /* most rows of a step; 0: chosen */

@@ -46,6 +46,7 @@ static int start_children(struct engine *e, struct err *err)
                                  .isa = e->options.isa,
                                  .folder = e->options.runtime_dir,
                                  .n = n,
+                                 .more = e->options.worker_args,
                                  .threads = threads    ? threads
                                             : cpus > n ? cpus / n
                                                        : 1};
@@ -134,7 +135,7 @@ static void gone(struct engine *e, struct node *n, const char *why)
         engine_event_text(e, was_here ? ENGINE_NOTE_TROUBLE : ENGINE_NOTE_INFO, n->name, "node %s is %s: %s", n->name,
                           was_here ? "lost" : "not there yet", why);
     n->said_away = true;
-    if (was_here && pipeline_stage_of(e, n) >= 0) {
+    if (was_here && pipeline_stage_of(e, n, NULL) >= 0) {
         char text[256];
         snprintf(text, sizeof text, "node %s is lost (%s)", n->name, why);
         pipeline_break(e, text);
@@ -176,12 +177,29 @@ static const char *keep_text(struct arena *a, const char *text)
     return copy ? copy : "";
 }
 
+/* Class and revision: only both together say that bits are the same. */
+static const char *keep_class(struct arena *a, const struct msg_hello *h, const struct msg_device *d)
+{
+    char text[MSG_MAX_NAME + 16];
+    bool own = d->numerics_class[0];
+    snprintf(text, sizeof text, "%s/%u", own ? d->numerics_class : h->numerics_class, own ? d->numerics_revision : h->numerics_revision);
+    return keep_text(a, text);
+}
+
+static void keep_bits(struct arena *a, const struct msg_bits **bits, size_t *n)
+{
+    struct msg_bits *to = (struct msg_bits *)(uintptr_t)keep(a, *bits, *n * sizeof *to);
+    for (size_t i = 0; to && i < *n; i++)
+        to[i].type = keep_text(a, to[i].type);
+    *bits = to;
+    *n = to ? *n : 0;
+}
+
 /* A copy of what the codec will overwrite. What does not fit is left out: it is a node's word about itself. */
 static void keep_hello(struct node *n, const struct msg_hello *from)
 {
     struct arena *a = &n->memory;
     struct msg_device *devices;
-    struct msg_bits *bits;
     struct msg_resident *resident;
 
     arena_fini(a);
@@ -194,23 +212,24 @@ static void keep_hello(struct node *n, const struct msg_hello *from)
     n->hello.address = keep_text(a, from->address);
     n->hello.key = from->key ? keep(a, from->key, KEY_BYTES) : NULL;
     n->hello.devices = devices = (struct msg_device *)(uintptr_t)keep(a, from->devices, from->n_devices * sizeof *devices);
-    n->hello.bits = bits = (struct msg_bits *)(uintptr_t)keep(a, from->bits, from->n_bits * sizeof *bits);
+    keep_bits(a, &n->hello.bits, &n->hello.n_bits);
     n->hello.resident = resident = (struct msg_resident *)(uintptr_t)keep(a, from->resident, from->n_resident * sizeof *resident);
     n->hello.models = keep(a, from->models, from->n_models * sizeof *from->models);
     n->hello.n_devices = devices ? from->n_devices : 0;
-    n->hello.n_bits = bits ? from->n_bits : 0;
     n->hello.n_resident = resident ? from->n_resident : 0;
     n->hello.n_models = n->hello.models ? from->n_models : 0;
+    memset(n->memory_caps, 0, sizeof n->memory_caps);
     for (size_t i = 0; i < n->hello.n_devices; i++) {
         struct msg_rate *rates = (struct msg_rate *)(uintptr_t)keep(a, devices[i].rates, devices[i].n_rates * sizeof *rates);
         devices[i].name = keep_text(a, devices[i].name);
+        devices[i].numerics_class = keep_class(a, from, &from->devices[i]);
+        devices[i].text = keep_text(a, devices[i].text);
+        keep_bits(a, &devices[i].bits, &devices[i].n_bits);
         devices[i].n_rates = rates ? devices[i].n_rates : 0;
         for (size_t j = 0; j < devices[i].n_rates; j++)
             rates[j].type = keep_text(a, rates[j].type);
         devices[i].rates = rates;
     }
-    for (size_t i = 0; i < n->hello.n_bits; i++)
-        bits[i].type = keep_text(a, bits[i].type);
     for (size_t i = 0; i < n->hello.n_resident; i++)
         resident[i].device = keep_text(a, resident[i].device);
 }
@@ -220,17 +239,29 @@ static void write_down(struct engine *e, const struct node *n)
 {
     struct topology *t = e->options.topology;
     char key[KEY_TEXT];
-    struct topology_node node = {.name = n->name,
-                                 .address = n->address[0] ? n->address : NULL,
-                                 .key = key_format(n->key, key),
-                                 .n_devices = 1,
-                                 .devices = {{.name = "cpu", .memory_bytes = n->hello.n_devices ? n->hello.devices[0].memory_bytes : 0}}};
+    struct topology_node node = {.name = n->name, .address = n->address[0] ? n->address : NULL, .key = key_format(n->key, key)};
     struct err err;
 
     if (!t || !e->options.topology_path || topology_find(t, n->name) != UINT32_MAX)
         return;
+    planning_devices(&n->hello, &node);
     if (topology_put(t, &node, &err) != 0 || topology_save(t, e->options.topology_path, &err) != 0)
         engine_event_text(e, ENGINE_NOTE_TROUBLE, n->name, "node %s could not be written down: %s", n->name, err.text);
+}
+
+/* What the file gives it, and it has not. */
+static void note_missing(struct engine *e, const struct node *n)
+{
+    uint32_t at = e->options.topology ? topology_find(e->options.topology, n->name) : UINT32_MAX;
+    for (uint32_t d = 0; at != UINT32_MAX && d < e->options.topology->nodes[at].n_devices; d++) {
+        const struct topology_device *want = &e->options.topology->nodes[at].devices[d];
+        bool found = want->memory_bytes == 0;
+        for (size_t k = 0; k < n->hello.n_devices; k++)
+            found = found || strcmp(n->hello.devices[k].name, want->name) == 0;
+        if (!found)
+            engine_event_text(e, ENGINE_NOTE_TROUBLE, n->name, "node %s does not offer %s, which it has in the topology file: start the worker with --device", n->name,
+                              want->name);
+    }
 }
 
 static void greet(struct engine *e, struct node *n, const struct msg_hello *hello)
@@ -238,7 +269,7 @@ static void greet(struct engine *e, struct node *n, const struct msg_hello *hell
     struct msg m = {.type = MSG_WELCOME,
                     .welcome = {.instance = wire_net_instance(e->net), .node = wire_net_node(e->net), .version = PACKAGE_VERSION}};
     uint64_t memory = 0;
-    char text[32];
+    char text[32], devices[160] = "";
 
     if (hello->n_devices == 0) {
         nodes_lose(e, n, "it says that it has no device to compute with");
@@ -256,11 +287,15 @@ static void greet(struct engine *e, struct node *n, const struct msg_hello *hell
     n->said_away = n->leaving = false;
     n->seen_us = e->now_us;
     n->clock_at_us = 0; /* another machine may have come by that name */
-    for (size_t i = 0; i < n->hello.n_devices; i++)
+    for (size_t i = 0, len = 0; i < n->hello.n_devices; i++) {
         memory += n->hello.devices[i].memory_bytes;
+        if (n->hello.n_devices > 1 && len < sizeof devices)
+            len += (size_t)snprintf(devices + len, sizeof devices - len, "%s%s", i ? ", " : "; devices ", n->hello.devices[i].name);
+    }
     nodes_send(e, n, &m);
-    engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is here: %s for models, %u thread%s, %s", n->name, sysinfo_bytes(text, memory),
-                      n->hello.threads, n->hello.threads == 1 ? "" : "s", n->hello.isa);
+    engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is here: %s for models, %u thread%s, %s%s", n->name, sysinfo_bytes(text, memory),
+                      n->hello.threads, n->hello.threads == 1 ? "" : "s", n->hello.isa, devices);
+    note_missing(e, n);
     if (n->has_key)
         write_down(e, n);
     if (n->state == NODE_HERE)
@@ -295,9 +330,9 @@ static void set_aside(struct engine *e, struct node *n)
 {
     struct msg m = {.type = MSG_RELEASE, .release = {.epoch = e->pipe.epoch}};
     n->state = NODE_DRAINED;
-    if (pipeline_stage_of(e, n) >= 0)
+    if (pipeline_stage_of(e, n, NULL) >= 0)
         pipeline_replan(e);
-    pipeline_forget(e, n);
+    pipeline_forget(e, n, NULL);
     nodes_send(e, n, &m);
 }
 

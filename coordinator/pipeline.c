@@ -20,11 +20,11 @@ static struct node *stage_node(struct engine *e, uint32_t stage)
     return &e->nodes[e->pipe.stages[stage].node];
 }
 
-int pipeline_stage_of(const struct engine *e, const struct node *n)
+int pipeline_stage_of(const struct engine *e, const struct node *n, const char *device)
 {
     if (e->pipe.phase != PIPE_GATHERING && e->pipe.phase != PIPE_FAILED)
         for (uint32_t i = 0; i < e->pipe.n_stages; i++)
-            if (e->pipe.stages[i].node == nodes_index(e, n))
+            if (e->pipe.stages[i].node == nodes_index(e, n) && (!device || strcmp(e->pipe.stages[i].device, device) == 0))
                 return (int)i;
     return -1;
 }
@@ -52,14 +52,21 @@ static void remember(struct pipe *p)
 }
 
 /* What the node holds is not what it had in that epoch: it was told otherwise since, or says so. */
-void pipeline_forget(struct engine *e, const struct node *n)
+void pipeline_forget(struct engine *e, const struct node *n, const char *device)
 {
     struct pipe *p = &e->pipe;
     uint32_t node = nodes_index(e, n);
+    struct msg_hello *h = &e->nodes[node].hello;
+    struct msg_resident *resident = (struct msg_resident *)(uintptr_t)h->resident; /* in the node's own memory */
+    size_t kept = 0;
+
     for (uint32_t i = 0; i < p->n_before; i++)
-        if (p->before[i].node == node)
+        if (p->before[i].node == node && (!device || strcmp(p->before[i].device, device) == 0))
             p->before[i].instance = 0;
-    e->nodes[node].hello.n_resident = 0;
+    for (size_t i = 0; device && i < h->n_resident; i++)
+        if (strcmp(resident[i].device, device) != 0)
+            resident[kept++] = resident[i];
+    h->n_resident = kept;
 }
 
 /* An epoch that ends before anything came of it is not followed by the next one at once: whatever is wrong needs time. */
@@ -118,6 +125,8 @@ void pipeline_replan(struct engine *e)
     struct pipe *p = &e->pipe;
     if (p->phase == PIPE_GATHERING || p->phase == PIPE_FAILED)
         return;
+    for (uint32_t i = 0; i < e->n_nodes; i++)
+        memset(e->nodes[i].memory_caps, 0, sizeof e->nodes[i].memory_caps);
     p->landed = true; /* what ends is no failure */
     pipeline_break(e, "a new plan was asked for");
     p->since_us = 0; /* nobody is waited for */
@@ -128,6 +137,8 @@ void pipeline_replan(struct engine *e)
 /* Who dials whom on the link from `up` to `down`; NULL is the coordinator. Whoever can be dialed is; downstream first. */
 static enum msg_reach reach(const struct node *up, const struct node *down, bool asks_down)
 {
+    if (up == down)
+        return REACH_PROCESS;
     bool down_open = down && down->address[0], up_open = up && up->address[0];
     if (!down) /* we dial whom we can */
         return up_open ? REACH_AWAIT : REACH_DIAL;
@@ -152,7 +163,7 @@ static struct msg_neighbour neighbour(struct engine *e, uint32_t stage, bool ask
                : e->keys ? keys_public(e->keys)
                          : NULL,
         .stage = n ? other : MSG_STAGE_COORDINATOR,
-        .act = is_end ? ACT_F32 : e->act,
+        .act = is_end || n == self ? ACT_F32 : e->act,
     };
     if (m.reach == REACH_RELAY) { /* it is we who are dialed */
         m.address = e->listening;
@@ -185,7 +196,7 @@ static void configure(struct engine *e, uint32_t i)
     s->ready = false;
     s->kept = is_kept(e, s);
     if (!s->kept)
-        pipeline_forget(e, n);
+        pipeline_forget(e, n, s->device);
     s->instance = n->hello.instance;
     *c = (struct msg_configure){
         .epoch = e->pipe.epoch,
@@ -216,8 +227,20 @@ static void configure(struct engine *e, uint32_t i)
         .orphan_ms = ORPHAN_MS,
     };
     memcpy(c->model, e->model_id, sizeof c->model);
-    n->done_bytes = n->total_bytes = 0;
     nodes_send(e, n, &m);
+}
+
+/* Devices of nodes in use that have no part in this epoch free what they hold: before the others, which may need that memory. */
+static void release_devices(struct engine *e, struct node *n)
+{
+    struct msg m = {.type = MSG_RELEASE, .release = {.epoch = e->pipe.epoch}};
+    for (size_t k = 0; n->hello.n_devices > 1 && k < n->hello.n_devices && n->state >= NODE_HERE; k++) {
+        m.release.device = n->hello.devices[k].name;
+        if (pipeline_stage_of(e, n, m.release.device) >= 0)
+            continue;
+        pipeline_forget(e, n, m.release.device);
+        nodes_send(e, n, &m);
+    }
 }
 
 /* Nodes that have no part in this epoch free what they hold. */
@@ -225,8 +248,8 @@ static void release_others(struct engine *e)
 {
     struct msg m = {.type = MSG_RELEASE, .release = {.epoch = e->pipe.epoch}};
     for (uint32_t i = 0; i < e->n_nodes; i++)
-        if (e->nodes[i].state >= NODE_HERE && pipeline_stage_of(e, &e->nodes[i]) < 0) {
-            pipeline_forget(e, &e->nodes[i]);
+        if (e->nodes[i].state >= NODE_HERE && pipeline_stage_of(e, &e->nodes[i], NULL) < 0) {
+            pipeline_forget(e, &e->nodes[i], NULL);
             nodes_send(e, &e->nodes[i], &m);
         }
 }
@@ -243,8 +266,11 @@ static void fail(struct engine *e, const struct err *err)
 static void no_plan(struct engine *e, const struct err *err, bool others_may_come)
 {
     struct pipe *p = &e->pipe;
+    struct err both = *err;
     if (!p->ran_before && !others_may_come) {
-        fail(e, err);
+        if (p->short_of_memory)
+            err_set(&both, ERR_MEMORY, "%s; without that memory there is no plan: %s", p->why, err->text);
+        fail(e, &both);
         return;
     }
     if (!p->said_stuck)
@@ -270,6 +296,9 @@ static void begin_epoch(struct engine *e, bool others_may_come)
     p->n_stages = n;
     p->epoch = (struct msg_epoch){wire_net_instance(e->net), p->epoch.counter + 1};
     enter(e, PIPE_LOADING);
+    for (uint32_t i = 0; i < e->n_nodes && p->phase == PIPE_LOADING; i++)
+        if (pipeline_stage_of(e, &e->nodes[i], NULL) >= 0)
+            release_devices(e, &e->nodes[i]);
     for (uint32_t i = 0; i < n && p->phase == PIPE_LOADING; i++)
         configure(e, i);
     if (p->phase == PIPE_LOADING)
@@ -509,6 +538,7 @@ void pipeline_tested(struct engine *e)
     else
         engine_event_text(e, ENGINE_NOTE_INFO, NULL, "the pipeline is ready: %u stage%s", p->n_stages, p->n_stages == 1 ? "" : "s");
     p->ran_before = true;
+    p->short_of_memory = false;
     p->broken_us = 0;
     p->n_before = 0;
     enter(e, PIPE_RUNNING);
@@ -528,8 +558,8 @@ static void stage_ready(struct engine *e, struct node *n, const struct msg_ready
     s->was_ready = *m;
     n->load_errors = 0;
     n->respawn_ms = 0;
-    engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is ready: layers %u-%u, %s of weights in %.1f s", n->name, s->first,
-                      s->last - 1, sysinfo_bytes(size, m->weights_bytes), (double)m->load_ms / 1000);
+    engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is ready%s%s: layers %u-%u, %s of weights in %.1f s", n->name,
+                      n->hello.n_devices > 1 ? " on " : "", n->hello.n_devices > 1 ? s->device : "", s->first, s->last - 1, sysinfo_bytes(size, m->weights_bytes), (double)m->load_ms / 1000);
     for (uint32_t i = 0; i < e->pipe.n_stages; i++)
         if (!e->pipe.stages[i].ready)
             return;
@@ -548,12 +578,34 @@ static void distrust(struct engine *e, struct node *n)
     n->distrusted_until_us = e->now_us + (ms < DISTRUST_MAX_MS ? ms : DISTRUST_MAX_MS) * 1000;
 }
 
+/* A stage did not fit on a device: from now on plans give it no more than it says there is, until it says hello anew or a new plan
+ * is asked for. */
+static void plan_with_less(struct engine *e, struct node *n, const char *device, uint64_t bytes)
+{
+    for (size_t i = 0; i < n->hello.n_devices; i++) {
+        uint64_t *cap = &n->memory_caps[i];
+        if (strcmp(n->hello.devices[i].name, device) != 0)
+            continue;
+        *cap = *cap && *cap <= bytes ? *cap - *cap / 10 : bytes; /* the same again: it counts otherwise than we do */
+        *cap = *cap ? *cap : 1;
+    }
+    e->pipe.fruitless = 0; /* another plan follows: nothing is tried again */
+}
+
 static void stage_error(struct engine *e, struct node *n, const struct msg_error *m)
 {
     struct err err;
     char text[MSG_MAX_TEXT + MSG_MAX_NAME + 16];
+    const struct pipe_stage *s = &e->pipe.stages[m->stage];
 
     snprintf(text, sizeof text, "node %s: %s", n->name, m->text);
+    if (m->kind == ERR_MEMORY && m->memory_bytes && e->pipe.phase == PIPE_LOADING) {
+        plan_with_less(e, n, s->device, m->memory_bytes);
+        pipeline_forget(e, n, s->device);
+        pipeline_break(e, text);
+        e->pipe.short_of_memory = true;
+        return;
+    }
     if (!e->pipe.ran_before && e->pipe.phase == PIPE_LOADING &&
         (m->kind == ERR_MEMORY || m->kind == ERR_INPUT || m->kind == ERR_UNSUPPORTED)) {
         err_set(&err, (enum err_kind)m->kind, "%s", text); /* trying again would end the same way */
@@ -561,8 +613,8 @@ static void stage_error(struct engine *e, struct node *n, const struct msg_error
         fail(e, &err);
         return;
     }
-    bool kept = e->pipe.stages[pipeline_stage_of(e, n)].kept;
-    pipeline_forget(e, n);
+    bool kept = s->kept;
+    pipeline_forget(e, n, s->device);
     if (e->pipe.phase == PIPE_LOADING) {
         if (!kept) /* else it can load, and will be asked to */
             distrust(e, n);
@@ -574,8 +626,8 @@ static void stage_error(struct engine *e, struct node *n, const struct msg_error
 
 static void progress(struct engine *e, struct node *n, const struct msg_load_progress *m)
 {
-    n->done_bytes = m->done_bytes;
-    n->total_bytes = m->total_bytes;
+    e->pipe.stages[m->stage].done_bytes = m->done_bytes;
+    e->pipe.stages[m->stage].total_bytes = m->total_bytes;
     if (e->options.note)
         e->options.note(e->options.note_arg, &(struct engine_note){.kind = ENGINE_NOTE_PROGRESS,
                                                                    .node = n->name,
@@ -587,7 +639,7 @@ static void progress(struct engine *e, struct node *n, const struct msg_load_pro
 /* Whether a message of this epoch and stage may come from this node. */
 static bool is_current(const struct engine *e, const struct node *n, struct msg_epoch epoch, uint32_t stage)
 {
-    return msg_epoch_same(epoch, e->pipe.epoch) && pipeline_stage_of(e, n) >= 0 && stage < e->pipe.n_stages &&
+    return msg_epoch_same(epoch, e->pipe.epoch) && pipeline_stage_of(e, n, NULL) >= 0 && stage < e->pipe.n_stages &&
            e->pipe.stages[stage].node == nodes_index(e, n);
 }
 

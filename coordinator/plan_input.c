@@ -19,6 +19,8 @@ static const struct {
 static const double GUESSED_RTT_US = 500, GUESSED_BPS = 125e6;
 /* Between processes of one machine. */
 static const double LOCAL_US = 40, LOCAL_BPS = 4e9;
+/* Between stages of one process a pointer travels. */
+static const double INSIDE_US = 0, INSIDE_BPS = 1e15;
 
 /* --- the model ---------------------------------------------------------------------------------------------------------- */
 
@@ -104,11 +106,20 @@ static double rate_of(const struct topology_device *d, const char *type, int k, 
     return least > 0 ? least : otherwise;
 }
 
+/* That its processors are divided into. */
+static unsigned parts_of(const struct topology_node *node)
+{
+    unsigned n = 0;
+    for (uint32_t i = 0; i < node->n_devices; i++)
+        n += strncmp(node->devices[i].name, "cpu:", 4) == 0;
+    return n ? n : 1;
+}
+
 static void fill_device(struct plan_source *s, const struct topology_node *node, const struct topology_device *from, struct plan_device *to)
 {
-    bool gpu = strcmp(from->name, "cpu") != 0, rates_guessed = false;
-    double threads = guessed[gpu].by_thread ? node->threads ? node->threads : GUESSED_THREADS : 1;
-    *to = (struct plan_device){.name = from->name, .memory_bytes = from->memory_bytes, .group = -1,
+    bool gpu = strncmp(from->name, "cpu", 3) != 0, rates_guessed = false; /* cpu:1 is a part of the processors */
+    double threads = guessed[gpu].by_thread ? (double)(node->threads ? node->threads : GUESSED_THREADS) / parts_of(node) : 1;
+    *to = (struct plan_device){.name = from->name, .memory_bytes = from->memory_bytes, .group = -1, .numerics = from->numerics,
                                .reserve_bytes = gpu ? PLAN_RESERVE_GPU : PLAN_RESERVE_CPU, .read_bps = from->read_bps,
                                .attn_ops = from->attention_ops, .fixed_us = from->step_us > 0 ? from->step_us : guessed[gpu].fixed_us};
     for (uint32_t t = 0; t < s->model.n_types; t++) {
@@ -201,7 +212,7 @@ static int fill_links(struct plan_source *s, const struct topology *t, struct er
         for (uint32_t j = 0; j <= n; j++) {
             uint32_t a = i == n ? TOPOLOGY_COORDINATOR : i, b = j == n ? TOPOLOGY_COORDINATOR : j;
             struct plan_link *l = &s->links[i * (n + 1) + j];
-            *l = (struct plan_link){LOCAL_US, LOCAL_BPS};
+            *l = (struct plan_link){INSIDE_US, INSIDE_BPS};
             if (i == j)
                 continue;
             if (!relayed(t, a, b)) {

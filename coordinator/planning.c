@@ -89,12 +89,12 @@ static const double *usual_gops(const char *isa)
     return NULL;
 }
 
-static void take_usual_rates(const struct plan_model *m, const struct msg_hello *h, struct plan_device *d)
+static void take_usual_rates(const struct plan_model *m, const char *isa, double threads, struct plan_device *d)
 {
-    const double *gops = usual_gops(h->isa);
+    const double *gops = usual_gops(isa);
     for (uint32_t t = 0; gops && t < m->n_types; t++)
         for (int k = 0; k < COST_ROWS; k++)
-            d->ops[k][t] = gops[k] * 1e9 * (h->threads ? h->threads : 1);
+            d->ops[k][t] = gops[k] * 1e9 * threads;
 }
 
 static void take_rate(const struct msg_rate *r, uint32_t t, struct plan_device *d)
@@ -104,24 +104,34 @@ static void take_rate(const struct msg_rate *r, uint32_t t, struct plan_device *
         d->ops[k][t] = per_s[k] > 0 ? per_s[k] : r->per_s;
 }
 
+static bool is_gpu(const struct msg_device *d)
+{
+    return strncmp(d->name, "cpu", 3) != 0;
+}
+
 /* What the worker says of itself stands above what the file says of its size, and fills in what was not measured. */
 static void adjust_device(const struct plan_model *m, const struct msg_hello *h, const struct msg_device *from, struct plan_device *d)
 {
+    double threads = from->threads ? from->threads : h->threads ? h->threads : 1;
+    const struct msg_bits *bits = from->n_bits ? from->bits : h->bits;
+    size_t n_bits = from->n_bits ? from->n_bits : h->n_bits;
+
     if (from->memory_bytes && (d->memory_bytes == 0 || from->memory_bytes < d->memory_bytes))
         d->memory_bytes = from->memory_bytes;
     if (from->read_bytes_per_s > 0)
         d->read_bps = from->read_bytes_per_s;
-    if (from->n_rates == 0)
-        take_usual_rates(m, h, d);
+    d->numerics = from->numerics_class;
+    if (from->n_rates == 0 && !is_gpu(from))
+        take_usual_rates(m, h->isa, threads, d);
     for (size_t i = 0; i < from->n_rates; i++) {
         uint32_t t = type_index(m, from->rates[i].type);
         if (t != UINT32_MAX)
             take_rate(&from->rates[i], t, d);
     }
-    for (size_t i = 0; i < h->n_bits; i++) {
-        uint32_t t = type_index(m, h->bits[i].type);
-        if (t != UINT32_MAX && h->bits[i].bits > 0)
-            d->bits[t] = h->bits[i].bits;
+    for (size_t i = 0; i < n_bits; i++) {
+        uint32_t t = type_index(m, bits[i].type);
+        if (t != UINT32_MAX && bits[i].bits > 0)
+            d->bits[t] = bits[i].bits;
     }
 }
 
@@ -133,9 +143,16 @@ static void adjust_node(const struct engine *e, const struct plan_model *m, cons
         return;
     p->numerics = n->hello.numerics_class;
     for (uint32_t i = 0; i < p->n_devices; i++) {
+        bool is_there = false;
         for (size_t k = 0; k < n->hello.n_devices; k++)
-            if (strcmp(n->hello.devices[k].name, p->devices[i].name) == 0)
+            if (strcmp(n->hello.devices[k].name, p->devices[i].name) == 0) {
                 adjust_device(m, &n->hello, &n->hello.devices[k], &p->devices[i]);
+                is_there = true;
+                if (n->memory_caps[k] && n->memory_caps[k] < p->devices[i].memory_bytes)
+                    p->devices[i].memory_bytes = n->memory_caps[k];
+            }
+        if (!is_there)
+            p->devices[i].memory_bytes = 0; /* whatever the file says */
         for (size_t k = 0; k < n->hello.n_resident; k++) {
             const struct msg_resident *r = &n->hello.resident[k];
             if (r->present && memcmp(r->model, e->model_id, sizeof r->model) == 0 && strcmp(r->device, p->devices[i].name) == 0)
@@ -162,8 +179,23 @@ static void adjust(void *arg, struct plan_source *s)
         }
     }
     for (uint32_t i = 0; e->children && i < (s->in.n_nodes + 1) * (s->in.n_nodes + 1); i++)
-        s->links[i] = (struct plan_link){.latency_us = 40, .bps = 2e9}; /* sockets of one machine (docs/performance.md) */
+        if (i % (s->in.n_nodes + 2) != 0) /* a node with itself */
+            s->links[i] = (struct plan_link){.latency_us = 40, .bps = 2e9}; /* sockets of one machine (docs/performance.md) */
     s->in.use_resident = true; /* at a start, too: a coordinator before us may have left weights there */
+}
+
+void planning_devices(const struct msg_hello *h, struct topology_node *ret)
+{
+    ret->n_devices = 1;
+    ret->devices[0] = (struct topology_device){.name = "cpu"};
+    for (size_t k = 0; k < h->n_devices && ret->n_devices < TOPOLOGY_MAX_DEVICES; k++) {
+        if (h->devices[k].memory_bytes == 0)
+            continue; /* it is full */
+        uint32_t at = strcmp(h->devices[k].name, "cpu") == 0 ? 0 : ret->n_devices++;
+        ret->devices[at] = (struct topology_device){.name = h->devices[k].name, .memory_bytes = h->devices[k].memory_bytes};
+    }
+    if (ret->n_devices == 1 && ret->devices[0].memory_bytes == 0)
+        ret->devices[0].memory_bytes = 1; /* a node has some: a plan will say that it is too little */
 }
 
 /* The file's nodes and those that came without it. */
@@ -180,16 +212,11 @@ static struct topology *all_nodes(struct engine *e, struct err *err)
     strbuf_fini(&text);
     for (uint32_t i = 0; t && i < e->n_nodes; i++) {
         const struct node *n = &e->nodes[i];
-        struct topology_node put = {.name = n->name, .n_devices = 1, .standby = n->standby};
+        struct topology_node put = {.name = n->name, .standby = n->standby};
         if (n->state != NODE_HERE || topology_find(t, n->name) != UINT32_MAX)
             continue;
         put.threads = n->hello.threads;
-        for (size_t k = 0; k < n->hello.n_devices && put.n_devices < TOPOLOGY_MAX_DEVICES; k++) {
-            uint32_t at = strcmp(n->hello.devices[k].name, "cpu") == 0 ? 0 : put.n_devices++;
-            put.devices[at].name = n->hello.devices[k].name;
-            put.devices[at].memory_bytes = n->hello.devices[k].memory_bytes;
-        }
-        put.devices[0].name = "cpu";
+        planning_devices(&n->hello, &put);
         if (topology_put(t, &put, err) != 0) {
             topology_destroy(t);
             t = NULL;
@@ -249,6 +276,15 @@ static void take_plan(struct engine *e, const struct plan_source *s, const struc
     *ret_n = p->n_stages;
 }
 
+/* Of one of our own: then it is the planner's to say which help. */
+static bool several_devices(const struct engine *e)
+{
+    for (uint32_t i = 0; i < e->n_nodes; i++)
+        if (e->nodes[i].state == NODE_HERE && e->nodes[i].hello.n_devices > 1)
+            return true;
+    return false;
+}
+
 int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *ret_n, struct plan *ret_plan, struct err *err)
 {
     bool may_lower = !e->options.ctx && !e->pipe.ran_before && !e->children; /* nobody has been promised a context yet */
@@ -263,7 +299,7 @@ int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *r
     struct plan_source *s = t ? mem_new(1, sizeof *s, err) : NULL;
     int rc = -1;
 
-    if (s && e->children) {
+    if (s && e->children && !several_devices(e)) {
         rc = plan_source_init(s, e->gguf, &e->params, t, &set, err);
         if (rc == 0) {
             adjust(e, s);

@@ -6,9 +6,21 @@ static const char *const phases[] = {"gathering", "loading", "linking", "testing
 static const char *const node_states[] = {"away", "connecting", "greeting", "here", "drained"};
 static const char *const event_kinds[] = {"info", "trouble", "progress"};
 
+static json_t *device_json(const struct engine *e, const struct node *n, size_t i)
+{
+    const struct msg_device *d = &n->hello.devices[i];
+    int stage = pipeline_stage_of(e, n, d->name);
+    json_t *o = json_pack("{s:s, s:I, s:s, s:s, s:o}", "name", d->name, "memory_bytes", (json_int_t)d->memory_bytes, "text", d->text, "numerics",
+                          d->numerics_class, "stage", stage >= 0 ? json_integer(stage) : json_null());
+    if (o && n->memory_caps[i]) /* more than that did not fit */
+        json_object_set_new(o, "memory_found_bytes", json_integer((json_int_t)n->memory_caps[i]));
+    return o;
+}
+
 static json_t *node_json(struct engine *e, const struct node *n)
 {
-    int stage = pipeline_stage_of(e, n);
+    int stage = pipeline_stage_of(e, n, NULL);
+    uint64_t done = 0, total = 0;
     json_t *o = json_pack("{s:s, s:s, s:b, s:I, s:s}", "name", n->name, "state", node_states[n->state], "standby", n->standby, "restarts",
                           (json_int_t)n->restarts, "address", n->address);
     if (!o)
@@ -17,8 +29,7 @@ static json_t *node_json(struct engine *e, const struct node *n)
     if (n->state >= NODE_HERE) {
         json_t *devices = json_array();
         for (size_t i = 0; i < n->hello.n_devices; i++)
-            json_array_append_new(devices, json_pack("{s:s, s:I}", "name", n->hello.devices[i].name, "memory_bytes",
-                                                     (json_int_t)n->hello.devices[i].memory_bytes));
+            json_array_append_new(devices, device_json(e, n, i));
         json_object_set_new(o, "devices", devices);
         json_object_set_new(o, "isa", json_string(n->hello.isa));
         json_object_set_new(o, "threads", json_integer(n->hello.threads));
@@ -28,9 +39,13 @@ static json_t *node_json(struct engine *e, const struct node *n)
     }
     if (n->child >= 0)
         json_object_set_new(o, "pid", json_integer(children_pid(e->children, (unsigned)n->child)));
-    if (n->total_bytes)
-        json_object_set_new(o, "loading",
-                            json_pack("{s:I, s:I}", "done_bytes", (json_int_t)n->done_bytes, "total_bytes", (json_int_t)n->total_bytes));
+    for (uint32_t i = 0; stage >= 0 && i < e->pipe.n_stages; i++)
+        if (e->pipe.stages[i].node == nodes_index(e, n)) {
+            done += e->pipe.stages[i].done_bytes;
+            total += e->pipe.stages[i].total_bytes;
+        }
+    if (total)
+        json_object_set_new(o, "loading", json_pack("{s:I, s:I}", "done_bytes", (json_int_t)done, "total_bytes", (json_int_t)total));
     return o;
 }
 
@@ -58,10 +73,11 @@ static json_t *link_json(const struct engine *e, uint32_t i)
     const struct activity_stage *a = &e->activity.stages[i];
     const struct cost_hop *hop = &p->plan.costs.hops[i];
     bool inside = i > 0 && i < p->n_stages; /* rows; else tokens */
+    bool here = inside && p->stages[i - 1].node == p->stages[i].node; /* of one process: nothing is sent */
     double row_bytes = inside ? (double)act_row_bytes(e->act, e->params.embd) : 0;
 
-    return json_pack("{s:s, s:f, s:f, s:f, s:b}", "form", inside ? act_name(e->act) : "tokens", "predicted_ms", cost_hop_us(hop, 1) / 1000,
-                     "predicted_bytes_per_s", hop->row_us > 0 ? row_bytes / hop->row_us * 1e6 : 0, "measured_ms", a->hop_us / 1000, "relayed",
+    return json_pack("{s:s, s:f, s:f, s:f, s:b}", "form", here ? "memory" : inside ? act_name(e->act) : "tokens", "predicted_ms", cost_hop_us(hop, 1) / 1000,
+                     "predicted_bytes_per_s", !here && hop->row_us > 0 ? row_bytes / hop->row_us * 1e6 : 0, "measured_ms", a->hop_us / 1000, "relayed",
                      inside && e->relays[i - 1] != NULL);
 }
 

@@ -82,8 +82,8 @@ size_t weights_sources(struct engine *e, uint32_t stage, struct msg_source ret[M
     for (int asked = 1; asked >= 0 && e->keys; asked--)
         for (uint32_t i = 0; i < e->pipe.n_stages && n < MSG_MAX_SOURCES; i++) {
             const struct node *node = &e->nodes[e->pipe.stages[i].node];
-            bool can = has_model(e, node) && node->address[0];
-            if (i != stage && node->has_key && can == (asked == 1))
+            bool can = has_model(e, node) && node->address[0], own = e->pipe.stages[i].node == e->pipe.stages[stage].node;
+            if (!own && pipeline_stage_of(e, node, NULL) == (int)i && node->has_key && can == (asked == 1)) /* each node once */
                 ret[n++] = (struct msg_source){node->name, can ? node->address : "", node->key};
         }
     return n;

@@ -174,7 +174,7 @@ static const struct yaml_item *entry(const struct yaml_item *map, const char *na
 
 /* --- a node's parts -------------------------------------------------------------------------------------------------------- */
 
-static const char *const rate_words[] = {"read", "attention", "step"};
+static const char *const rate_words[] = {"read", "copy", "attention", "step"};
 
 /* One number, or three: with 1, 8 and 512 rows. */
 static int read_rate(struct ctx *c, const struct yaml_item *key, const char *shown, struct topology_rate *ret)
@@ -205,12 +205,14 @@ static int read_device_profile(struct ctx *c, const struct yaml_item *map, struc
         enum topology_unit unit = TOPOLOGY_OPS;
         if (strcmp(k->text, "read") == 0)
             into = &d->read_bps, unit = TOPOLOGY_RATE;
+        else if (strcmp(k->text, "copy") == 0)
+            into = &d->copy_bps, unit = TOPOLOGY_RATE;
         else if (strcmp(k->text, "attention") == 0)
             into = &d->attention_ops;
         else if (strcmp(k->text, "step") == 0)
             into = &d->step_us, unit = TOPOLOGY_TIME_US;
         else if (k->text[0] < 'A' || k->text[0] > 'Z' || k->len > 15)
-            return unknown_name(c, k, "measurement", rate_words, 3);
+            return unknown_name(c, k, "measurement", rate_words, sizeof rate_words / sizeof *rate_words);
         else if (d->n_rates == TOPOLOGY_MAX_RATES)
             return FAIL(c, k, "%s has more than %d quantizations", what, TOPOLOGY_MAX_RATES);
         err_printable(shown, sizeof shown, k->text, k->len);
@@ -234,7 +236,12 @@ static int read_device_memory(struct ctx *c, const struct yaml_item *v, void *in
     return 0;
 }
 
-static const struct key device_keys[] = {{"memory", read_device_memory}, {0}};
+static int read_device_numerics(struct ctx *c, const struct yaml_item *v, void *into)
+{
+    return read_text(c, v, "numerics", &((struct topology_device *)into)->numerics);
+}
+
+static const struct key device_keys[] = {{"memory", read_device_memory}, {"numerics", read_device_numerics}, {0}};
 
 static struct topology_device *device_named(struct topology_node *n, const char *name)
 {
@@ -251,12 +258,13 @@ static int read_devices(struct ctx *c, const struct yaml_item *map, void *into)
     if (want_kind(c, map, YAML_MAP, "devices") != 0)
         return -1;
     for (const struct yaml_item *k = map->first; k && k->next; k = k->next->next) {
-        bool gpu = k->len >= 6 && k->len <= 7 && strncmp(k->text, "cuda:", 5) == 0;
-        for (size_t i = 5; gpu && i < k->len; i++)
-            gpu = k->text[i] >= '0' && k->text[i] <= '9';
-        if (!gpu)
-            return FAIL(c, k, "unknown device \"%s\"; cuda:0, cuda:1, … are allowed (the cpu's memory is the node's ram)",
-                        err_printable(shown, sizeof shown, k->text, k->len));
+        size_t kind = strncmp(k->text, "cuda:", 5) == 0 ? 5 : strncmp(k->text, "cpu:", 4) == 0 ? 4 : 0;
+        bool good = kind && k->len > kind && k->len <= kind + 2;
+        for (size_t i = kind; good && i < k->len; i++)
+            good = k->text[i] >= '0' && k->text[i] <= '9';
+        if (!good)
+            return FAIL(c, k, "unknown device \"%s\"; cuda:0, cuda:1, … are allowed, and cpu:0, cpu:1, … for parts of the processors (all of "
+                        "them are the node's ram)", err_printable(shown, sizeof shown, k->text, k->len));
         if (n->n_devices == TOPOLOGY_MAX_DEVICES)
             return FAIL(c, k, "more than %d devices", TOPOLOGY_MAX_DEVICES - 1);
         struct topology_device *d = &n->devices[n->n_devices++];

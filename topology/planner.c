@@ -557,6 +557,20 @@ bool plan_fits(const struct plan_input *in)
     return found;
 }
 
+/* All devices that plans may use give the same bits. */
+static bool all_alike(const struct plan_input *in)
+{
+    const char *numerics = NULL;
+    for (uint32_t i = 0; i < in->n_nodes; i++)
+        for (uint32_t d = 0; d < in->nodes[i].n_devices && !in->nodes[i].away; d++) {
+            const char *own = in->nodes[i].devices[d].numerics ? in->nodes[i].devices[d].numerics : in->nodes[i].numerics;
+            if (!own || (numerics && strcmp(numerics, own) != 0))
+                return false;
+            numerics = own;
+        }
+    return true;
+}
+
 /* What happens when the worst-placed node dies: can the others take over, and in the same bits? */
 static void find_failover(const struct plan_input *in, struct plan *plan)
 {
@@ -572,15 +586,7 @@ static void find_failover(const struct plan_input *in, struct plan *plan)
             return;
         }
     }
-    const char *numerics = NULL;
-    bool same = true;
-    for (uint32_t i = 0; i < in->n_nodes; i++) {
-        if (in->nodes[i].away)
-            continue;
-        same &= in->nodes[i].numerics && (!numerics || strcmp(numerics, in->nodes[i].numerics) == 0);
-        numerics = in->nodes[i].numerics;
-    }
-    if (!same)
+    if (!all_alike(in))
         plan->failover = FAILOVER_CONTINUING;
 }
 

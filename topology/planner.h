@@ -72,6 +72,7 @@ struct plan_device {
     double bits[PLAN_MAX_TYPES]; /* of a weight, from the worker's hello; 0: the most of any */
     double disk_bps;       /* > 0: layers beyond memory may be read from disk for every batch */
     int32_t group;         /* shared memory bus: index into plan_input.groups; -1: none */
+    const char *numerics;  /* class: equal ones give the same bits; NULL: the node's */
     struct plan_range resident; /* layers it holds now */
 };
 
@@ -83,7 +84,7 @@ struct plan_node {
     bool away;    /* drained or gone: not used */
     int32_t group; /* shared uplink; -1: none */
     double watts;
-    const char *numerics; /* class: equal ones give the same bits; NULL: unknown */
+    const char *numerics; /* class of devices that do not say; NULL: unknown */
 };
 
 struct plan_link {

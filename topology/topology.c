@@ -57,7 +57,7 @@ static int keep_node(struct topology *t, struct topology_node *n, struct err *er
         if (keep(t, texts[i], err) != 0)
             return -1;
     for (uint32_t d = 0; d < n->n_devices; d++) {
-        if (keep(t, &n->devices[d].name, err) != 0)
+        if (keep(t, &n->devices[d].name, err) != 0 || keep(t, &n->devices[d].numerics, err) != 0)
             return -1;
         for (uint32_t r = 0; r < n->devices[d].n_rates; r++)
             if (keep(t, &n->devices[d].rates[r].type, err) != 0)
@@ -110,7 +110,7 @@ static void quantity(struct strbuf *out, const char *before, enum topology_unit 
 
 static bool measured(const struct topology_device *d)
 {
-    return d->read_bps > 0 || d->attention_ops > 0 || d->step_us > 0 || d->n_rates > 0;
+    return d->read_bps > 0 || d->copy_bps > 0 || d->attention_ops > 0 || d->step_us > 0 || d->n_rates > 0;
 }
 
 static void write_rate(struct strbuf *out, const double ops[TOPOLOGY_RATE_ROWS])
@@ -130,6 +130,8 @@ static void write_device_profile(struct strbuf *out, const struct topology_devic
     strbuf_printf(out, strcmp(d->name, "cpu") == 0 ? "      %s: {" : "      \"%s\": {", d->name);
     if (d->read_bps > 0)
         quantity(out, "read: ", TOPOLOGY_RATE, d->read_bps), comma = ", ";
+    if (d->copy_bps > 0)
+        strbuf_puts(out, comma), quantity(out, "copy: ", TOPOLOGY_RATE, d->copy_bps), comma = ", ";
     if (d->attention_ops > 0)
         strbuf_puts(out, comma), quantity(out, "attention: ", TOPOLOGY_OPS, d->attention_ops), comma = ", ";
     if (d->step_us > 0)
@@ -156,6 +158,8 @@ static void write_node(struct strbuf *out, const struct topology_node *n)
     for (uint32_t d = 1; d < n->n_devices; d++) {
         strbuf_printf(out, "      \"%s\": {memory: ", n->devices[d].name);
         topology_quantity_text(out, TOPOLOGY_BYTES, (double)n->devices[d].memory_bytes);
+        if (n->devices[d].numerics)
+            strbuf_puts(out, ", numerics: "), strbuf_json(out, n->devices[d].numerics, strlen(n->devices[d].numerics));
         strbuf_puts(out, "}\n");
     }
     text_entry(out, "    ", "model_dir", n->model_dir);

@@ -41,9 +41,11 @@ struct topology_rate {
 };
 
 struct topology_device {
-    const char *name; /* "cpu", "cuda:0" */
+    const char *name; /* "cpu", "cpu:1", "cuda:0" */
+    const char *numerics; /* class, where it is not the node's; NULL: not given */
     uint64_t memory_bytes; /* what Stagecoach may use */
     double read_bps, attention_ops, step_us; /* step: what a batch costs whatever it holds */
+    double copy_bps;                         /* from the host's memory to the device's */
     struct topology_rate rates[TOPOLOGY_MAX_RATES];
     uint32_t n_rates;
 };

@@ -16,13 +16,18 @@
 #include "model/arch.h"
 #include "model/stage.h"
 
-enum { MAX_ORDERS = 64 };
+enum {
+    MAX_ORDERS = 64,
+    FREEING_MS = 3000, /* for other devices' stages to give back what the next plan counts on */
+    FREEING_LOOK_MS = 50,
+};
 
 /* A loaded stage, whether it runs or not. Only the builder's thread touches it, but for what resident tells. */
 struct held {
     uint8_t model[MSG_ID_BYTES];
     struct model_params params;
     struct backend *backend;
+    struct threadpool *helpers; /* that sample, where the backend has no team */
     unsigned threads;
     char isa[MSG_MAX_NAME + 1], device[MSG_MAX_NAME + 1];
     struct stage_config shape;
@@ -54,7 +59,7 @@ struct builder {
     _Atomic uint64_t newest; /* order */
     _Atomic uint64_t done_bytes, total_bytes;
     struct held held;
-    struct chunk_cache *cache; /* opened with the first need of it */
+    uint64_t memory_bytes; /* that the order at hand found */
     pthread_mutex_t lock; /* of all below */
     struct msg_resident resident;
     uint64_t held_bytes;
@@ -76,7 +81,7 @@ static void publish(struct builder *b)
 {
     struct held *h = &b->held;
     pthread_mutex_lock(&b->lock);
-    b->resident = (struct msg_resident){.present = h->stage != NULL, .device = "cpu", .layer_first = h->shape.first, .layer_end = h->shape.last,
+    b->resident = (struct msg_resident){.present = h->stage != NULL, .device = b->o.device->name, .layer_first = h->shape.first, .layer_end = h->shape.last,
                                         .embed = h->shape.embed, .head = h->shape.head, .kv_epoch = h->epoch};
     memcpy(b->resident.model, h->model, MSG_ID_BYTES);
     b->held_bytes = h->stage ? h->bytes.weights + h->bytes.kv + h->bytes.scratch : 0;
@@ -108,6 +113,7 @@ static void shrink_stage(struct builder *b, const struct stage_config *next)
 static void drop_all(struct builder *b)
 {
     drop_stage(b);
+    threadpool_destroy(b->held.helpers);
     backend_destroy(b->held.backend);
     memset(&b->held, 0, sizeof b->held);
 }
@@ -125,6 +131,13 @@ uint64_t builder_held_bytes(struct builder *b)
     uint64_t bytes = b->held_bytes;
     pthread_mutex_unlock(&b->lock);
     return bytes;
+}
+
+uint64_t builder_memory(struct builder *b)
+{
+    uint64_t free = device_memory_now(b->o.device), held = builder_held_bytes(b), most = b->o.device->memory_max;
+    free = free > UINT64_MAX - held ? UINT64_MAX : free + held;
+    return most && most < free ? most : free;
 }
 
 /* --- building ----------------------------------------------------------------------------------------------------------- */
@@ -147,12 +160,22 @@ static bool same_shape(const struct stage_config *a, const struct stage_config *
 
 static const char *isa_of(const struct builder *b, const struct order *o)
 {
-    return b->o.isa ? b->o.isa : o->isa;
+    return b->o.how->isa ? b->o.how->isa : o->isa;
 }
 
+/* 0: all there are. */
 static unsigned threads_of(const struct builder *b, const struct order *o)
 {
-    return o->c.threads ? o->c.threads : b->o.threads;
+    return o->c.threads ? o->c.threads : b->o.how->threads;
+}
+
+/* How the order wants the device opened. */
+static struct device_options how_of(const struct builder *b, const struct order *o)
+{
+    struct device_options how = *b->o.how;
+    how.threads = threads_of(b, o);
+    how.isa = isa_of(b, o)[0] ? isa_of(b, o) : NULL;
+    return how;
 }
 
 static bool same_place(const struct builder *b, const struct order *o)
@@ -165,8 +188,6 @@ static bool same_place(const struct builder *b, const struct order *o)
 static int check_configure(const struct order *o, const struct model_params *p, struct err *err)
 {
     const struct msg_configure *c = &o->c;
-    if (strcmp(o->device, "cpu") != 0)
-        return err_set(err, ERR_UNSUPPORTED, "there is no device \"%s\" here; known: cpu", o->device);
     if (c->layer_first >= c->layer_end || c->layer_end > p->n_layers)
         return err_set(err, ERR_INPUT, "layers %u to %u asked for, the model has 0 to %u", c->layer_first, c->layer_end - 1, p->n_layers - 1);
     if (c->embed != (c->stage == 0) || c->head != (c->stage + 1 == c->n_stages) || c->embed != (c->layer_first == 0) ||
@@ -178,27 +199,51 @@ static int check_configure(const struct order *o, const struct model_params *p, 
     return 0;
 }
 
-/* What the stage needs, against what the owner, the coordinator and the system have to give. freed: what is given back before. */
-static int check_memory(const struct builder *b, const struct order *o, const struct stage_exec_config *e, const struct stage_bytes *bytes,
-                        uint64_t freed, struct err *err)
+/* What the owner, the coordinator and the system have to give. freed: what is given back before. */
+static uint64_t memory_for(const struct builder *b, const struct order *o, uint64_t freed, const char **ret_whose)
 {
-    uint64_t need = bytes->weights + bytes->kv + bytes->scratch + stage_exec_bytes(e), most = sysinfo_memory_available();
-    const char *whose = "free";
-    char a[32], f[32];
+    uint64_t most = device_memory_free(b->held.backend);
 
+    *ret_whose = "free";
     most = most > UINT64_MAX - freed ? UINT64_MAX : most + freed;
-    if (b->o.ram_bytes && b->o.ram_bytes < most) {
-        most = b->o.ram_bytes;
-        whose = "allowed by --ram";
+    if (b->o.device->memory_max && b->o.device->memory_max < most) {
+        most = b->o.device->memory_max;
+        *ret_whose = b->o.device->kind == DEVICE_CPU ? "allowed by --ram" : "allowed by --vram";
     }
     if (o->c.memory_bytes && o->c.memory_bytes < most) {
         most = o->c.memory_bytes;
-        whose = "allowed by the topology";
+        *ret_whose = "allowed by the topology";
     }
-    if (need <= most)
-        return 0;
-    return err_set(err, ERR_MEMORY, "worker %s: layers %u-%u need %s, %s %s; lower --ctx or add a node", b->o.node, o->c.layer_first,
-                   o->c.layer_end - 1, sysinfo_bytes(a, need), sysinfo_bytes(f, most), whose);
+    return most;
+}
+
+static int check_memory(struct builder *b, const struct order *o, const struct stage_exec_config *e, const struct stage_bytes *bytes,
+                        uint64_t freed, struct err *err)
+{
+    uint64_t need = bytes->weights + bytes->kv + bytes->scratch + stage_exec_bytes(e), most;
+    const char *whose;
+    char a[32], f[32];
+
+    for (unsigned ms = 0;; ms += FREEING_LOOK_MS) {
+        most = memory_for(b, o, freed, &whose);
+        if (need <= most)
+            return 0;
+        if (!b->o.shares || strcmp(whose, "free") != 0 || ms >= FREEING_MS || o->number != atomic_load(&b->newest))
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = FREEING_LOOK_MS * 1000000L}, NULL);
+    }
+    b->memory_bytes = most;
+    return err_set(err, ERR_MEMORY, "worker %s: layers %u-%u need %s%s%s, %s %s; lower --ctx or add a node", b->o.node, o->c.layer_first,
+                   o->c.layer_end - 1, sysinfo_bytes(a, need), strcmp(o->device, "cpu") ? " on " : "", strcmp(o->device, "cpu") ? o->device : "",
+                   sysinfo_bytes(f, most), whose);
+}
+
+/* It ran out while it loaded, though there was enough before: others took it, or it is in pieces. */
+static void note_shortage(struct builder *b, const struct order *o, const struct stage_bytes *bytes)
+{
+    const char *whose;
+    uint64_t need = bytes->weights + bytes->kv + bytes->scratch, most = memory_for(b, o, builder_held_bytes(b), &whose);
+    b->memory_bytes = most < need - need / 16 ? most : need - need / 16;
 }
 
 static void progress(void *arg, uint64_t done, uint64_t total)
@@ -241,7 +286,7 @@ static struct stage *load_from(struct builder *b, const struct order *o, const s
 {
     struct held *h = &b->held;
     bool remote = gguf_from_memory(g);
-    struct weight_source *source = remote ? fetch_source(b->fetch, b->cache, err) : source_file_create(g, NULL, err);
+    struct weight_source *source = remote ? fetch_source(b->fetch, b->o.cache->cache, err) : source_file_create(g, NULL, err);
     struct weights_options options = {.source = source, .model_id = o->c.model, .previous = h->weights, .progress = progress, .progress_arg = b,
                                       .report = &ret->report};
     struct stage *stage;
@@ -266,7 +311,8 @@ static int load_stage(struct builder *b, const struct order *o, const struct ggu
 
     if (stage_bytes(g, e->params, &e->shape, h->backend, &bytes, err) != 0 || check_memory(b, o, e, &bytes, freed, err) != 0)
         return -1;
-    struct threadpool *readers = threadpool_create(threads_of(b, o), err);
+    struct device_options how = how_of(b, o);
+    struct threadpool *readers = device_helpers(b->o.device, &how, err);
     if (!readers)
         return -1;
     shrink_stage(b, &e->shape);
@@ -274,8 +320,12 @@ static int load_stage(struct builder *b, const struct order *o, const struct ggu
     weights_destroy(h->weights);
     h->weights = NULL;
     threadpool_destroy(readers);
-    if (!h->stage)
+    if (!h->stage) {
+        publish(b);
+        if (err->kind == ERR_MEMORY)
+            note_shortage(b, o, &bytes);
         return -1;
+    }
     h->shape = e->shape;
     h->bytes = bytes;
     return 0;
@@ -284,8 +334,10 @@ static int load_stage(struct builder *b, const struct order *o, const struct ggu
 static int open_place(struct builder *b, const struct order *o, const struct model_params *p, struct err *err)
 {
     struct held *h = &b->held;
+    struct device_options how = how_of(b, o);
     drop_all(b);
-    if (!(h->backend = backend_cpu_create(threads_of(b, o), isa_of(b, o)[0] ? isa_of(b, o) : NULL, err)))
+    if (!(h->backend = device_open(b->o.device, &how, err)) ||
+        (b->o.device->kind != DEVICE_CPU && !(h->helpers = device_helpers(b->o.device, &how, err))))
         return -1;
     h->threads = threads_of(b, o);
     h->params = *p;
@@ -311,10 +363,12 @@ static void set_fetch(struct builder *b, struct fetch *f, const struct order *o)
 /* A cache that cannot be had costs time, not the load. */
 static void open_cache(struct builder *b, struct built *ret)
 {
+    struct builder_cache *c = b->o.cache;
     struct err err;
-    if (b->cache || !b->o.cache_dir || (b->cache = cache_open(b->o.cache_dir, b->o.cache_bytes, &err)))
-        return;
-    source_note(&ret->report, "nothing is cached: %.150s", err.text);
+    pthread_mutex_lock(&c->lock);
+    if (!c->cache && c->dir && !(c->cache = cache_open(c->dir, c->bytes_max, &err)))
+        source_note(&ret->report, "nothing is cached: %.150s", err.text);
+    pthread_mutex_unlock(&c->lock);
 }
 
 /* The model's header from others, where no file here is the model. The fetch stays for the weights. */
@@ -404,11 +458,12 @@ static int build(struct builder *b, const struct order *o, struct built *ret, st
 
     atomic_store(&b->done_bytes, 0);
     atomic_store(&b->total_bytes, 0);
+    b->memory_bytes = 0;
     if (make_stage(b, o, ret, err) != 0) {
         publish(b);
         return -1;
     }
-    struct stage_thread_options t = {.stage = h->stage, .exec = exec_config(o, &h->params), .team = backend_cpu_team(h->backend),
+    struct stage_thread_options t = {.stage = h->stage, .exec = exec_config(o, &h->params), .team = h->helpers ? h->helpers : backend_cpu_team(h->backend),
                                      .epoch = o->c.epoch, .queue_frames = o->c.window_frames + 16, .wake = b->o.wake, .wake_arg = b->o.wake_arg};
     if (!(ret->thread = stage_thread_create(&t, err)))
         return -1;
@@ -431,6 +486,7 @@ static void do_build(struct builder *b, const struct order *o)
     r->ready = (struct msg_ready){.epoch = o->c.epoch, .stage = o->c.stage};
     if (build(b, o, r, &r->err) == 0)
         err_clear(&r->err);
+    r->memory_bytes = r->err.kind == ERR_MEMORY ? b->memory_bytes : 0;
     if (queue_push(b->results, r, -1) != 0) {
         stage_thread_destroy(r->thread);
         free(r);
@@ -458,6 +514,19 @@ static void *work(void *arg)
 }
 
 /* --- the I/O thread's side ---------------------------------------------------------------------------------------------- */
+
+void builder_cache_init(struct builder_cache *c, const char *dir, uint64_t bytes_max)
+{
+    *c = (struct builder_cache){.dir = dir, .bytes_max = bytes_max};
+    pthread_mutex_init(&c->lock, NULL);
+}
+
+void builder_cache_fini(struct builder_cache *c)
+{
+    cache_close(c->cache);
+    c->cache = NULL;
+    pthread_mutex_destroy(&c->lock);
+}
 
 struct builder *builder_create(const struct builder_options *o, struct err *err)
 {
@@ -573,7 +642,6 @@ void builder_destroy(struct builder *b, struct stage_thread *last)
     while (b->results && builder_result(b, &r))
         stage_thread_destroy(r.thread);
     drop_all(b);
-    cache_close(b->cache);
     queue_destroy(b->orders);
     queue_destroy(b->results);
     pthread_mutex_destroy(&b->lock);

@@ -1,17 +1,19 @@
 #ifndef WORKER_BUILDER_H
 #define WORKER_BUILDER_H
 
-/* Makes stages, in a thread of its own: finding the model, checking that it will fit, reading weights, and taking apart what is
+/* Makes the stages of one device, in a thread of its own: finding the model, checking that it will fit, reading weights, and taking apart what is
  * no longer wanted, none of which the I/O thread has time for. It keeps what the last stage had, so that the next one takes over
  * what it needs: the whole stage with its KV cache where nothing changed, weights where layers overlap.
  *
  * Orders are worked off one after another; one that a later order makes pointless is cut short. All functions are the I/O
  * thread's. */
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
+#include "kernels/device.h"
 #include "model/source.h"
 #include "proto/msg.h"
 #include "worker/fetch.h"
@@ -20,15 +22,24 @@
 
 struct builder;
 
+/* What is kept of that which comes over the network, for all builders of a node: opened with the first need of it. */
+struct builder_cache {
+    pthread_mutex_t lock;
+    const char *dir; /* NULL: nothing is kept */
+    uint64_t bytes_max;
+    struct chunk_cache *cache;
+};
+void builder_cache_init(struct builder_cache *c, const char *dir, uint64_t bytes_max);
+void builder_cache_fini(struct builder_cache *c);
+
 struct builder_options {
     const char *node;      /* this one's name, for messages */
-    struct models *models; /* borrowed */
-    struct wire_net *net;  /* borrowed: for links to nodes that have what is not here */
-    const char *cache_dir; /* NULL: what comes over the network is not kept */
-    uint64_t cache_bytes;
-    unsigned threads;      /* 0: all processors */
-    const char *isa;       /* NULL: what the configuration says */
-    uint64_t ram_bytes;    /* 0: what is free */
+    const struct device *device;      /* borrowed, as is all that follows */
+    const struct device_options *how; /* isa NULL: what the configuration says */
+    struct models *models;
+    struct wire_net *net;             /* for links to nodes that have what is not here */
+    struct builder_cache *cache;
+    bool shares;           /* there are other devices, whose stages may be about to free what this one needs */
     void (*wake)(void *arg); /* something is done, or a stage has something to send; any thread */
     void *wake_arg;
 };
@@ -42,6 +53,7 @@ struct built {
     char from[64]; /* "direct", "page cache", "memory": for the log */
     struct source_report report; /* how the bytes came, and what was not at its best */
     struct err err;
+    uint64_t memory_bytes; /* of ERR_MEMORY: what a stage may take here; 0: not known */
 };
 
 struct builder *builder_create(const struct builder_options *o, struct err *err);
@@ -61,5 +73,7 @@ enum msg_load_from builder_from(struct builder *b, char *ret, size_t size);
 /* What is held: present false for nothing. device points into the builder. */
 void builder_resident(struct builder *b, struct msg_resident *ret);
 uint64_t builder_held_bytes(struct builder *b);
+/* What a stage may take here: what the owner allows, at most what is free beside what is held. */
+uint64_t builder_memory(struct builder *b);
 
 #endif

@@ -6,9 +6,6 @@
 
 #include "base/log.h"
 #include "base/sysinfo.h"
-#include "base/threadpool.h"
-#include "gguf/quant.h"
-#include "kernels/backend.h"
 #include "worker/node_state.h"
 
 static uint64_t now_us(void)
@@ -31,61 +28,56 @@ int control_send(struct node *n, const struct msg *m)
     return -1;
 }
 
-void control_error(struct node *n, enum err_kind kind, const char *text)
+static void say_error(struct node *n, const struct msg_error *e)
 {
     char shown[MSG_MAX_TEXT + 1];
-    struct msg m = {.type = MSG_ERROR, .error = {.epoch = n->epoch, .stage = n->stage, .kind = (uint32_t)kind}};
-    m.error.text = err_printable(shown, sizeof shown, text, strlen(text));
+    struct msg m = {.type = MSG_ERROR, .error = *e};
+    m.error.text = err_printable(shown, sizeof shown, e->text, strlen(e->text));
     control_send(n, &m);
 }
 
-/* --- hello -------------------------------------------------------------------------------------------------------------- */
-
-/* What a matrix of a type takes here, once it lies as the kernels want it. */
-static size_t fill_bits(struct backend *be, struct msg_bits *ret)
+void control_error(struct seat *s, enum err_kind kind, const char *text)
 {
-    enum { ROWS = 1024, COLS = 4096 };
-    size_t n = 0;
-    for (uint32_t type = 0; type < QUANT_TYPES && n < MSG_MAX_TYPES; type++) {
-        const struct quant_traits *t = quant_traits(type);
-        if (t && t->computed)
-            ret[n++] = (struct msg_bits){t->name, 8.0 * (double)be->ops->weight_bytes(be, (enum quant_type)type, ROWS, COLS) / ROWS / COLS};
-    }
-    return n;
+    say_error(s->node, &(struct msg_error){.epoch = s->node->epoch, .stage = s->stage, .kind = (uint32_t)kind, .text = text});
 }
 
-static uint64_t memory_to_use(struct node *n)
+/* --- ends --------------------------------------------------------------------------------------------------------------- */
+
+struct stage_thread *control_end_stage(struct seat *s, const char *why)
 {
-    uint64_t free = sysinfo_memory_available(), held = builder_held_bytes(n->builder);
-    free = free > UINT64_MAX - held ? UINT64_MAX : free + held;
-    return n->o->ram_bytes && n->o->ram_bytes < free ? n->o->ram_bytes : free;
+    struct stage_thread *old = s->thread;
+    if (old)
+        stage_thread_stop(old);
+    links_close(s, why);
+    s->thread = NULL;
+    s->phase = NODE_IDLE;
+    s->joined = false;
+    s->blocked_since_ms = 0;
+    return old;
 }
 
-static int say_hello(struct node *n, struct err *err)
+/* The device has no part in the epoch any more. */
+static void leave(struct seat *s, bool keep_weights, const char *why)
 {
-    static const char *const no_text = "";
-    uint8_t ids[MSG_MAX_MODELS][MSG_ID_BYTES];
-    struct msg_bits bits[MSG_MAX_TYPES];
-    struct msg_resident resident;
-    struct msg_device device = {.name = "cpu", .memory_bytes = memory_to_use(n), .read_bytes_per_s = n->read_per_s, .rates = n->rates,
-                                .n_rates = n->n_rates};
-    struct msg m = {.type = MSG_HELLO};
-    struct msg_hello *h = &m.hello;
-    struct backend *be = backend_cpu_create(1, n->o->isa, err);
+    struct err err;
+    struct stage_thread *old = control_end_stage(s, why);
+    if (builder_release(s->builder, keep_weights, old, &err) != 0)
+        log_line(LOG_ERROR, "%s", err.text);
+}
 
-    if (!be)
-        return -1;
-    builder_resident(n->builder, &resident);
-    *h = (struct msg_hello){
-        .version = n->o->version, .node = n->o->name, .instance = wire_net_instance(n->net), .numerics_class = NUMERICS_CPU,
-        .numerics_revision = NUMERICS_CPU_REVISION, .isa = backend_cpu_isa(be), .threads = n->o->threads ? n->o->threads : threadpool_cpus(),
-        .address = n->address[0] ? n->address : no_text, .key = n->o->keys ? keys_public(n->o->keys) : NULL, .devices = &device, .n_devices = 1,
-        .bits = bits, .resident = &resident, .n_resident = resident.present ? 1 : 0, .models = (const uint8_t(*)[MSG_ID_BYTES])ids,
-    };
-    h->n_bits = fill_bits(be, bits);
-    h->n_models = models_ids(n->models, ids, MSG_MAX_MODELS);
-    backend_destroy(be);
-    return control_send(n, &m);
+static void end_epoch(struct node *n, bool keep_weights, const char *why)
+{
+    for (unsigned i = 0; i < n->n_seats; i++)
+        leave(&n->seats[i], keep_weights, why);
+    links_admit(n, NULL, true);
+}
+
+static bool in_use(const struct node *n)
+{
+    for (unsigned i = 0; i < n->n_seats; i++)
+        if (n->seats[i].phase != NODE_IDLE)
+            return true;
+    return false;
 }
 
 /* --- who is the coordinator --------------------------------------------------------------------------------------------- */
@@ -105,7 +97,6 @@ void control_up(struct node *n, struct wire_link *link)
 {
     char text[160];
     uint64_t instance = wire_link_instance(link);
-    struct err err;
 
     if (n->stopping) {
         wire_link_close(link, "this worker is being stopped");
@@ -133,19 +124,15 @@ void control_up(struct node *n, struct wire_link *link)
     n->redial_ms = NODE_REDIAL_MIN_MS;
     n->peer_now_us = n->peer_seen_us = 0;
     log_line(LOG_INFO, "coordinator %s connected (%s)", wire_link_node(link), wire_link_address(link));
-    if (say_hello(n, &err) != 0)
+    if (hello_send(n) != 0)
         log_line(LOG_ERROR, "the hello could not be sent");
 }
 
 void control_down(struct node *n, const char *why)
 {
-    struct err err;
     log_line(LOG_WARN, "the coordinator is gone (%s)", why);
     n->control = NULL;
-    struct stage_thread *old = control_end_epoch(n, "the coordinator is gone");
-    links_admit(n, NULL);
-    if (builder_release(n->builder, true, old, &err) != 0)
-        log_line(LOG_ERROR, "%s", err.text);
+    end_epoch(n, true, "the coordinator is gone");
     n->orphan_at_ms = n->now_ms + n->orphan_ms;
     if (n->stopping)
         n->ended = true;
@@ -155,43 +142,19 @@ void control_down(struct node *n, const char *why)
 
 /* --- configuration ------------------------------------------------------------------------------------------------------ */
 
-struct stage_thread *control_end_epoch(struct node *n, const char *why)
+static void configure_seat(struct seat *s, const struct msg_configure *c, struct stage_thread *old)
 {
-    struct stage_thread *old = n->thread;
-    if (old)
-        stage_thread_stop(old);
-    links_close(n, why);
-    n->thread = NULL;
-    n->phase = NODE_IDLE;
-    n->blocked_since_ms = 0;
-    return old;
-}
-
-static void configure(struct node *n, const struct msg_configure *c)
-{
-    struct err err;
-    struct stage_thread *old;
-
-    if (n->draining || n->stopping) {
-        n->epoch = c->epoch;
-        n->stage = c->stage;
-        control_error(n, ERR_BUSY, "this worker is being drained");
-        return;
-    }
-    old = control_end_epoch(n, "another epoch has begun");
-    n->epoch = c->epoch;
-    n->stage = c->stage;
-    n->n_stages = c->n_stages;
-    n->layer_first = c->layer_first;
-    n->layer_end = c->layer_end;
-    n->lost_ms = c->lost_ms ? c->lost_ms : NODE_LOST_MS;
-    n->beat_ms = c->heartbeat_ms ? c->heartbeat_ms : NODE_HEARTBEAT_MS;
-    n->orphan_ms = n->o->orphan_ms ? n->o->orphan_ms : c->orphan_ms ? c->orphan_ms : NODE_ORPHAN_MS;
-    n->phase = NODE_LOADING;
-    n->loading_since_ms = n->now_ms;
+    struct node *n = s->node;
     struct msg_source sources[MSG_MAX_SOURCES];
     char address[MSG_MAX_ADDRESS + 1];
     struct msg_configure with = *c;
+    struct err err;
+
+    s->stage = c->stage;
+    s->layer_first = c->layer_first;
+    s->layer_end = c->layer_end;
+    s->phase = NODE_LOADING;
+    s->loading_since_ms = n->now_ms;
     for (size_t i = 0; i < c->n_sources; i++) {
         sources[i] = c->sources[i];
         if (n->control && c->sources[i].key && wire_link_key(n->control) && memcmp(c->sources[i].key, wire_link_key(n->control), KEY_BYTES) == 0) {
@@ -200,52 +163,122 @@ static void configure(struct node *n, const struct msg_configure *c)
         }
     }
     with.sources = sources;
-    if (builder_build(n->builder, &with, old, &err) != 0) {
-        n->phase = NODE_FAILED;
-        control_error(n, err.kind, err.text);
+    if (builder_build(s->builder, &with, old, &err) != 0) {
+        s->phase = NODE_FAILED;
+        control_error(s, err.kind, err.text);
         return;
     }
-    links_configure(n, c);
+    links_configure(s, c);
 }
 
-static void release(struct node *n, bool keep_weights)
+static struct seat *seat_of(struct node *n, const char *device)
 {
-    struct err err;
-    struct stage_thread *old = control_end_epoch(n, "the coordinator has released this stage");
-    links_admit(n, NULL);
+    for (unsigned i = 0; i < n->n_seats; i++)
+        if (strcmp(n->seats[i].device->name, device) == 0)
+            return &n->seats[i];
+    return NULL;
+}
+
+static void refuse(struct node *n, const struct msg_configure *c, enum err_kind kind, const char *text)
+{
+    say_error(n, &(struct msg_error){.epoch = c->epoch, .stage = c->stage, .kind = (uint32_t)kind, .text = text});
+}
+
+/* The first configuration of an epoch ends the one before it on all devices; the others of the epoch add their stages to it. */
+static void configure(struct node *n, const struct msg_configure *c)
+{
+    struct seat *s = seat_of(n, c->device);
+    bool anew = !msg_epoch_same(c->epoch, n->epoch);
+    char text[MSG_MAX_TEXT], names[DEVICE_MAX * DEVICE_NAME_BYTES];
+
+    if (n->draining || n->stopping) {
+        refuse(n, c, ERR_BUSY, "this worker is being drained");
+        return;
+    }
+    if (!s) {
+        snprintf(text, sizeof text, "there is no device \"%.64s\" here; known: %s", c->device, device_list_names(&n->o->devices, names, sizeof names));
+        refuse(n, c, ERR_UNSUPPORTED, text);
+        return;
+    }
+    for (unsigned i = 0; anew && i < n->n_seats; i++)
+        if (&n->seats[i] != s)
+            leave(&n->seats[i], true, "another epoch has begun");
+    struct stage_thread *old = control_end_stage(s, "another epoch has begun");
+    n->epoch = c->epoch;
+    n->n_stages = c->n_stages;
+    n->lost_ms = c->lost_ms ? c->lost_ms : NODE_LOST_MS;
+    n->beat_ms = c->heartbeat_ms ? c->heartbeat_ms : NODE_HEARTBEAT_MS;
+    n->orphan_ms = n->o->orphan_ms ? n->o->orphan_ms : c->orphan_ms ? c->orphan_ms : NODE_ORPHAN_MS;
+    links_admit(n, c, anew);
+    configure_seat(s, c, old);
+}
+
+/* device "": all. */
+static void release(struct node *n, bool keep_weights, const char *device)
+{
+    struct seat *s = device[0] ? seat_of(n, device) : NULL;
+    if (device[0]) {
+        if (s)
+            leave(s, keep_weights, "the coordinator has released this stage");
+        return;
+    }
+    end_epoch(n, keep_weights, "the coordinator has released this stage");
     if (n->stopping && !n->ended) {
         log_line(LOG_INFO, "drained");
         n->ended = true;
     }
-    if (builder_release(n->builder, keep_weights, old, &err) != 0)
-        log_line(LOG_ERROR, "%s", err.text);
+}
+
+/* Stages of this process that follow each other need no link: once both are ready, steps go from one to the other. */
+static void join_stages(struct node *n)
+{
+    for (unsigned i = 0; i < n->n_seats; i++)
+        for (unsigned k = 0; k < n->n_seats; k++) {
+            struct seat *up = &n->seats[i], *down = &n->seats[k];
+            if (up->joined || up->phase != NODE_RUNNING || down->phase != NODE_RUNNING || up->next.who.reach != REACH_PROCESS ||
+                down->previous.who.reach != REACH_PROCESS || up->next.who.stage != down->stage || down->previous.who.stage != up->stage)
+                continue;
+            stage_thread_join(up->thread, down->thread);
+            up->joined = true;
+        }
+}
+
+static void take_built(struct seat *s, struct built *r)
+{
+    struct node *n = s->node;
+    char size[32], on[DEVICE_NAME_BYTES + 8] = "";
+
+    if (s->phase != NODE_LOADING || !msg_epoch_same(r->epoch, n->epoch)) {
+        stage_thread_destroy(r->thread); /* of an epoch that is over: it has nothing to do, this does not wait */
+        return;
+    }
+    for (uint32_t i = 0; i < r->report.n_notes; i++)
+        log_line(LOG_INFO, "loading: %s", r->report.note[i]);
+    if (!r->thread) {
+        s->phase = NODE_FAILED;
+        log_line(LOG_ERROR, "%s", r->err.text);
+        say_error(n, &(struct msg_error){.epoch = n->epoch, .stage = s->stage, .kind = (uint32_t)r->err.kind, .text = r->err.text,
+                                         .memory_bytes = r->memory_bytes});
+        return;
+    }
+    s->thread = r->thread;
+    s->phase = NODE_RUNNING;
+    links_ready(s);
+    join_stages(n);
+    if (n->n_seats > 1)
+        snprintf(on, sizeof on, " on %s", s->device->name);
+    log_line(LOG_INFO, "ready: stage %u of %u%s, layers %u-%u, %s in %.1f s from %s", s->stage, n->n_stages, on, s->layer_first, s->layer_end - 1,
+             sysinfo_bytes(size, r->ready.weights_bytes), (double)r->ready.load_ms / 1000, r->from);
+    control_send(n, &(struct msg){.type = MSG_READY, .ready = r->ready});
+    links_pump(s);
 }
 
 void control_built(struct node *n)
 {
     struct built r;
-    char size[32];
-    while (builder_result(n->builder, &r)) {
-        if (n->phase != NODE_LOADING || !msg_epoch_same(r.epoch, n->epoch)) {
-            stage_thread_destroy(r.thread); /* of an epoch that is over: it has nothing to do, this does not wait */
-            continue;
-        }
-        for (uint32_t i = 0; i < r.report.n_notes; i++)
-            log_line(LOG_INFO, "loading: %s", r.report.note[i]);
-        if (!r.thread) {
-            n->phase = NODE_FAILED;
-            log_line(LOG_ERROR, "%s", r.err.text);
-            control_error(n, r.err.kind, r.err.text);
-            continue;
-        }
-        n->thread = r.thread;
-        n->phase = NODE_RUNNING;
-        links_ready(n);
-        log_line(LOG_INFO, "ready: stage %u of %u, layers %u-%u, %s in %.1f s from %s", n->stage, n->n_stages, n->layer_first, n->layer_end - 1,
-                 sysinfo_bytes(size, r.ready.weights_bytes), (double)r.ready.load_ms / 1000, r.from);
-        control_send(n, &(struct msg){.type = MSG_READY, .ready = r.ready});
-        links_pump(n);
-    }
+    for (unsigned i = 0; i < n->n_seats; i++)
+        while (builder_result(n->seats[i].builder, &r))
+            take_built(&n->seats[i], &r);
 }
 
 /* --- messages ----------------------------------------------------------------------------------------------------------- */
@@ -255,7 +288,7 @@ static void drain(struct node *n, const struct msg_drain *d)
     char text[MSG_MAX_TEXT + 1];
     log_line(LOG_INFO, "the coordinator drains this worker%s%s", d->text[0] ? ": " : "",
              err_printable(text, sizeof text, d->text, strlen(d->text)));
-    n->draining = n->phase != NODE_IDLE;
+    n->draining = in_use(n);
 }
 
 static void take_message(struct node *n, const struct msg *m)
@@ -267,7 +300,7 @@ static void take_message(struct node *n, const struct msg *m)
         n->peer_seen_us = now_us();
         return;
     case MSG_CONFIGURE: configure(n, &m->configure); return;
-    case MSG_RELEASE: release(n, m->release.keep_weights); return;
+    case MSG_RELEASE: release(n, m->release.keep_weights, m->release.device); return;
     case MSG_DRAIN: drain(n, &m->drain); return;
     default: log_line(LOG_WARN, "the coordinator sent a %s message, which is not for workers", msg_type_name(m->type)); return;
     }
@@ -289,59 +322,85 @@ void control_frame(struct node *n, struct wire_frame *frame)
 
 static void beat(struct node *n)
 {
-    struct msg_stage_times times;
-    struct msg m = {.type = MSG_HEARTBEAT, .heartbeat = {.now_us = now_us(), .peer_now_us = n->peer_now_us, .peer_seen_us = n->peer_seen_us}};
-    if (n->thread) {
-        stage_thread_times(n->thread, &times);
-        m.heartbeat.stages = &times;
-        m.heartbeat.n_stages = 1;
-    }
+    struct msg_stage_times times[DEVICE_MAX];
+    struct msg m = {.type = MSG_HEARTBEAT,
+                    .heartbeat = {.now_us = now_us(), .peer_now_us = n->peer_now_us, .peer_seen_us = n->peer_seen_us, .stages = times}};
+    for (unsigned i = 0; i < n->n_seats; i++)
+        if (n->seats[i].thread)
+            stage_thread_times(n->seats[i].thread, &times[m.heartbeat.n_stages++]);
     control_send(n, &m);
 }
 
-static void tell_progress(struct node *n)
+static void tell_progress(struct seat *s)
 {
+    struct node *n = s->node;
     enum { LOG_EVERY_MS = 5000 };
-    struct msg m = {.type = MSG_LOAD_PROGRESS, .load_progress = {.epoch = n->epoch, .stage = n->stage, .text = ""}};
+    struct msg m = {.type = MSG_LOAD_PROGRESS, .load_progress = {.epoch = n->epoch, .stage = s->stage, .text = ""}};
     char a[32], b[32], from[160];
-    m.load_progress.from = builder_from(n->builder, from, sizeof from);
+    m.load_progress.from = builder_from(s->builder, from, sizeof from);
     m.load_progress.text = from;
-    builder_progress(n->builder, &m.load_progress.done_bytes, &m.load_progress.total_bytes);
+    builder_progress(s->builder, &m.load_progress.done_bytes, &m.load_progress.total_bytes);
     if (m.load_progress.total_bytes == 0)
         return;
     control_send(n, &m);
-    if (n->now_ms - n->loading_since_ms < LOG_EVERY_MS || n->now_ms - n->told_progress_ms < LOG_EVERY_MS)
+    if (n->now_ms - s->loading_since_ms < LOG_EVERY_MS || n->now_ms - s->told_progress_ms < LOG_EVERY_MS)
         return;
-    n->told_progress_ms = n->now_ms;
-    log_line(LOG_INFO, "loading layers %u-%u: %" PRIu64 "%% (%s of %s) from %s", n->layer_first, n->layer_end - 1,
+    s->told_progress_ms = n->now_ms;
+    log_line(LOG_INFO, "loading layers %u-%u: %" PRIu64 "%% (%s of %s) from %s", s->layer_first, s->layer_end - 1,
              m.load_progress.done_bytes * 100 / m.load_progress.total_bytes, sysinfo_bytes(a, m.load_progress.done_bytes),
              sysinfo_bytes(b, m.load_progress.total_bytes), from);
 }
 
+/* Whatever was on its way when it was drained has gone on. */
+static bool worked_off(const struct node *n)
+{
+    for (unsigned i = 0; i < n->n_seats; i++) {
+        const struct seat *s = &n->seats[i];
+        if (s->phase == NODE_LOADING || (s->thread && (!stage_thread_idle(s->thread) || s->data.n > 0)))
+            return false;
+    }
+    return true;
+}
+
+static void free_orphans(struct node *n)
+{
+    bool held = false;
+    for (unsigned i = 0; i < n->n_seats; i++)
+        held = held || builder_held_bytes(n->seats[i].builder);
+    if (held)
+        log_line(LOG_INFO, "no coordinator has come back: the memory is freed");
+    end_epoch(n, false, "no coordinator has come back");
+}
+
 void control_tick(struct node *n)
 {
-    struct err err;
     if (n->dial_at_ms && n->now_ms >= n->dial_at_ms)
         control_dial(n);
     if (n->control && n->now_ms >= n->next_beat_ms) {
         n->next_beat_ms = n->now_ms + n->beat_ms;
         beat(n);
-        if (n->phase == NODE_LOADING)
-            tell_progress(n);
+        for (unsigned i = 0; i < n->n_seats; i++)
+            if (n->seats[i].phase == NODE_LOADING)
+                tell_progress(&n->seats[i]);
     }
-    if (n->draining && n->thread && stage_thread_idle(n->thread) && n->data.n == 0) {
+    if (n->draining && worked_off(n)) {
         n->draining = false;
-        release(n, false);
+        release(n, false, "");
     }
     if (n->orphan_at_ms && n->now_ms >= n->orphan_at_ms) {
         n->orphan_at_ms = 0;
-        if (builder_held_bytes(n->builder))
-            log_line(LOG_INFO, "no coordinator has come back: the memory is freed");
-        if (builder_release(n->builder, false, NULL, &err) != 0)
-            log_line(LOG_ERROR, "%s", err.text);
+        free_orphans(n);
     }
     if (n->stopping && n->now_ms >= n->stop_at_ms)
         n->ended = true;
+}
+
+static bool has_work(const struct node *n)
+{
+    for (unsigned i = 0; i < n->n_seats; i++)
+        if (n->seats[i].phase == NODE_LOADING || n->seats[i].phase == NODE_RUNNING)
+            return true;
+    return false;
 }
 
 /* Whoever planned with us must plan anew; until then we go on. */
@@ -355,7 +414,7 @@ void control_stop(struct node *n)
     }
     n->stopping = true;
     n->stop_at_ms = n->now_ms + NODE_DRAIN_MS;
-    if (!n->control || n->phase == NODE_IDLE || n->phase == NODE_FAILED || control_send(n, &m) != 0)
+    if (!n->control || !has_work(n) || control_send(n, &m) != 0)
         n->ended = true;
     else
         log_line(LOG_INFO, "draining: the coordinator is asked to go on without this worker");

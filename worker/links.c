@@ -1,4 +1,4 @@
-/* A stage's two data links: getting them up, taking steps in, passing steps on, credit both ways.
+/* The stages' data links, two of each that is not beside another one of this process: getting them up, taking steps in, passing steps on, credit both ways.
  *
  * Credit: a stage tells the one before it how many step frames it has taken off its queue, and how many frames and bytes may be
  * under way beyond those. Whoever sends keeps to that; only the coordinator, which bounds its steps itself and takes results as
@@ -23,12 +23,18 @@ static const char *name_of(const struct neighbour *b, char buf[MSG_MAX_NAME + 32
     return buf;
 }
 
-static void fault(struct node *n, const struct neighbour *b, enum err_kind kind, const char *what)
+/* A stage of this process. */
+static bool is_here(const struct neighbour *b)
+{
+    return b->who.reach == REACH_PROCESS;
+}
+
+static void fault(struct seat *s, const struct neighbour *b, enum err_kind kind, const char *what)
 {
     char who[MSG_MAX_NAME + 32], text[MSG_MAX_TEXT + 1];
     snprintf(text, sizeof text, "the link to %s: %s", name_of(b, who), what);
     log_line(LOG_WARN, "%s", text);
-    control_error(n, kind, text);
+    control_error(s, kind, text);
 }
 
 /* --- getting them up ---------------------------------------------------------------------------------------------------- */
@@ -75,15 +81,15 @@ static bool is_source(const struct msg_configure *c, const char *name)
 
 static bool is_neighbour(const struct msg_neighbour *b, const char *name)
 {
-    return b->reach != REACH_RELAY && b->stage != MSG_STAGE_COORDINATOR && strcmp(b->node, name) == 0;
+    return b->reach != REACH_RELAY && b->reach != REACH_PROCESS && b->stage != MSG_STAGE_COORDINATOR && strcmp(b->node, name) == 0;
 }
 
-void links_admit(struct node *n, const struct msg_configure *c)
+void links_admit(struct node *n, const struct msg_configure *c, bool anew)
 {
-    for (unsigned i = 0; i < n->n_admitted; i++)
+    for (unsigned i = 0; anew && i < n->n_admitted; i++)
         if (!c || (!is_source(c, n->admitted[i]) && !is_neighbour(&c->previous, n->admitted[i]) && !is_neighbour(&c->next, n->admitted[i])))
             wire_net_revoke(n->net, n->admitted[i]);
-    n->n_admitted = 0;
+    n->n_admitted = anew ? 0 : n->n_admitted;
     if (!c)
         return;
     for (int i = 0; i < 2; i++) {
@@ -95,8 +101,10 @@ void links_admit(struct node *n, const struct msg_configure *c)
         admit(n, c->sources[i].node, c->sources[i].key, 1u << LINK_BULK);
 }
 
-static void set_neighbour(struct node *n, struct neighbour *b, const struct msg_neighbour *from)
+static void set_neighbour(struct seat *s, struct neighbour *b, const struct msg_neighbour *from)
 {
+    struct node *n = s->node;
+
     *b = (struct neighbour){.who = *from, .has_key = from->key != NULL, .writable = true};
     snprintf(b->node, sizeof b->node, "%s", from->node);
     if (is_coordinator(b) || from->reach == REACH_RELAY)
@@ -120,39 +128,48 @@ static bool fits(const struct neighbour *b, const struct wire_link *link, bool u
     return key && b->has_key ? memcmp(key, b->key, sizeof b->key) == 0 : strcmp(wire_link_node(link), b->node) == 0;
 }
 
-static void send_credit(struct node *n)
+static void send_credit(struct seat *s)
 {
-    struct msg m = {.type = MSG_CREDIT, .credit = {.epoch = n->epoch, .taken = n->told_taken + 1, .free_bytes = n->window_bytes,
-                                                   .free_frames = n->window_frames}};
-    if (!is_coordinator(&n->previous) && n->previous.link)
-        wire_send_msg(n->previous.link, &m, NULL, 0, NULL, NULL, NULL);
+    struct msg m = {.type = MSG_CREDIT, .credit = {.epoch = s->node->epoch, .taken = s->told_taken + 1, .free_bytes = s->window_bytes,
+                                                   .free_frames = s->window_frames}};
+    if (!is_coordinator(&s->previous) && s->previous.link)
+        wire_send_msg(s->previous.link, &m, NULL, 0, NULL, NULL, NULL);
 }
 
-static void take(struct node *n, struct neighbour *b, struct wire_link *link)
+static void take(struct seat *s, struct neighbour *b, struct wire_link *link)
 {
     b->link = link;
     b->dialing = NULL;
     b->dial_at_ms = 0;
     b->up_until_ms = UINT64_MAX;
     b->writable = true;
-    if (b == &n->previous)
-        send_credit(n);
-    links_pump(n);
+    if (b == &s->previous)
+        send_credit(s);
+    links_pump(s);
 }
 
-/* A link that was dialed to us: whose? */
+/* A link that was dialed to us, of this epoch: whose? false: of no stage that is configured yet. */
 static bool claim(struct node *n, struct wire_link *link)
 {
-    if (!msg_epoch_same(wire_link_hello(link)->epoch, n->epoch) || n->phase == NODE_IDLE)
+    bool all = true; /* stages of this epoch that may be here */
+    if (!msg_epoch_same(wire_link_hello(link)->epoch, n->epoch))
         return false;
-    if (!n->previous.link && fits(&n->previous, link, false)) {
-        take(n, &n->previous, link);
-    } else if (!n->next.link && fits(&n->next, link, true)) {
-        take(n, &n->next, link);
-    } else {
-        log_line(LOG_WARN, "node %s wants to be a neighbour, which it is not", wire_link_node(link));
-        wire_link_close(link, "this stage has other neighbours");
+    for (unsigned i = 0; i < n->n_seats; i++) {
+        struct seat *s = &n->seats[i];
+        if (s->phase == NODE_IDLE) {
+            all = false;
+        } else if (!s->previous.link && !is_here(&s->previous) && fits(&s->previous, link, false)) {
+            take(s, &s->previous, link);
+            return true;
+        } else if (!s->next.link && !is_here(&s->next) && fits(&s->next, link, true)) {
+            take(s, &s->next, link);
+            return true;
+        }
     }
+    if (!all)
+        return false; /* it may be one of a stage whose configuration is on its way */
+    log_line(LOG_WARN, "node %s wants to be a neighbour, which it is not", wire_link_node(link));
+    wire_link_close(link, "this stage has other neighbours");
     return true;
 }
 
@@ -168,23 +185,37 @@ static void keep_unclaimed(struct node *n, struct wire_link *link)
     wire_link_close(link, "too many links of epochs that are not known here");
 }
 
+/* Whose it is, up or on its way; NULL: nobody's. */
+static struct seat *seat_of(struct node *n, const struct wire_link *link, struct neighbour **ret)
+{
+    for (unsigned i = 0; i < n->n_seats; i++) {
+        struct seat *s = &n->seats[i];
+        *ret = link == s->previous.link || link == s->previous.dialing ? &s->previous : &s->next;
+        if (link == (*ret)->link || link == (*ret)->dialing)
+            return s;
+    }
+    return NULL;
+}
+
 void links_up(struct node *n, struct wire_link *link)
 {
-    if (wire_link_dialed(link))
-        take(n, link == n->previous.dialing ? &n->previous : &n->next, link);
+    struct neighbour *b;
+    struct seat *s = wire_link_dialed(link) ? seat_of(n, link, &b) : NULL;
+    if (s)
+        take(s, b, link);
     else if (!claim(n, link))
         keep_unclaimed(n, link);
 }
 
-void links_configure(struct node *n, const struct msg_configure *c)
+void links_configure(struct seat *s, const struct msg_configure *c)
 {
-    links_admit(n, c);
-    set_neighbour(n, &n->previous, &c->previous);
-    set_neighbour(n, &n->next, &c->next);
-    n->window_frames = c->window_frames;
-    n->window_bytes = c->window_bytes;
-    n->told_taken = n->told_taken_bytes = n->sent = n->sent_bytes = n->blocked_since_ms = 0;
-    memset(&n->credit, 0, sizeof n->credit);
+    struct node *n = s->node;
+    set_neighbour(s, &s->previous, &c->previous);
+    set_neighbour(s, &s->next, &c->next);
+    s->window_frames = c->window_frames;
+    s->window_bytes = c->window_bytes;
+    s->told_taken = s->told_taken_bytes = s->sent = s->sent_bytes = s->blocked_since_ms = 0;
+    memset(&s->credit, 0, sizeof s->credit);
     for (int i = 0; i < NODE_UNCLAIMED_LINKS; i++)
         if (n->unclaimed[i].link && claim(n, n->unclaimed[i].link))
             n->unclaimed[i].link = NULL;
@@ -203,47 +234,48 @@ static void drop_sends(struct fifo *f)
         stage_send_done(f->items[f->first % NODE_SENDS]);
 }
 
-void links_close(struct node *n, const char *why)
+void links_close(struct seat *s, const char *why)
 {
-    close_neighbour(&n->previous, why);
-    close_neighbour(&n->next, why);
-    drop_sends(&n->data);
-    drop_sends(&n->said);
+    close_neighbour(&s->previous, why);
+    close_neighbour(&s->next, why);
+    drop_sends(&s->data);
+    drop_sends(&s->said);
 }
 
-static void dial(struct node *n, struct neighbour *b)
+static void dial(struct seat *s, struct neighbour *b)
 {
+    struct node *n = s->node;
     struct err err;
     bool relay = b->who.reach == REACH_RELAY;
     struct wire_dial d = {.endpoint = b->address, .purpose = LINK_DATA, .key = b->has_key ? b->key : NULL, .node = relay ? NULL : b->node,
-                          .epoch = n->epoch, .stage = n->stage, .upstream = b == &n->previous, .relay_to = relay ? b->node : NULL};
+                          .epoch = n->epoch, .stage = s->stage, .upstream = b == &s->previous, .relay_to = relay ? b->node : NULL};
     b->dial_at_ms = 0;
     if (!(b->dialing = wire_dial(n->wire, &d, &err))) {
         b->up_until_ms = UINT64_MAX;
-        fault(n, b, err.kind, err.text);
+        fault(s, b, err.kind, err.text);
     }
 }
 
 /* --- losing them -------------------------------------------------------------------------------------------------------- */
 
-static void neighbour_down(struct node *n, struct neighbour *b, const char *why)
+static void neighbour_down(struct seat *s, struct neighbour *b, const char *why)
 {
     bool was_up = b->link != NULL;
     b->link = b->dialing = NULL;
-    if (!was_up && n->now_ms < b->up_until_ms) {
-        b->dial_at_ms = n->now_ms + NODE_REDIAL_MIN_MS;
+    if (!was_up && s->node->now_ms < b->up_until_ms) {
+        b->dial_at_ms = s->node->now_ms + NODE_REDIAL_MIN_MS;
         return;
     }
     b->up_until_ms = UINT64_MAX;
-    fault(n, b, ERR_IO, why);
+    fault(s, b, ERR_IO, why);
 }
 
 void links_down(struct node *n, struct wire_link *link, const char *why)
 {
-    if (link == n->previous.link || link == n->previous.dialing)
-        neighbour_down(n, &n->previous, why);
-    else if (link == n->next.link || link == n->next.dialing)
-        neighbour_down(n, &n->next, why);
+    struct neighbour *b;
+    struct seat *s = seat_of(n, link, &b);
+    if (s)
+        neighbour_down(s, b, why);
     for (int i = 0; i < NODE_UNCLAIMED_LINKS; i++)
         if (n->unclaimed[i].link == link)
             n->unclaimed[i].link = NULL;
@@ -251,51 +283,52 @@ void links_down(struct node *n, struct wire_link *link, const char *why)
 
 /* --- in ----------------------------------------------------------------------------------------------------------------- */
 
-static void take_credit(struct node *n, struct wire_frame *frame)
+static void take_credit(struct seat *s, struct wire_frame *frame)
 {
     struct msg m;
     struct err err;
-    if (codec_decode(n->codec, frame->type, frame->head, frame->head_len, frame->payload_len, &m, &err) != 0) {
-        fault(n, &n->next, err.kind, err.text);
+    if (codec_decode(s->node->codec, frame->type, frame->head, frame->head_len, frame->payload_len, &m, &err) != 0) {
+        fault(s, &s->next, err.kind, err.text);
         return;
     }
-    if (!msg_epoch_same(m.credit.epoch, n->epoch))
+    if (!msg_epoch_same(m.credit.epoch, s->node->epoch))
         return;
-    if (m.credit.taken == 0 || m.credit.taken - 1 > n->sent || m.credit.taken < n->credit.taken) {
-        fault(n, &n->next, ERR_INPUT, "credit for frames that were never sent");
+    if (m.credit.taken == 0 || m.credit.taken - 1 > s->sent || m.credit.taken < s->credit.taken) {
+        fault(s, &s->next, ERR_INPUT, "credit for frames that were never sent");
         return;
     }
-    n->credit = m.credit;
-    links_pump(n);
+    s->credit = m.credit;
+    links_pump(s);
 }
 
-static void take_in(struct node *n, struct neighbour *from, struct wire_frame *frame)
+static void take_in(struct seat *s, struct neighbour *from, struct wire_frame *frame)
 {
-    if (!n->thread || n->phase != NODE_RUNNING) {
-        fault(n, from, ERR_INPUT, "a step came before the stage was ready");
-    } else if (stage_thread_push(n->thread, frame) == 0) {
+    if (!s->thread || s->phase != NODE_RUNNING) {
+        fault(s, from, ERR_INPUT, "a step came before the stage was ready");
+    } else if (stage_thread_push(s->thread, frame) == 0) {
         return;
     } else {
-        fault(n, from, ERR_LIMIT, "more steps came than there was credit for");
+        fault(s, from, ERR_LIMIT, "more steps came than there was credit for");
     }
     wire_frame_release(frame);
 }
 
 void links_frame(struct node *n, struct wire_link *link, struct wire_frame *frame)
 {
-    bool previous = link == n->previous.link, next = link == n->next.link;
-    if (frame->type == MSG_STEP && previous) {
-        take_in(n, &n->previous, frame);
+    struct neighbour *from;
+    struct seat *s = seat_of(n, link, &from);
+    if (s && frame->type == MSG_STEP && from == &s->previous) {
+        take_in(s, from, frame);
         return;
     }
-    if (frame->type == MSG_MASK && next && is_coordinator(&n->next)) {
-        take_in(n, &n->next, frame);
+    if (s && frame->type == MSG_MASK && from == &s->next && is_coordinator(from)) {
+        take_in(s, from, frame);
         return;
     }
-    if (frame->type == MSG_CREDIT && next)
-        take_credit(n, frame);
-    else if (previous || next)
-        fault(n, previous ? &n->previous : &n->next, ERR_INPUT, "a message came that has no business there");
+    if (s && frame->type == MSG_CREDIT && from == &s->next)
+        take_credit(s, frame);
+    else if (s)
+        fault(s, from, ERR_INPUT, "a message came that has no business there");
     wire_frame_release(frame);
 }
 
@@ -317,18 +350,18 @@ static void pop(struct fifo *f)
     f->n--;
 }
 
-static bool has_credit(const struct node *n, const struct stage_send *s)
+static bool has_credit(const struct seat *s, const struct stage_send *x)
 {
     uint64_t taken, bytes;
-    if (is_coordinator(&n->next))
+    if (is_coordinator(&s->next))
         return true;
-    if (n->credit.taken == 0)
+    if (s->credit.taken == 0)
         return false;
-    taken = n->credit.taken - 1;
-    if (n->sent == taken)
+    taken = s->credit.taken - 1;
+    if (s->sent == taken)
         return true; /* whatever its size: else it could never go */
-    bytes = n->sent_bytes - (taken ? n->sent_bytes_at[taken % MSG_MAX_WINDOW] : 0);
-    return n->sent - taken < n->credit.free_frames && bytes + s->payload_len <= n->credit.free_bytes;
+    bytes = s->sent_bytes - (taken ? s->sent_bytes_at[taken % MSG_MAX_WINDOW] : 0);
+    return s->sent - taken < s->credit.free_frames && bytes + x->payload_len <= s->credit.free_bytes;
 }
 
 static enum wire_sent send_one(struct wire_link *link, struct stage_send *s, struct err *err)
@@ -343,105 +376,123 @@ static enum wire_sent send_one(struct wire_link *link, struct stage_send *s, str
 }
 
 /* One frame to the next stage; false: not now. */
-static bool pass_on(struct node *n, struct stage_send *s)
+static bool pass_on(struct seat *s, struct stage_send *x)
 {
     struct err err;
-    size_t bytes = s->payload_len;
-    if (!n->next.link || !n->next.writable)
+    size_t bytes = x->payload_len;
+    if (!s->next.link || !s->next.writable)
         return false;
-    if (!has_credit(n, s)) {
-        n->blocked_since_ms = n->blocked_since_ms ? n->blocked_since_ms : n->now_ms;
+    if (!has_credit(s, x)) {
+        s->blocked_since_ms = s->blocked_since_ms ? s->blocked_since_ms : s->node->now_ms;
         return false;
     }
-    n->blocked_since_ms = 0;
-    switch (send_one(n->next.link, s, &err)) {
+    s->blocked_since_ms = 0;
+    switch (send_one(s->next.link, x, &err)) {
     case WIRE_SENT:
-        n->sent++;
-        n->sent_bytes += bytes;
-        n->sent_bytes_at[n->sent % MSG_MAX_WINDOW] = n->sent_bytes;
+        s->sent++;
+        s->sent_bytes += bytes;
+        s->sent_bytes_at[s->sent % MSG_MAX_WINDOW] = s->sent_bytes;
         return true;
-    case WIRE_BLOCKED: n->next.writable = false; return false;
+    case WIRE_BLOCKED: s->next.writable = false; return false;
     case WIRE_FAILED: break;
     }
-    stage_send_done(s);
-    fault(n, &n->next, err.kind, err.text);
+    stage_send_done(x);
+    fault(s, &s->next, err.kind, err.text);
     return true;
 }
 
-static bool tell(struct node *n, struct stage_send *s)
+static bool tell(struct node *n, struct stage_send *x)
 {
     if (n->control && !n->control_writable)
         return false;
-    enum wire_sent sent = n->control ? send_one(n->control, s, NULL) : WIRE_FAILED;
+    enum wire_sent sent = n->control ? send_one(n->control, x, NULL) : WIRE_FAILED;
     n->control_writable = sent != WIRE_BLOCKED;
     if (sent == WIRE_FAILED)
-        stage_send_done(s); /* nobody is there to be told */
+        stage_send_done(x); /* nobody is there to be told */
     return sent != WIRE_BLOCKED;
 }
 
 /* Tells the stage before what was taken, now and then: an eighth of the window is often enough. */
-static void give_credit(struct node *n)
+static void give_credit(struct seat *s)
 {
     uint64_t frames, bytes;
-    stage_thread_taken(n->thread, &frames, &bytes);
-    if (frames == n->told_taken)
+    stage_thread_taken(s->thread, &frames, &bytes);
+    if (frames == s->told_taken)
         return;
-    if (frames - n->told_taken < n->window_frames / 8 && bytes - n->told_taken_bytes < n->window_bytes / 8 && !stage_thread_idle(n->thread))
+    if (frames - s->told_taken < s->window_frames / 8 && bytes - s->told_taken_bytes < s->window_bytes / 8 && !stage_thread_idle(s->thread))
         return;
-    n->told_taken = frames;
-    n->told_taken_bytes = bytes;
-    send_credit(n);
+    s->told_taken = frames;
+    s->told_taken_bytes = bytes;
+    send_credit(s);
 }
 
-void links_pump(struct node *n)
+void links_pump(struct seat *s)
 {
-    struct stage_send *s;
-    while (n->thread && (s = stage_thread_next(n->thread)))
-        put(s->control ? &n->said : &n->data, s);
-    while ((s = head_of(&n->data)) && pass_on(n, s))
-        pop(&n->data);
-    while ((s = head_of(&n->said)) && tell(n, s))
-        pop(&n->said);
-    if (n->thread)
-        give_credit(n);
+    struct stage_send *x;
+    while (s->thread && (x = stage_thread_next(s->thread)))
+        put(x->control ? &s->said : &s->data, x);
+    while ((x = head_of(&s->data)) && pass_on(s, x))
+        pop(&s->data);
+    while ((x = head_of(&s->said)) && tell(s->node, x))
+        pop(&s->said);
+    if (s->thread)
+        give_credit(s);
+}
+
+void links_pump_all(struct node *n)
+{
+    for (unsigned i = 0; i < n->n_seats; i++)
+        links_pump(&n->seats[i]);
 }
 
 void links_writable(struct node *n, struct wire_link *link)
 {
-    if (link == n->next.link)
-        n->next.writable = true;
-    links_pump(n);
+    struct neighbour *b;
+    struct seat *s = seat_of(n, link, &b);
+    if (s && b == &s->next)
+        b->writable = true;
+    links_pump_all(n);
 }
 
 /* --- time --------------------------------------------------------------------------------------------------------------- */
 
-static void tick_neighbour(struct node *n, struct neighbour *b)
+static void tick_neighbour(struct seat *s, struct neighbour *b)
 {
-    if (b->dial_at_ms && n->now_ms >= b->dial_at_ms)
-        dial(n, b);
-    if (!b->link && !b->dialing && !is_coordinator(b) && n->now_ms > b->up_until_ms) {
+    uint64_t now_ms = s->node->now_ms;
+    if (b->dial_at_ms && now_ms >= b->dial_at_ms)
+        dial(s, b);
+    if (!b->link && !b->dialing && !is_coordinator(b) && now_ms > b->up_until_ms) {
         b->up_until_ms = UINT64_MAX;
-        fault(n, b, ERR_IO, "it did not come up");
+        fault(s, b, ERR_IO, "it did not come up");
     }
 }
 
-void links_ready(struct node *n)
+void links_ready(struct seat *s)
 {
-    n->previous.up_until_ms = n->next.up_until_ms = n->now_ms + NODE_LINK_MS;
+    if (!is_here(&s->previous))
+        s->previous.up_until_ms = s->node->now_ms + NODE_LINK_MS;
+    if (!is_here(&s->next))
+        s->next.up_until_ms = s->node->now_ms + NODE_LINK_MS;
+}
+
+static void tick_seat(struct seat *s)
+{
+    char text[96];
+    if (s->phase == NODE_LOADING || s->phase == NODE_RUNNING) {
+        tick_neighbour(s, &s->previous);
+        tick_neighbour(s, &s->next);
+    }
+    if (s->blocked_since_ms && s->node->now_ms - s->blocked_since_ms > NODE_CREDIT_MS) {
+        snprintf(text, sizeof text, "no credit for %d s: it takes no more steps", NODE_CREDIT_MS / 1000);
+        s->blocked_since_ms = 0;
+        fault(s, &s->next, ERR_LIMIT, text);
+    }
 }
 
 void links_tick(struct node *n)
 {
-    char text[96];
-    if (n->phase == NODE_LOADING || n->phase == NODE_RUNNING) {
-        tick_neighbour(n, &n->previous);
-        tick_neighbour(n, &n->next);
-    }
-    if (n->blocked_since_ms && n->now_ms - n->blocked_since_ms > NODE_CREDIT_MS) {
-        snprintf(text, sizeof text, "no credit for %d s: it takes no more steps", NODE_CREDIT_MS / 1000);
-        n->blocked_since_ms = 0;
-        fault(n, &n->next, ERR_LIMIT, text);
-    }
+    for (unsigned i = 0; i < n->n_seats; i++)
+        tick_seat(&n->seats[i]);
     for (int i = 0; i < NODE_UNCLAIMED_LINKS; i++)
         if (n->unclaimed[i].link && n->now_ms - n->unclaimed[i].since_ms > NODE_UNCLAIMED_MS) {
             wire_link_close(n->unclaimed[i].link, "no configuration of this epoch came");

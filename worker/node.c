@@ -11,7 +11,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "worker/node_state.h"
-#include "worker/profile.h"
 
 enum { TICK_MS = 50 };
 
@@ -114,7 +113,7 @@ static int loop(struct node *n, struct err *err)
         if (rc > 0)
             take_event(n, &e);
         control_built(n);
-        links_pump(n);
+        links_pump_all(n);
         if (n->bulk)
             bulk_pump(n->bulk);
         if (n->o->signal_fd >= 0 && (signals.revents & POLLIN))
@@ -129,46 +128,40 @@ static int loop(struct node *n, struct err *err)
 
 /* --- life --------------------------------------------------------------------------------------------------------------- */
 
-/* Before anybody is served: nothing else runs. */
-static int measure(struct node *n, struct err *err)
-{
-    static const enum quant_type types[NODE_RATES] = {QUANT_Q4_K, QUANT_Q6_K, QUANT_Q8_0, QUANT_Q4_0, QUANT_F16};
-    enum { READ_BYTES = 128 << 20, READ_MS = 80, RATE_MS = 40 };
-    struct backend *be = backend_cpu_create(n->o->threads, n->o->isa, err);
-    int rc = be ? profile_read(backend_cpu_team(be), READ_BYTES, READ_MS, &n->read_per_s, err) : -1;
-    for (; rc == 0 && n->n_rates < NODE_RATES; n->n_rates++) {
-        struct profile_rate r = {.type = types[n->n_rates]};
-        rc = profile_rate(be, RATE_MS, &r, err);
-        n->rates[n->n_rates] = (struct msg_rate){.type = quant_traits(r.type)->name, .per_s = r.per_s[PROFILE_PROMPT],
-                                                 .few_per_s = r.per_s[PROFILE_FEW], .one_per_s = r.per_s[PROFILE_ROW]};
-    }
-    backend_destroy(be);
-    return rc;
-}
-
 static struct gguf *open_model(void *arg, const uint8_t *id, struct err *err)
 {
     return models_open(arg, id, err);
+}
+
+static int make_builders(struct node *n, struct err *err)
+{
+    const struct node_options *o = n->o;
+    for (unsigned i = 0; i < n->n_seats; i++) {
+        struct builder_options b = {.node = o->name, .device = n->seats[i].device, .how = &o->how, .models = n->models, .net = n->net,
+                                    .cache = &n->cache, .shares = n->n_seats > 1, .wake = wake, .wake_arg = n};
+        if (!(n->seats[i].builder = builder_create(&b, err)))
+            return -1;
+    }
+    return 0;
 }
 
 static int set_up(struct node *n, struct err *err)
 {
     const struct node_options *o = n->o;
     struct wire_net_options net = {.keys = o->keys, .node = o->name};
-    struct builder_options b = {.node = o->name, .threads = o->threads, .isa = o->isa, .ram_bytes = o->ram_bytes, .wake = wake, .wake_arg = n};
     char endpoint[MSG_MAX_ADDRESS + 1];
 
+    for (; n->n_seats < o->devices.n; n->n_seats++) {
+        n->seats[n->n_seats].node = n;
+        n->seats[n->n_seats].device = &o->devices.item[n->n_seats];
+    }
     if (!(n->codec = codec_create(CODEC_SMALL_BYTES, err)) || !(n->models = models_create(o->model_file, o->model_dir, err)) ||
-        (o->measure && measure(n, err) != 0) || !(n->net = wire_net_create(&net, err)) || !(n->wire = wire_create(n->net, err)))
+        hello_measure(n, err) != 0 || !(n->net = wire_net_create(&net, err)) || !(n->wire = wire_create(n->net, err)))
         return -1;
     struct bulk_options bulk = {.open = open_model, .arg = n->models, .wake = wake, .wake_arg = n};
     if (o->keys && !(n->bulk = bulk_create(&bulk, err)))
         return -1;
-    b.models = n->models;
-    b.net = n->net;
-    b.cache_dir = o->cache_dir;
-    b.cache_bytes = o->cache_bytes;
-    if (!(n->builder = builder_create(&b, err)))
+    if (make_builders(n, err) != 0)
         return -1;
     if (o->listen) {
         if (wire_listen(n->wire, o->listen, endpoint, err) != 0)
@@ -181,19 +174,21 @@ static int set_up(struct node *n, struct err *err)
 
 static void tear_down(struct node *n)
 {
-    struct stage_thread *last = n->wire ? control_end_epoch(n, "this worker has ended") : NULL;
+    struct stage_thread *last[DEVICE_MAX] = {0};
+    for (unsigned i = 0; i < n->n_seats; i++)
+        last[i] = control_end_stage(&n->seats[i], "this worker has ended");
     for (int i = 0; i < NODE_UNCLAIMED_LINKS; i++)
         wire_link_close(n->unclaimed[i].link, "this worker has ended");
     wire_link_close(n->control, "this worker has ended");
     wire_link_close(n->dialing, NULL);
-    if (last)
-        stage_thread_destroy(last);
-    builder_destroy(n->builder, NULL); /* before the wire: its threads wake it */
+    for (unsigned i = 0; i < n->n_seats; i++) /* before the wire: their threads wake it */
+        builder_destroy(n->seats[i].builder, last[i]);
     bulk_destroy(n->bulk);
     wire_destroy(n->wire);
     wire_net_destroy(n->net);
     models_destroy(n->models);
     codec_destroy(n->codec);
+    builder_cache_fini(&n->cache);
     free(n);
 }
 
@@ -210,6 +205,7 @@ int node_run(const struct node_options *options, struct err *err)
     n->beat_ms = NODE_HEARTBEAT_MS;
     n->orphan_ms = options->orphan_ms ? options->orphan_ms : NODE_ORPHAN_MS;
     n->redial_ms = NODE_REDIAL_MIN_MS;
+    builder_cache_init(&n->cache, options->cache_dir, options->cache_bytes);
     if ((rc = set_up(n, err)) == 0) {
         if (options->coordinator)
             control_dial(n);

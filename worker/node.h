@@ -1,14 +1,15 @@
 #ifndef WORKER_NODE_H
 #define WORKER_NODE_H
 
-/* A worker's one I/O thread: it owns all sockets of control and activations, and moves messages between them, the builder (which
- * loads) and the stage's thread (which computes). It computes nothing itself, so that a heartbeat is never late. docs/worker.md
- * tells what it answers to whom. */
+/* A worker's one I/O thread: it owns all sockets of control and activations, and moves messages between them and, for each of the
+ * node's devices, a builder (which loads) and a stage's thread (which computes). It computes nothing itself, so that a heartbeat is
+ * never late. docs/worker.md tells what it answers to whom. */
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
+#include "kernels/device.h"
 #include "proto/keys.h"
 
 enum {
@@ -35,9 +36,8 @@ struct node_options {
     const char *model_file, *model_dir;
     const char *cache_dir;   /* for what comes over the network; NULL: none */
     uint64_t cache_bytes;
-    uint64_t ram_bytes;      /* 0: what is free */
-    unsigned threads;        /* 0: all processors */
-    const char *isa;
+    struct device_list devices; /* what they may use is in there */
+    struct device_options how;
     bool measure;            /* what the machine can do, for plans: half a second at the start */
     uint64_t orphan_ms;      /* 0: as the coordinator says */
     int signal_fd;           /* a signalfd of SIGTERM and SIGINT; -1: none */

@@ -17,7 +17,7 @@ enum { NODE_SENDS = STAGE_OUT_BUFFERS + STAGE_CONTROL_BUFFERS };
 enum { NODE_RATES = 5 };
 
 /* Nodes whose keys are known for as long as a configuration lasts. */
-enum { NODE_ADMITTED = MSG_MAX_SOURCES + 2 };
+enum { NODE_ADMITTED = MSG_MAX_SOURCES + 2 * DEVICE_MAX };
 
 /* One of a stage's two data links. */
 struct neighbour {
@@ -44,33 +44,26 @@ enum node_phase {
     NODE_FAILED,  /* the configuration came to nothing; the coordinator knows */
 };
 
-struct node {
-    const struct node_options *o;
-    struct wire_net *net;
-    struct wire *wire;
-    struct codec *codec;
-    struct models *models;
+/* A device and the stage that it computes in this epoch, if any. */
+struct seat {
+    struct node *node;
+    const struct device *device;
     struct builder *builder;
-    struct bulk *bulk; /* NULL: no keys, no peers */
-    char address[MSG_MAX_ADDRESS + 1]; /* to be told to others */
-    uint64_t now_ms;
-    double read_per_s; /* 0: not measured */
+    /* What the device is and can do, for hellos; rates 0: not measured. */
+    char text[MSG_MAX_NAME + 64];
+    const char *numerics;
+    uint32_t numerics_revision;
+    double read_per_s, copy_per_s;
     struct msg_rate rates[NODE_RATES];
     size_t n_rates;
+    struct msg_bits bits[MSG_MAX_TYPES];
+    size_t n_bits;
 
-    /* The coordinator. */
-    struct wire_link *control, *dialing;
-    uint64_t coordinator, seen_ms, lost_ms, beat_ms, next_beat_ms, orphan_ms, orphan_at_ms;
-    uint64_t peer_now_us, peer_seen_us;
-    uint64_t redial_ms, dial_at_ms;
-    bool control_writable;
-
-    /* The configuration. */
     enum node_phase phase;
-    struct msg_epoch epoch;
-    uint32_t stage, n_stages, layer_first, layer_end;
+    uint32_t stage, layer_first, layer_end;
     struct neighbour previous, next;
     struct stage_thread *thread;
+    bool joined; /* with the next stage, which is of this process */
     uint64_t window_bytes;
     uint32_t window_frames;
     uint64_t loading_since_ms, told_progress_ms;
@@ -82,6 +75,32 @@ struct node {
     uint64_t sent_bytes_at[MSG_MAX_WINDOW]; /* … after frame i, at i % MSG_MAX_WINDOW */
     struct msg_credit credit;              /* its last word; before the first one nothing may be sent */
     uint64_t blocked_since_ms;             /* 0: nothing waits for credit */
+};
+
+struct node {
+    const struct node_options *o;
+    struct wire_net *net;
+    struct wire *wire;
+    struct codec *codec;
+    struct models *models;
+    struct bulk *bulk; /* NULL: no keys, no peers */
+    struct builder_cache cache;
+    char isa[MSG_MAX_NAME + 1];
+    char address[MSG_MAX_ADDRESS + 1]; /* to be told to others */
+    uint64_t now_ms;
+
+    /* The coordinator. */
+    struct wire_link *control, *dialing;
+    uint64_t coordinator, seen_ms, lost_ms, beat_ms, next_beat_ms, orphan_ms, orphan_at_ms;
+    uint64_t peer_now_us, peer_seen_us;
+    uint64_t redial_ms, dial_at_ms;
+    bool control_writable;
+
+    /* The configuration: seats of an epoch that is over are idle. */
+    struct msg_epoch epoch;
+    uint32_t n_stages;
+    struct seat seats[DEVICE_MAX];
+    unsigned n_seats;
 
     struct {
         struct wire_link *link;
@@ -102,23 +121,29 @@ void control_frame(struct node *n, struct wire_frame *frame); /* releases it */
 void control_tick(struct node *n);
 void control_built(struct node *n);
 int control_send(struct node *n, const struct msg *m); /* -1: there is nobody, or nobody who reads */
-void control_error(struct node *n, enum err_kind kind, const char *text);
-/* The epoch is over: its thread goes with the next order to the builder, its links go down. */
-struct stage_thread *control_end_epoch(struct node *n, const char *why);
+void control_error(struct seat *s, enum err_kind kind, const char *text);
+/* The epoch is over: stages' threads go with the next order to their builders, links go down. */
+struct stage_thread *control_end_stage(struct seat *s, const char *why);
 void control_dial(struct node *n);
 void control_stop(struct node *n); /* SIGTERM */
 
 /* links.c */
-void links_configure(struct node *n, const struct msg_configure *c);
-void links_admit(struct node *n, const struct msg_configure *c); /* whose keys are known from now on; NULL: only our own list's */
+void links_configure(struct seat *s, const struct msg_configure *c);
+/* Whose keys are known from now on, besides our own list's. anew: nobody else's; c NULL: nobody's at all. */
+void links_admit(struct node *n, const struct msg_configure *c, bool anew);
 void links_coordinator_address(const struct node *n, const char *said, char ret[MSG_MAX_ADDRESS + 1]);
-void links_ready(struct node *n); /* the stage is: from now on links must come up soon */
-void links_close(struct node *n, const char *why);
+void links_ready(struct seat *s); /* the stage is: from now on links must come up soon */
+void links_close(struct seat *s, const char *why);
 void links_up(struct node *n, struct wire_link *link);
 void links_down(struct node *n, struct wire_link *link, const char *why);
 void links_frame(struct node *n, struct wire_link *link, struct wire_frame *frame); /* releases it, or hands it on */
 void links_writable(struct node *n, struct wire_link *link);
-void links_pump(struct node *n); /* what the stage has to say, as far as credit goes */
+void links_pump(struct seat *s); /* what the stage has to say, as far as credit goes */
+void links_pump_all(struct node *n);
 void links_tick(struct node *n);
+
+/* hello.c */
+int hello_measure(struct node *n, struct err *err); /* what devices are and, where the options say so, can do; before all else */
+int hello_send(struct node *n);
 
 #endif

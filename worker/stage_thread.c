@@ -1,10 +1,12 @@
-/* See stage_thread.h. Buffers for outgoing frames belong to a pool of their own, counted, because the wire may hold payloads
- * for a moment longer than the stage lives. */
+/* See stage_thread.h. Buffers for outgoing frames belong to a pool of their own, counted, because the wire, or the next stage of
+ * this process, may hold them for a moment longer than the stage lives. The same goes for a stage's queue of frames: the stage
+ * before it, where that is of this process, has a share in it. */
 #include "worker/stage_thread.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -21,6 +23,7 @@ struct item {
     struct stage_send send; /* first: the two are one address */
     struct pool *pool;
     char *head_room, *payload_room;
+    struct wire_frame frame; /* as the next stage of this process gets it; number 0: the wire's have others */
 };
 
 struct pool {
@@ -29,6 +32,13 @@ struct pool {
     struct queue *free_data, *free_control;
     char *heads, *controls, *payloads;
     size_t heads_bytes, payloads_bytes, head_cap;
+};
+
+/* Where a stage's frames come in. */
+struct inlet {
+    _Atomic unsigned holders; /* the stage, and the one before it */
+    struct queue *frames;
+    _Atomic uint64_t pushed; /* not yet done with */
 };
 
 /* A mask that came before its row. */
@@ -44,7 +54,9 @@ struct stage_thread {
     struct stage_exec *exec;
     struct codec *codec, *mask_codec;
     struct pool *pool;
-    struct queue *in, *in_masks, *out;
+    struct inlet *in;
+    _Atomic(struct inlet *) next; /* of the same process; NULL: it goes over the wire */
+    struct queue *in_masks, *out;
     struct mask masks[STAGE_MASKS_HELD];
     uint8_t *mask_bits; /* STAGE_MASKS_HELD × mask_bytes */
     size_t mask_bytes, mask_bits_bytes;
@@ -52,7 +64,7 @@ struct stage_thread {
     pthread_t thread;
     bool started;
     _Atomic bool stop, busy;
-    _Atomic uint64_t pushed, taken_frames, taken_bytes;
+    _Atomic uint64_t taken_frames, taken_bytes;
     _Atomic uint64_t compute_us, wait_us, rows, batches;
     uint64_t told_compute_us, told_wait_us, told_rows, told_batches;
 };
@@ -124,6 +136,55 @@ void stage_send_done(struct stage_send *send)
     pool_drop(p);
 }
 
+/* --- between stages of one process --------------------------------------------------------------------------------------- */
+
+static struct inlet *inlet_create(size_t frames, struct err *err)
+{
+    struct inlet *in = mem_new(1, sizeof *in, err);
+    if (!in)
+        return NULL;
+    atomic_init(&in->holders, 1);
+    if ((in->frames = queue_create(frames, err)))
+        return in;
+    free(in);
+    return NULL;
+}
+
+static void inlet_drop(struct inlet *in)
+{
+    if (!in || atomic_fetch_sub(&in->holders, 1) != 1)
+        return;
+    queue_destroy(in->frames);
+    free(in);
+}
+
+static void let_go(struct wire_frame *frame)
+{
+    if (frame->number)
+        wire_frame_release(frame);
+    else
+        stage_send_done((struct stage_send *)((char *)frame - offsetof(struct item, frame)));
+}
+
+void stage_thread_join(struct stage_thread *t, struct stage_thread *next)
+{
+    atomic_fetch_add(&next->in->holders, 1);
+    inlet_drop(atomic_exchange(&t->next, next->in));
+}
+
+/* Waits while the queue is full, which it is not: it has room for more frames than there are buffers. */
+static void hand_over(struct inlet *next, struct item *it)
+{
+    const struct stage_send *s = &it->send;
+    it->frame = (struct wire_frame){.type = s->type, .head = s->head, .head_len = s->head_len, .payload = s->payload,
+                                    .payload_len = s->payload_len, .received_us = now_us()};
+    atomic_fetch_add(&next->pushed, 1);
+    if (queue_push(next->frames, &it->frame, -1) == 0)
+        return;
+    atomic_fetch_sub(&next->pushed, 1); /* that stage has ended */
+    stage_send_done(&it->send);
+}
+
 void stage_send_free(void *payload, void *send)
 {
     (void)payload;
@@ -142,6 +203,11 @@ static struct item *take_item(struct stage_thread *t, bool control)
 
 static void put_out(struct stage_thread *t, struct item *it)
 {
+    struct inlet *next = it->send.control ? NULL : atomic_load(&t->next);
+    if (next) {
+        hand_over(next, it);
+        return;
+    }
     queue_push(t->out, it, 0); /* has room for all */
     if (!it->send.control)
         t->o.wake(t->o.wake_arg); /* what the coordinator is told comes with the end of the step */
@@ -301,14 +367,14 @@ static struct wire_frame *next_frame(struct stage_thread *t)
     void *frame;
     uint64_t until = now_us() + STAGE_SPIN_US;
     do {
-        int rc = queue_pop(t->in, &frame, 0);
+        int rc = queue_pop(t->in->frames, &frame, 0);
         if (rc == 0)
             return frame;
         if (rc < 0)
             return NULL;
         sched_yield();
     } while (now_us() < until);
-    return queue_pop(t->in, &frame, -1) == 0 ? frame : NULL;
+    return queue_pop(t->in->frames, &frame, -1) == 0 ? frame : NULL;
 }
 
 static void *run(void *arg)
@@ -320,8 +386,8 @@ static void *run(void *arg)
         atomic_fetch_add(&t->taken_frames, 1);
         if (!atomic_load(&t->stop))
             do_step(t, frame);
-        wire_frame_release(frame);
-        atomic_fetch_sub(&t->pushed, 1);
+        let_go(frame);
+        atomic_fetch_sub(&t->in->pushed, 1);
         t->o.wake(t->o.wake_arg);
     }
     return NULL;
@@ -339,7 +405,7 @@ struct stage_thread *stage_thread_create(const struct stage_thread_options *o, s
     t->mask_bits_bytes = o->exec.shape.head ? t->mask_bytes * STAGE_MASKS_HELD : 1;
     if (!(t->exec = stage_exec_create(o->stage, &o->exec, o->team, await_mask, t, err)) || !(t->codec = codec_create(CODEC_DATA_BYTES, err)) ||
         !(t->mask_codec = codec_create(CODEC_SMALL_BYTES + CODEC_MAX_HEAD, err)) || !(t->pool = pool_create(&o->exec, err)) ||
-        !(t->in = queue_create(o->queue_frames, err)) || !(t->in_masks = queue_create(o->queue_frames, err)) ||
+        !(t->in = inlet_create(o->queue_frames, err)) || !(t->in_masks = queue_create(o->queue_frames, err)) ||
         !(t->out = queue_create(OUT_ITEMS, err)) || !(t->mask_bits = mem_pages_alloc(t->mask_bits_bytes, err)))
         goto error;
     int rc = pthread_create(&t->thread, NULL, run, t);
@@ -357,7 +423,7 @@ error:
 void stage_thread_stop(struct stage_thread *t)
 {
     atomic_store(&t->stop, true);
-    queue_close(t->in);
+    queue_close(t->in->frames);
     queue_close(t->in_masks);
     queue_close(t->pool->free_data);
 }
@@ -366,8 +432,7 @@ static void drain_frames(struct queue *q)
 {
     void *frame;
     while (q && queue_pop(q, &frame, 0) == 0)
-        wire_frame_release(frame);
-    queue_destroy(q);
+        let_go(frame);
 }
 
 void stage_thread_destroy(struct stage_thread *t)
@@ -379,8 +444,12 @@ void stage_thread_destroy(struct stage_thread *t)
         stage_thread_stop(t);
         pthread_join(t->thread, NULL);
     }
-    drain_frames(t->in);
+    if (t->in)
+        drain_frames(t->in->frames);
+    inlet_drop(t->in);
+    inlet_drop(atomic_load(&t->next));
     drain_frames(t->in_masks);
+    queue_destroy(t->in_masks);
     while (t->out && (send = stage_thread_next(t)))
         stage_send_done(send);
     queue_destroy(t->out);
@@ -399,10 +468,10 @@ int stage_thread_push(struct stage_thread *t, struct wire_frame *frame)
 {
     if (frame->type == MSG_MASK)
         return queue_push(t->in_masks, frame, 0) == 0 ? 0 : -1;
-    atomic_fetch_add(&t->pushed, 1);
-    if (queue_push(t->in, frame, 0) == 0)
+    atomic_fetch_add(&t->in->pushed, 1);
+    if (queue_push(t->in->frames, frame, 0) == 0)
         return 0;
-    atomic_fetch_sub(&t->pushed, 1);
+    atomic_fetch_sub(&t->in->pushed, 1);
     return -1;
 }
 
@@ -420,7 +489,7 @@ void stage_thread_taken(const struct stage_thread *t, uint64_t *ret_frames, uint
 
 bool stage_thread_idle(const struct stage_thread *t)
 {
-    return atomic_load(&t->pushed) == 0;
+    return atomic_load(&t->in->pushed) == 0;
 }
 
 void stage_thread_times(struct stage_thread *t, struct msg_stage_times *ret)
@@ -429,7 +498,7 @@ void stage_thread_times(struct stage_thread *t, struct msg_stage_times *ret)
     uint64_t batches = atomic_load(&t->batches);
     *ret = (struct msg_stage_times){.stage = t->o.exec.stage, .compute_us = compute - t->told_compute_us, .wait_us = wait - t->told_wait_us,
                                     .rows = rows - t->told_rows, .batches = (uint32_t)(batches - t->told_batches),
-                                    .queued = (uint32_t)atomic_load(&t->pushed)};
+                                    .queued = (uint32_t)atomic_load(&t->in->pushed)};
     t->told_compute_us = compute;
     t->told_wait_us = wait;
     t->told_rows = rows;

@@ -2,7 +2,8 @@
 #define WORKER_STAGE_THREAD_H
 
 /* The thread that computes a stage of one epoch: frames of steps go in, frames to be sent come out. The I/O thread (node.c) only
- * moves pointers: decoding, computing, sampling and encoding all happen here, and nothing here touches a socket.
+ * moves pointers: decoding, computing, sampling and encoding all happen here, and nothing here touches a socket. Where the next
+ * stage is one of this process, frames go straight into its queue, and it computes from where they lie.
  *
  * Frames out lie in buffers of a fixed number. When all are under way the thread waits for one, so that a next stage that does
  * not keep up slows this one down and, by credit, those before it. */
@@ -47,6 +48,9 @@ struct stage_send {
 };
 
 struct stage_thread *stage_thread_create(const struct stage_thread_options *o, struct err *err);
+/* From now on steps go to this stage of the same process instead of being given to stage_thread_next. Before the first step
+ * comes; either may be destroyed first: what then comes from the other is dropped. The I/O thread's. */
+void stage_thread_join(struct stage_thread *t, struct stage_thread *next);
 /* Asks it to end after the step at hand; what is queued is dropped. Does not block. */
 void stage_thread_stop(struct stage_thread *t);
 /* Joins (as long as one step takes). Buffers that the wire still holds live until it lets go of them. Takes NULL. */

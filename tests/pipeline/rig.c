@@ -356,8 +356,18 @@ void rig_start(struct rig *rig, unsigned node)
 {
     struct rig_node *n = &rig->nodes[node];
     char listen[64], keys[400], log[400];
-    const char *argv[20] = {rig_program(), "worker", "--listen", listen,      "--name", n->name,     "--keys",
-                            keys,          "--model-dir", rig->model, "--threads", "1",     n->ram[0] ? "--ram" : NULL, n->ram};
+    const char *argv[20] = {rig_program(), "worker", "--listen",    listen,     "--name",    n->name,
+                            "--keys",      keys,     "--model-dir", rig->model, "--threads", "1"};
+    unsigned at = 12;
+
+    if (n->ram[0]) {
+        argv[at++] = "--ram";
+        argv[at++] = n->ram;
+    }
+    if (n->devices[0]) {
+        argv[at++] = "--device";
+        argv[at++] = n->devices;
+    }
 
     snprintf(listen, sizeof listen, "tcp://127.0.0.1:%d", n->port);
     snprintf(keys, sizeof keys, "%s/keys-%s", rig->folder, n->name);
@@ -442,11 +452,14 @@ const char *rig_model(unsigned layers, uint32_t big)
     return path;
 }
 
-static void put_node(struct topology *t, const char *name, const char *address, const char *key, uint64_t memory, bool standby)
+static void put_node(struct topology *t, const char *name, const char *address, const char *key, uint64_t memory, bool standby, unsigned parts)
 {
+    static const char *const names[RIG_PARTS_MAX] = {"cpu:0", "cpu:1", "cpu:2"};
     struct topology_node node = {.name = name, .address = address, .key = key, .threads = 1, .n_devices = 1, .standby = standby,
-                                 .devices = {{.name = "cpu", .memory_bytes = memory}}};
+                                 .devices = {{.name = "cpu", .memory_bytes = parts ? 0 : memory}}};
     struct err err;
+    for (unsigned i = 0; i < parts; i++)
+        node.devices[node.n_devices++] = (struct topology_device){.name = names[i], .memory_bytes = memory};
     if (topology_put(t, &node, &err) != 0)
         rig_bail("topology_put", &err);
 }
@@ -481,7 +494,7 @@ static bool fits(const char *model, unsigned nodes, uint64_t memory)
         rig_bail("the model", &err);
     for (unsigned i = 0; i < nodes; i++) {
         snprintf(name, sizeof name, "n%u", i);
-        put_node(t, name, NULL, NULL, memory, false);
+        put_node(t, name, NULL, NULL, memory, false, 0);
     }
     bool good = plan_source_make(s, g, &p, t, &set, adjust_bits, be, &plan, &err) == 0;
     backend_destroy(be);
@@ -531,6 +544,11 @@ static void end_all(void)
 
 struct rig *rig_create(const char *model, unsigned n, unsigned standby, uint64_t memory)
 {
+    return rig_create_parts(model, n, standby, memory, (const unsigned[RIG_NODES_MAX]){0});
+}
+
+struct rig *rig_create_parts(const char *model, unsigned n, unsigned standby, uint64_t memory, const unsigned *parts)
+{
     static unsigned serial;
     struct rig *rig = calloc(1, sizeof *rig);
     struct err err;
@@ -556,9 +574,11 @@ struct rig *rig_create(const char *model, unsigned n, unsigned standby, uint64_t
         keys_close(k);
         node->port = free_port();
         start_relay(node);
+        for (unsigned part = 0; part < parts[i]; part++)
+            snprintf(node->devices + strlen(node->devices), sizeof node->devices - strlen(node->devices), "%scpu:%u", part ? "," : "", part);
         rig_start(rig, i);
         snprintf(address, sizeof address, "tcp://127.0.0.1:%d", node->relay_port);
-        put_node(rig->topology, node->name, address, rig->key[i], memory, i + standby >= n);
+        put_node(rig->topology, node->name, address, rig->key[i], memory, i + standby >= n, parts[i]);
     }
     keys_close(own);
     return rig;

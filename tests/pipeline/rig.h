@@ -18,6 +18,7 @@ enum {
     RIG_PARALLEL = 4,
     RIG_ROWS = 32,
     RIG_NODES_MAX = 8,
+    RIG_PARTS_MAX = 3,
     RIG_NOTES = 80,
 };
 
@@ -66,6 +67,7 @@ struct rig_node {
     pid_t pid, relay;
     int relay_in, relay_out;
     char ram[24]; /* "": no limit */
+    char devices[48]; /* "": what it finds */
 };
 
 struct rig {
@@ -82,6 +84,8 @@ const char *rig_program(void);
 const char *rig_model(unsigned layers, uint32_t big);
 /* Workers and relays, all started. memory: what each may use; standby: how many of the last ones are. */
 struct rig *rig_create(const char *model, unsigned n, unsigned standby, uint64_t memory);
+/* The same with parts[i] parts of node i's processors as devices of their own; 0: all are one. memory: of each device. */
+struct rig *rig_create_parts(const char *model, unsigned n, unsigned standby, uint64_t memory, const unsigned *parts);
 void rig_destroy(struct rig *rig); /* ends all processes */
 /* The least memory a node may have for so many of its kind to hold the model. */
 uint64_t rig_memory_for(const char *model, unsigned nodes);

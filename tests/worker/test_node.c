@@ -22,7 +22,7 @@
 #include "tests/model/model_build.h"
 #include "tests/tap.h"
 
-enum { LAYERS = 4, LENGTH = 40, MAX_WORKERS = 3, CTX = 128, ROWS = 64, SLOTS = 2, HEAD_BYTES = 1 << 16, PATIENCE_MS = 20000 };
+enum { LAYERS = 4, LENGTH = 40, MAX_WORKERS = 3, DEVICES = 2, CTX = 128, ROWS = 64, SLOTS = 2, HEAD_BYTES = 1 << 16, PATIENCE_MS = 20000 };
 
 extern char **environ;
 static struct err err;
@@ -168,7 +168,10 @@ struct member {
     bool up, down, hello_seen, ready, failed, draining;
     char down_text[512], error_text[MSG_MAX_TEXT + 1];
     uint32_t error_kind;
-    struct msg_resident resident;
+    struct msg_resident resident; /* the first */
+    size_t n_resident, n_devices, n_ready;
+    char device[DEVICES][MSG_MAX_NAME + 1];
+    uint64_t error_memory;
     bool has_resident;
     size_t n_models;
     uint64_t memory_bytes, beats, longest_pause_ms, last_beat_ms, done_steps, read_bytes;
@@ -231,16 +234,22 @@ static void take_control(struct boss *b, struct member *m, const struct msg *in)
         m->has_resident = in->hello.n_resident > 0;
         if (m->has_resident)
             m->resident = in->hello.resident[0];
+        m->n_resident = in->hello.n_resident;
+        m->n_devices = in->hello.n_devices;
+        for (size_t i = 0; i < in->hello.n_devices && i < DEVICES; i++)
+            snprintf(m->device[i], sizeof m->device[i], "%s", in->hello.devices[i].name);
         m->n_models = in->hello.n_models;
         m->memory_bytes = in->hello.devices[0].memory_bytes;
         break;
     case MSG_READY:
         m->ready = msg_epoch_same(in->ready.epoch, b->epoch);
+        m->n_ready += m->ready;
         m->read_bytes = in->ready.read_bytes;
         break;
     case MSG_ERROR:
         m->failed = m->failed || msg_epoch_same(in->error.epoch, b->epoch); /* neighbours of an epoch that ends may complain */
         m->error_kind = in->error.kind;
+        m->error_memory = in->error.memory_bytes;
         snprintf(m->error_text, sizeof m->error_text, "%s", in->error.text);
         break;
     case MSG_HEARTBEAT:
@@ -497,6 +506,85 @@ static void test_run(void)
     free(b);
 }
 
+/* Two stages of one worker: between them there is no link. */
+static bool two_devices(struct boss *b, const struct worker *w, const uint32_t *first, bool keep_kv)
+{
+    const struct worker both[DEVICES] = {*w, *w};
+    struct member *m = &b->member[0];
+    b->epoch.counter++;
+    m->n_ready = 0;
+    m->failed = false;
+    for (uint32_t i = 0; i < DEVICES; i++) {
+        struct msg out = {.type = MSG_CONFIGURE, .configure = configuration(b, both, i, DEVICES, first)};
+        struct msg_neighbour here = {.reach = REACH_PROCESS, .node = w->name, .address = "", .stage = 1 - i};
+        out.configure.device = m->device[i];
+        out.configure.keep_kv = keep_kv;
+        *(i == 0 ? &out.configure.next : &out.configure.previous) = here;
+        boss_send(b, 0, &out);
+    }
+    for (uint64_t end = now_ms() + PATIENCE_MS; m->n_ready < DEVICES && !m->failed && now_ms() < end;)
+        until(b, NULL, 1);
+    if (m->n_ready < DEVICES) {
+        tap_note("%s", m->error_text);
+        return false;
+    }
+    b->first_up = b->last_up = false;
+    b->first = dial_data(b, w, false);
+    b->last = dial_data(b, w, true);
+    return until(b, &b->first_up, PATIENCE_MS) && until(b, &b->last_up, PATIENCE_MS);
+}
+
+static void test_devices(void)
+{
+    struct worker w = {0};
+    struct boss *b = malloc(sizeof *b);
+    const char *const args[] = {"--model", model_path, "--device", "cpu:0,cpu:1", "--ram", "1GiB", NULL};
+    struct wire_net_options old = {.node = "old", .protocol_max = PROTOCOL_DEVICES - 1};
+    struct msg out = {.type = MSG_RELEASE};
+
+    start(&w, 0, args);
+    boss_open(b, "boss");
+    meet(b, &w, 1);
+    is_int(b->member[0].n_devices, DEVICES, "a worker has two devices");
+    is_str(b->member[0].device[0], "cpu:0", "as they were named");
+    is_str(b->member[0].device[1], "cpu:1", "in order");
+    is_int(b->member[0].memory_bytes, 512 << 20, "each may use half of --ram");
+    ok(two_devices(b, &w, halves, false), "a stage on each");
+    ok(run_step(b, (struct msg_step){.stop_stage = MSG_STOP_NONE}), "the chain answers its test");
+    ok(feed_all(b), "they compute what one session does");
+    ok(b->member[0].done_steps >= 12, "each tells of every step");
+    ok(two_devices(b, &w, halves, true) && feed(b, 0, 35, 0) && feed(b, 35, 2, MSG_STOP_NONE), "a rebuilt first stage and the second's old KV give the same");
+    ok(feed(b, 0, 5, MSG_STOP_NONE) == false && strstr(b->member[0].error_text, "slot 0 is open already"), "a wrong step is told by the first");
+    ok(two_devices(b, &w, uneven, false) && feed_all(b), "other cuts, the same");
+    boss_configure(b, &w, 1, whole, false);
+    ok(until(b, &b->member[0].failed, PATIENCE_MS), "\"cpu\" is no device of this worker");
+    has_str(b->member[0].error_text, "known: cpu:0, cpu:1", "it says which are");
+    ok(two_devices(b, &w, halves, false) && feed_all(b), "that did no harm");
+
+    out.release = (struct msg_release){.epoch = b->epoch, .keep_weights = false, .device = "cpu:1"};
+    boss_send(b, 0, &out);
+    sleep_ms(100); /* the builder works it off */
+    boss_close(b);
+    sleep_ms(100);
+    boss_open(b, "boss");
+    meet(b, &w, 1);
+    is_int(b->member[0].n_resident, 1, "one device was released, the other still holds its stage");
+    is_str(b->member[0].device[0], "cpu:0", "the first");
+    ok(two_devices(b, &w, halves, false) && feed_all(b), "both again");
+    boss_close(b);
+    sleep_ms(100);
+
+    memset(b, 0, sizeof *b);
+    if (!(b->net = wire_net_create(&old, &err)) || !(b->wire = wire_create(b->net, &err)) || !(b->codec = codec_create(CODEC_SMALL_BYTES, &err)))
+        die("coordinator");
+    meet(b, &w, 1);
+    is_int(b->member[0].n_devices, 1, "a coordinator from before there were several hears of one");
+    boss_close(b);
+    kill(w.pid, SIGTERM);
+    is_int(ended(&w, PATIENCE_MS), 0, "an orderly end");
+    free(b);
+}
+
 static void bad_configure(struct boss *b, struct worker *w, void (*change)(struct msg_configure *c), uint32_t kind, const char *text)
 {
     struct msg m = {.type = MSG_CONFIGURE};
@@ -542,6 +630,7 @@ static void test_refusals(void)
     bad_configure(b, &w, huge, ERR_MEMORY, "1.0 GiB allowed by --ram; lower --ctx or add a node");
     has_str(b->member[0].error_text, "worker w0: layers 0-3 need", "and how much it would be");
     bad_configure(b, &w, little, ERR_MEMORY, "allowed by the topology");
+    is_int(b->member[0].error_memory, 4096, "and a coordinator learns how much there is");
     boss_send(b, 0, &nonsense);
     boss_configure(b, &w, 1, whole, false);
     ok(all_ready(b, &w, 1) && feed_all(b), "after all this it still works");
@@ -796,6 +885,7 @@ int main(void)
     signal(SIGPIPE, SIG_IGN);
     make_models();
     test_run();
+    test_devices();
     test_refusals();
     test_ends();
     test_tcp();

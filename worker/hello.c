@@ -1,0 +1,126 @@
+/* What a node says of itself to a coordinator: its devices, what they can do, what they hold. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/threadpool.h"
+#include "gguf/quant.h"
+#include "kernels/cuda/cuda.h"
+#include "worker/node_state.h"
+#include "worker/profile.h"
+
+enum { READ_BYTES = 128 << 20, READ_MS = 80, RATE_MS = 40 };
+
+static const enum quant_type types[NODE_RATES] = {QUANT_Q4_K, QUANT_Q6_K, QUANT_Q8_0, QUANT_Q4_0, QUANT_F16};
+
+/* What a matrix of a type takes there, once it lies as the kernels want it. */
+static size_t fill_bits(struct backend *be, struct msg_bits *ret)
+{
+    enum { ROWS = 1024, COLS = 4096 };
+    size_t n = 0;
+    for (uint32_t type = 0; type < QUANT_TYPES && n < MSG_MAX_TYPES; type++) {
+        const struct quant_traits *t = quant_traits(type);
+        if (t && t->computed)
+            ret[n++] = (struct msg_bits){t->name, 8.0 * (double)be->ops->weight_bytes(be, (enum quant_type)type, ROWS, COLS) / ROWS / COLS};
+    }
+    return n;
+}
+
+/* The driver's side says one rate for all quantizations: their products are the same, once unpacked. */
+static int measure_gpu(struct seat *s, struct backend *be, struct err *err)
+{
+    struct cuda_rates r = {0};
+    if (backend_cuda_measure(be, READ_BYTES, &r, err) != 0)
+        return -1;
+    s->read_per_s = r.read;
+    s->copy_per_s = r.to_device;
+    for (s->n_rates = 0; s->n_rates < NODE_RATES; s->n_rates++)
+        s->rates[s->n_rates] = (struct msg_rate){.type = quant_traits(types[s->n_rates])->name, .per_s = 2 * r.products};
+    return 0;
+}
+
+static int measure_cpu(struct seat *s, struct backend *be, struct err *err)
+{
+    int rc = profile_read(backend_cpu_team(be), READ_BYTES, READ_MS, &s->read_per_s, err);
+    for (s->n_rates = 0; rc == 0 && s->n_rates < NODE_RATES; s->n_rates++) {
+        struct profile_rate r = {.type = types[s->n_rates]};
+        rc = profile_rate(be, RATE_MS, &r, err);
+        s->rates[s->n_rates] = (struct msg_rate){.type = quant_traits(r.type)->name, .per_s = r.per_s[PROFILE_PROMPT],
+                                                 .few_per_s = r.per_s[PROFILE_FEW], .one_per_s = r.per_s[PROFILE_ROW]};
+    }
+    return rc;
+}
+
+/* A part of the processors like one that was measured is not measured again: it takes its time, and everybody waits. */
+static bool take_from_twin(struct node *n, struct seat *s)
+{
+    for (struct seat *twin = n->seats; twin < s; twin++)
+        if (twin->device->kind == DEVICE_CPU && s->device->kind == DEVICE_CPU &&
+            device_threads(twin->device, &n->o->how) == device_threads(s->device, &n->o->how)) {
+            s->read_per_s = twin->read_per_s;
+            s->n_rates = twin->n_rates;
+            memcpy(s->rates, twin->rates, sizeof s->rates);
+            return true;
+        }
+    return false;
+}
+
+int hello_measure(struct node *n, struct err *err)
+{
+    struct backend *cpu = backend_cpu_create(1, n->o->how.isa, err);
+    int rc = cpu ? 0 : -1;
+
+    if (cpu)
+        snprintf(n->isa, sizeof n->isa, "%s", backend_cpu_isa(cpu));
+    backend_destroy(cpu);
+    for (unsigned i = 0; rc == 0 && i < n->n_seats; i++) {
+        struct seat *s = &n->seats[i];
+        struct backend *be = device_open(s->device, &n->o->how, err);
+        if (!be)
+            return -1;
+        device_text(be, s->text, sizeof s->text);
+        s->numerics = device_numerics(be, &n->o->how, &s->numerics_revision);
+        s->n_bits = fill_bits(be, s->bits);
+        if (n->o->measure && !take_from_twin(n, s))
+            rc = backend_is_cuda(be) ? measure_gpu(s, be, err) : measure_cpu(s, be, err);
+        backend_destroy(be);
+        if (n->n_seats > 1 || s->device->kind != DEVICE_CPU)
+            log_line(LOG_INFO, "device %s: %s", s->device->name, s->text);
+    }
+    return rc;
+}
+
+static struct msg_device describe(struct node *n, struct seat *s)
+{
+    return (struct msg_device){
+        .name = s->device->name, .memory_bytes = builder_memory(s->builder), .read_bytes_per_s = s->read_per_s, .rates = s->rates,
+        .n_rates = s->n_rates, .numerics_class = s->numerics, .numerics_revision = s->numerics_revision,
+        .threads = device_threads(s->device, &n->o->how), .copy_bytes_per_s = s->copy_per_s, .bits = s->bits, .n_bits = s->n_bits, .text = s->text,
+    };
+}
+
+int hello_send(struct node *n)
+{
+    static const char no_text[] = "";
+    uint8_t ids[MSG_MAX_MODELS][MSG_ID_BYTES];
+    struct msg_resident resident[DEVICE_MAX];
+    struct msg_device devices[DEVICE_MAX];
+    const struct seat *first = &n->seats[0];
+    struct msg m = {.type = MSG_HELLO};
+    struct msg_hello *h = &m.hello;
+    bool old = wire_link_protocol(n->control) < PROTOCOL_DEVICES; /* it would not know what to do with several */
+
+    *h = (struct msg_hello){
+        .version = n->o->version, .node = n->o->name, .instance = wire_net_instance(n->net), .numerics_class = first->numerics,
+        .numerics_revision = first->numerics_revision, .isa = n->isa, .threads = n->o->how.threads ? n->o->how.threads : threadpool_cpus(),
+        .address = n->address[0] ? n->address : no_text, .key = n->o->keys ? keys_public(n->o->keys) : NULL, .devices = devices,
+        .bits = first->bits, .n_bits = first->n_bits, .resident = resident, .models = (const uint8_t(*)[MSG_ID_BYTES])ids,
+    };
+    for (unsigned i = 0; i < n->n_seats && !(old && i > 0); i++) {
+        devices[h->n_devices++] = describe(n, &n->seats[i]);
+        builder_resident(n->seats[i].builder, &resident[h->n_resident]);
+        h->n_resident += resident[h->n_resident].present;
+    }
+    h->n_models = models_ids(n->models, ids, MSG_MAX_MODELS);
+    return control_send(n, &m);
+}
