@@ -17,10 +17,13 @@
 enum { READ_BYTES = 256 << 20, READ_MS = 300, RATE_MS = 60, DISK_MS = 1000, PATH_BYTES = 4096, OUT_MAX_BYTES = 1 << 20, GPU_READ_BYTES = 512 << 20 };
 
 struct values {
-    bool json, untested;
+    bool json;
+    const char *cuda;
     const char *model_dir, *file, *isa;
     int64_t threads;
 };
+
+static const char *const cuda_names[] = {"tested", "untested", NULL};
 
 static const struct opt options[] = {
     {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "One JSON object with all that was measured"},
@@ -30,8 +33,8 @@ static const struct opt options[] = {
      .help = "Threads that compute (default: one a processor)"},
     {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct values, isa),
      .help = "Best instruction set that may be used, such as scalar (default: the processor's)"},
-    {"untested-kernels", 0, OPT_FLAG, .offset = offsetof(struct values, untested),
-     .help = "Measure GPUs for which there are kernels that have never run on one of their kind, too"},
+    {"cuda", 0, OPT_CHOICE, .arg = "WHICH", .offset = offsetof(struct values, cuda), .choices = cuda_names, .def = "tested",
+     .help = "Kernels for GPUs that may be used; untested: also those that have never run on a real one of its kind (docs/cuda.md)"},
     {0},
 };
 static const struct opt_group groups[] = {{"Options", options, 0}, {0}};
@@ -126,7 +129,7 @@ static void measure_disk(struct report *r, const struct values *v)
 static void measure_gpu(struct gpu *g, const struct cuda_device *d, const struct values *v)
 {
     struct device device = {.kind = DEVICE_CUDA, .index = d->index};
-    struct device_options how = {.untested = v->untested};
+    struct device_options how = {.untested = strcmp(v->cuda, "untested") == 0};
     struct err err;
 
     snprintf(device.name, sizeof device.name, "cuda:%u", d->index);

@@ -28,7 +28,7 @@ struct values {
     uint64_t ram, cache_size;
     struct compute_options compute;
     double orphan_timeout;
-    bool child;
+    bool child, no_measure;
 };
 
 static const struct opt options[] = {
@@ -49,6 +49,8 @@ static const struct opt options[] = {
     {"cache-size", 0, OPT_SIZE, .arg = "SIZE", .offset = offsetof(struct values, cache_size), .help = "At most so much of it (default: 64GiB)"},
     {"ram", 0, OPT_SIZE, .arg = "SIZE", .offset = offsetof(struct values, ram),
      .help = "Memory that its processors may use, such as 8GiB (default: what is free)"},
+    {"no-measure", 0, OPT_FLAG, .offset = offsetof(struct values, no_measure),
+     .help = "Start at once, without measuring what the devices can do: plans guess, unless the topology file says it"},
     {"orphan-timeout", 0, OPT_FLOAT, .arg = "SECONDS", .offset = offsetof(struct values, orphan_timeout), .min = 0, .max = 1e9,
      .help = "Without a coordinator for so long, weights are freed (default: 600)"},
     {0},
@@ -230,7 +232,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     struct node_options o = {
         .version = PACKAGE_VERSION, .listen = v->listen, .advertise = v->advertise, .model_file = v->model, .model_dir = v->model_dir,
         .cache_dir = v->cache, .cache_bytes = v->cache_size ? v->cache_size : (uint64_t)64 << 30,
-        .orphan_ms = (uint64_t)(v->orphan_timeout * 1000), .signal_fd = -1, .measure = !v->child,
+        .orphan_ms = (uint64_t)(v->orphan_timeout * 1000), .signal_fd = -1, .measure = !v->child && !v->no_measure,
     };
     int rc = -1;
 

@@ -6,6 +6,7 @@
 static const char *const gemm_names[] = {"int8", "blas", "blas-all", NULL};
 static const enum prompt_gemm gemms[] = {GEMM_INT8, GEMM_BLAS, GEMM_BLAS_ALL};
 static const char *const weights_names[] = {"packed", "file", NULL};
+static const char *const cuda_names[] = {"tested", "untested", NULL};
 static const char *const pin_names[] = {"auto", "no", "yes", NULL};
 static const enum threadpool_pin pins[] = {THREADPOOL_PIN_AUTO, THREADPOOL_PIN_NO, THREADPOOL_PIN_YES};
 
@@ -26,8 +27,8 @@ const struct opt compute_option_table[] = {
      .help = "What computes prompts; blas: OpenBLAS, where weights are floats or --isa is scalar; answers are then not reproducible"},
     {"weights", 0, OPT_CHOICE, .arg = "HOW", .offset = offsetof(struct compute_options, weights), .choices = weights_names, .def = "packed",
      .help = "How weights lie in memory; file: as in the file, which takes up to 4% less and is slower (docs/performance.md)"},
-    {"untested-kernels", 0, OPT_FLAG, .offset = offsetof(struct compute_options, untested),
-     .help = "Use kernels that have never run on a GPU of this kind (docs/cuda.md): answers may be wrong"},
+    {"cuda", 0, OPT_CHOICE, .arg = "WHICH", .offset = offsetof(struct compute_options, cuda), .choices = cuda_names, .def = "tested",
+     .help = "Kernels for GPUs that may be used; untested: also those that have never run on a real one of its kind (docs/cuda.md)"},
     {0},
 };
 
@@ -47,7 +48,7 @@ void compute_how(const struct compute_options *o, struct device_options *ret)
         .pin = pins[chosen(o->pin, pin_names)],
         .prompt_gemm = gemms[chosen(o->prompt_gemm, gemm_names)],
         .keep_file_layout = chosen(o->weights, weights_names) == 1,
-        .untested = o->untested,
+        .untested = chosen(o->cuda, cuda_names) == 1,
     };
 }
 
@@ -82,7 +83,7 @@ int compute_args(const struct compute_options *o, const char *ret[COMPUTE_ARGS_M
         {"--pin", o->pin, chosen(o->pin, pin_names) > 0},
         {"--prompt-gemm", o->prompt_gemm, chosen(o->prompt_gemm, gemm_names) > 0},
         {"--weights", o->weights, chosen(o->weights, weights_names) > 0},
-        {"--untested-kernels", NULL, o->untested},
+        {"--cuda", o->cuda, chosen(o->cuda, cuda_names) > 0},
     };
     size_t n = 0;
 
@@ -91,7 +92,7 @@ int compute_args(const struct compute_options *o, const char *ret[COMPUTE_ARGS_M
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (all[i].given)
             ret[n++] = all[i].name;
-        if (all[i].given && all[i].value)
+        if (all[i].given)
             ret[n++] = all[i].value;
     }
     for (size_t i = 0; i < o->vram.len; i++) {
@@ -109,6 +110,6 @@ const char *compute_given(const struct compute_options *o)
            : chosen(o->pin, pin_names) > 0              ? "--pin"
            : chosen(o->prompt_gemm, gemm_names) > 0     ? "--prompt-gemm"
            : chosen(o->weights, weights_names) > 0      ? "--weights"
-           : o->untested                                ? "--untested-kernels"
+           : chosen(o->cuda, cuda_names) > 0            ? "--cuda"
                                                         : NULL;
 }

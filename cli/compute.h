@@ -8,11 +8,10 @@
 #include "kernels/device.h"
 
 struct compute_options {
-    const char *isa, *pin, *prompt_gemm, *weights; /* NULL, or the default: as usual */
+    const char *isa, *pin, *prompt_gemm, *weights, *cuda; /* NULL, or the default: as usual */
     const char *device;                            /* "cpu,cuda:0", "auto"; NULL: not given */
     struct opt_list vram;                          /* "cuda:0=20GiB" */
     int64_t threads;                               /* 0: not given */
-    bool untested;
 };
 extern const struct opt compute_option_table[]; /* offsets of struct compute_options */
 
@@ -23,7 +22,7 @@ int compute_devices(const struct compute_options *o, const char *otherwise, stru
 /* Several are named: a process of its own has a stage on each. */
 bool compute_is_list(const struct compute_options *o);
 /* The arguments that give a worker process the same, --threads and --isa aside; NULL-terminated. They borrow o's strings. */
-enum { COMPUTE_ARGS_MAX = 32 };
+enum { COMPUTE_ARGS_MAX = 48 };
 int compute_args(const struct compute_options *o, const char *ret[COMPUTE_ARGS_MAX + 1], struct err *err);
 /* The first option that workers elsewhere have to be given themselves; NULL: none was given. */
 const char *compute_given(const struct compute_options *o);

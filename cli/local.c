@@ -191,6 +191,8 @@ static int find_devices(const struct compute_options *o, struct device_list *ret
     struct strbuf notes;
     strbuf_init(&notes, NOTES_MAX_BYTES);
     int rc = compute_devices(o, "cpu", ret, &notes, err);
+    for (const char *at = strbuf_str(&notes); rc == 0 && *at; at += strcspn(at, "\n") + 1)
+        ui_say("%.*s", (int)strcspn(at, "\n"), at);
     strbuf_fini(&notes);
     return rc;
 }

@@ -9,7 +9,7 @@
 
 #include "base/err.h"
 
-enum { CHILDREN_ARGS_MAX = 48 }; /* a worker's command line */
+enum { CHILDREN_ARGS_MAX = 64 }; /* a worker's command line */
 
 struct children;
 

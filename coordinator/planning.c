@@ -135,6 +135,13 @@ static void adjust_device(const struct plan_model *m, const struct msg_hello *h,
     }
 }
 
+/* cap: what a stage may take there at most; 0: not known. What is left free comes on top. */
+static void cap_memory(struct plan_device *d, uint64_t cap)
+{
+    if (cap && cap + d->reserve_bytes < d->memory_bytes)
+        d->memory_bytes = cap + d->reserve_bytes;
+}
+
 static void adjust_node(const struct engine *e, const struct plan_model *m, const struct node *n, struct plan_node *p)
 {
     p->away = n->state != NODE_HERE || e->now_us < n->distrusted_until_us;
@@ -148,8 +155,7 @@ static void adjust_node(const struct engine *e, const struct plan_model *m, cons
             if (strcmp(n->hello.devices[k].name, p->devices[i].name) == 0) {
                 adjust_device(m, &n->hello, &n->hello.devices[k], &p->devices[i]);
                 is_there = true;
-                if (n->memory_caps[k] && n->memory_caps[k] < p->devices[i].memory_bytes)
-                    p->devices[i].memory_bytes = n->memory_caps[k];
+                cap_memory(&p->devices[i], n->memory_caps[k]);
             }
         if (!is_there)
             p->devices[i].memory_bytes = 0; /* whatever the file says */

@@ -230,7 +230,7 @@ uint64_t device_memory_now(const struct device *d)
     int n = d->kind == DEVICE_CUDA ? cuda_devices(there, CUDA_MAX_DEVICES, NULL, 0, NULL) : 0;
 
     if (d->kind != DEVICE_CUDA)
-        return sysinfo_memory_available();
+        return sysinfo_memory_available() / (d->parts ? d->parts : 1);
     for (int i = 0; i < n; i++)
         if (there[i].index == d->index)
             return less_margin(there[i].memory_free ? there[i].memory_free : there[i].memory);

@@ -62,7 +62,8 @@ struct backend *device_open(const struct device *d, const struct device_options 
 /* Threads for reading, packing and sampling beside the device: of the CPU, those that compute there. */
 struct threadpool *device_helpers(const struct device *d, const struct device_options *how, struct err *err);
 unsigned device_threads(const struct device *d, const struct device_options *how);
-/* What is free on it now, by the system or the driver; the margin is taken off. The second asks without opening it. */
+/* What is free on it now, by the system or the driver; the margin is taken off. The second asks without opening it, and counts only
+ * a part's share of the machine's memory. */
 uint64_t device_memory_free(struct backend *be);
 uint64_t device_memory_now(const struct device *d);
 /* The class of bits that it computes; docs/numerics.md. */

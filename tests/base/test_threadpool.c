@@ -226,6 +226,44 @@ static void test_order(void)
     ok(system(command) == 0, "folder removed");
 }
 
+/* Parts of a machine: by memory nodes where there are as many, else by cores. */
+static void test_parts(void)
+{
+    char folder[] = "/tmp/sc-cpus-XXXXXX", command[128], got[64];
+    static const char *const siblings[] = {"0,2", "1,3", "0,2", "1,3"};
+    static const struct {
+        unsigned index, parts;
+        bool nodes;
+        const char *want;
+    } cases[] = {{0, 1, false, "0 2 1 3"}, {0, 2, false, "0 2"}, {1, 2, false, "1 3"}, {2, 3, false, "1 3"}, {5, 8, false, "1"}, {0, 8, false, "0"},
+                 {0, 2, true, "1 2"},      {1, 2, true, "0 3"},  {0, 3, true, "0"}};
+    if (!ok(mkdtemp(folder) != NULL, "a folder for made-up machines"))
+        return;
+    for (int c = 0; c < 4; c++) {
+        put_file(folder, c, "thread_siblings_list", siblings[c]);
+        put_file(folder, c, "physical_package_id", "0");
+    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int cpu[4] = {0, 1, 2, 3};
+        size_t len = 0;
+        for (int c = 0; cases[i].nodes && c < 4; c++) {
+            snprintf(command, sizeof command, "mkdir -p %s/cpu%d/node%d", folder, c, c == 1 || c == 2 ? 0 : 1);
+            ok(system(command) == 0, "a memory node");
+        }
+        unsigned n = cpus_part_of(folder, cpu, 4, cases[i].index, cases[i].parts);
+        got[0] = 0;
+        for (unsigned k = 0; k < n; k++)
+            len += (size_t)snprintf(got + len, sizeof got - len, "%s%d", k ? " " : "", cpu[k]);
+        is_str(got, cases[i].want, "part %u of %u%s", cases[i].index, cases[i].parts, cases[i].nodes ? ", two memory nodes" : "");
+    }
+    is_int(cpus_part_of(folder, NULL, 0, 0, 2), 0, "of nothing");
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    ok(system(command) == 0, "folder removed");
+    int one[1];
+    is_int(cpus_part(0, 1000, one, 1), 1, "a part is never empty");
+    ok(cpus_nodes() >= 1, "a machine has a memory node");
+}
+
 int main(void)
 {
     struct err err;
@@ -233,6 +271,7 @@ int main(void)
     test_rounds();
     test_idle();
     test_pinning();
+    test_parts();
     test_sharing();
     test_order();
     ok(!threadpool_create(100000, &err) && err.kind == ERR_USAGE, "an absurd count is refused");

@@ -23,6 +23,7 @@
 #include "base/mem.h"
 #include "gguf/quant.h"
 #include "kernels/backend.h"
+#include "kernels/device.h"
 #include "coordinator/plan_input.h"
 #include "model/sampler.h"
 #include "model/session.h"
@@ -356,7 +357,7 @@ void rig_start(struct rig *rig, unsigned node)
 {
     struct rig_node *n = &rig->nodes[node];
     char listen[64], keys[400], log[400];
-    const char *argv[20] = {rig_program(), "worker", "--listen",    listen,     "--name",    n->name,
+    const char *argv[24] = {rig_program(), "worker", "--listen",    listen,     "--name",    n->name,
                             "--keys",      keys,     "--model-dir", rig->model, "--threads", "1"};
     unsigned at = 12;
 
@@ -367,6 +368,11 @@ void rig_start(struct rig *rig, unsigned node)
     if (n->devices[0]) {
         argv[at++] = "--device";
         argv[at++] = n->devices;
+        argv[at++] = "--no-measure";
+    }
+    if (strstr(n->devices, "cuda")) {
+        argv[at++] = "--cuda";
+        argv[at++] = "untested";
     }
 
     snprintf(listen, sizeof listen, "tcp://127.0.0.1:%d", n->port);
@@ -452,14 +458,19 @@ const char *rig_model(unsigned layers, uint32_t big)
     return path;
 }
 
-static void put_node(struct topology *t, const char *name, const char *address, const char *key, uint64_t memory, bool standby, unsigned parts)
+static void put_node(struct topology *t, const char *name, const char *address, const char *key, uint64_t memory, bool standby, const char *devices)
 {
-    static const char *const names[RIG_PARTS_MAX] = {"cpu:0", "cpu:1", "cpu:2"};
-    struct topology_node node = {.name = name, .address = address, .key = key, .threads = 1, .n_devices = 1, .standby = standby,
-                                 .devices = {{.name = "cpu", .memory_bytes = parts ? 0 : memory}}};
+    struct topology_node node = {.name = name, .address = address, .key = key, .threads = 1, .n_devices = 1, .standby = standby, .devices = {{.name = "cpu"}}};
+    struct device_list list;
     struct err err;
-    for (unsigned i = 0; i < parts; i++)
-        node.devices[node.n_devices++] = (struct topology_device){.name = names[i], .memory_bytes = memory};
+    if (device_list_parse(devices ? devices : "cpu", &list, &err) != 0)
+        rig_bail(devices, &err);
+    for (unsigned i = 0; i < list.n; i++) {
+        struct topology_device *d = &node.devices[strcmp(list.item[i].name, "cpu") == 0 ? 0 : node.n_devices++];
+        /* Of a GPU plans leave more free. */
+        *d = (struct topology_device){.name = list.item[i].name,
+                                      .memory_bytes = list.item[i].kind == DEVICE_CPU ? memory : memory - PLAN_RESERVE_CPU + PLAN_RESERVE_GPU};
+    }
     if (topology_put(t, &node, &err) != 0)
         rig_bail("topology_put", &err);
 }
@@ -494,7 +505,7 @@ static bool fits(const char *model, unsigned nodes, uint64_t memory)
         rig_bail("the model", &err);
     for (unsigned i = 0; i < nodes; i++) {
         snprintf(name, sizeof name, "n%u", i);
-        put_node(t, name, NULL, NULL, memory, false, 0);
+        put_node(t, name, NULL, NULL, memory, false, NULL);
     }
     bool good = plan_source_make(s, g, &p, t, &set, adjust_bits, be, &plan, &err) == 0;
     backend_destroy(be);
@@ -544,10 +555,11 @@ static void end_all(void)
 
 struct rig *rig_create(const char *model, unsigned n, unsigned standby, uint64_t memory)
 {
-    return rig_create_parts(model, n, standby, memory, (const unsigned[RIG_NODES_MAX]){0});
+    static const char *const none[RIG_NODES_MAX];
+    return rig_create_on(model, n, standby, memory, none);
 }
 
-struct rig *rig_create_parts(const char *model, unsigned n, unsigned standby, uint64_t memory, const unsigned *parts)
+struct rig *rig_create_on(const char *model, unsigned n, unsigned standby, uint64_t memory, const char *const *devices)
 {
     static unsigned serial;
     struct rig *rig = calloc(1, sizeof *rig);
@@ -574,11 +586,10 @@ struct rig *rig_create_parts(const char *model, unsigned n, unsigned standby, ui
         keys_close(k);
         node->port = free_port();
         start_relay(node);
-        for (unsigned part = 0; part < parts[i]; part++)
-            snprintf(node->devices + strlen(node->devices), sizeof node->devices - strlen(node->devices), "%scpu:%u", part ? "," : "", part);
+        snprintf(node->devices, sizeof node->devices, "%s", devices[i] ? devices[i] : "");
         rig_start(rig, i);
         snprintf(address, sizeof address, "tcp://127.0.0.1:%d", node->relay_port);
-        put_node(rig->topology, node->name, address, rig->key[i], memory, i + standby >= n, parts[i]);
+        put_node(rig->topology, node->name, address, rig->key[i], memory, i + standby >= n, devices[i]);
     }
     keys_close(own);
     return rig;

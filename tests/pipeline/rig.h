@@ -18,7 +18,6 @@ enum {
     RIG_PARALLEL = 4,
     RIG_ROWS = 32,
     RIG_NODES_MAX = 8,
-    RIG_PARTS_MAX = 3,
     RIG_NOTES = 80,
 };
 
@@ -84,8 +83,9 @@ const char *rig_program(void);
 const char *rig_model(unsigned layers, uint32_t big);
 /* Workers and relays, all started. memory: what each may use; standby: how many of the last ones are. */
 struct rig *rig_create(const char *model, unsigned n, unsigned standby, uint64_t memory);
-/* The same with parts[i] parts of node i's processors as devices of their own; 0: all are one. memory: of each device. */
-struct rig *rig_create_parts(const char *model, unsigned n, unsigned standby, uint64_t memory, const unsigned *parts);
+/* The same with devices[i] as node i's, such as "cpu:0,cpu:1", NULL: the processors; memory is each one's. What they can do is not
+ * measured, so that plans do not depend on what else the machine does. */
+struct rig *rig_create_on(const char *model, unsigned n, unsigned standby, uint64_t memory, const char *const *devices);
 void rig_destroy(struct rig *rig); /* ends all processes */
 /* The least memory a node may have for so many of its kind to hold the model. */
 uint64_t rig_memory_for(const char *model, unsigned nodes);

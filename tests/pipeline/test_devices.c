@@ -85,8 +85,8 @@ static bool await_state(struct engine *e, const char *node, const char *state)
 
 static void test_answers(const char *model)
 {
-    static const unsigned parts[] = {2, 0};
-    struct rig *rig = rig_create_parts(model, 2, 0, rig_memory_for(model, 3) + SLACK_BYTES, parts);
+    static const char *const devices_of[] = {"cpu:0,cpu:1", NULL};
+    struct rig *rig = rig_create_on(model, 2, 0, rig_memory_for(model, 3) + SLACK_BYTES, devices_of);
     struct engine_options o = rig_options(rig, model, 0);
     struct engine *e = rig_engine(&o);
     struct chain c = chain_of(e);
@@ -169,9 +169,9 @@ static int node_of_two(const struct rig *rig, const struct chain *c)
 /* A node with two stages dies, others take them. What is left keeps its layers. */
 static void test_faults(const char *model)
 {
-    static const unsigned parts[] = {2, 2, 2};
+    static const char *const devices_of[] = {"cpu:0,cpu:1", "cpu:0,cpu:1", "cpu:0,cpu:1"};
     static const int sigs[] = {SIGKILL, SIGSTOP};
-    struct rig *rig = rig_create_parts(model, 3, 1, rig_memory_for(model, 3) + SLACK_BYTES, parts); /* on two nodes: one has two stages */
+    struct rig *rig = rig_create_on(model, 3, 1, rig_memory_for(model, 3) + SLACK_BYTES, devices_of); /* on two nodes: one has two stages */
     struct engine_options o = rig_options(rig, model, 0);
     struct engine *e = rig_engine(&o);
     char name[16];
@@ -208,8 +208,8 @@ static void test_faults(const char *model)
 
 static void test_drain(const char *model)
 {
-    static const unsigned parts[] = {2, 2};
-    struct rig *rig = rig_create_parts(model, 2, 0, rig_memory_for(model, 2) + SLACK_BYTES, parts);
+    static const char *const devices_of[] = {"cpu:0,cpu:1", "cpu:0,cpu:1"};
+    struct rig *rig = rig_create_on(model, 2, 0, rig_memory_for(model, 2) + SLACK_BYTES, devices_of);
     struct engine_options o = rig_options(rig, model, 0);
     uint32_t layers = LAYERS - 1;
     struct err err;

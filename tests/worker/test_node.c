@@ -96,9 +96,9 @@ struct worker {
 
 static void start(struct worker *w, int number, const char *const *more)
 {
-    const char *argv[32] = {program, "worker", "--listen", w->address, "--name", w->name, "--threads", "1"};
+    const char *argv[32] = {program, "worker", "--listen", w->address, "--name", w->name, "--threads", "1", "--no-measure"};
     posix_spawn_file_actions_t files;
-    int n = 8, rc;
+    int n = 9, rc;
 
     snprintf(w->name, sizeof w->name, "w%d", number);
     if (w->keys[0]) {
