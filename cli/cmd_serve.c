@@ -19,10 +19,10 @@ enum { POLL_MS = 100, PROGRESS_S = 2, PROGRESS_NODES = 64 };
 
 struct values {
     struct model_options model;
-    const char *listen, *api_key_file, *cors, *alias, *join_listen, *trace;
+    const char *listen, *api_key_file, *tls_cert, *tls_key, *cors, *alias, *join_listen, *trace;
     struct opt_list hosts;
     bool no_auth;
-    int64_t connections, connections_per_address, grace_s, recover_timeout_s;
+    int64_t connections, connections_per_address, queue, grace_s, recover_timeout_s;
 };
 
 static const struct opt options[] = {
@@ -30,7 +30,11 @@ static const struct opt options[] = {
      .help = "Address and port of the API; port 0 takes a free one. An address that other machines can reach needs --api-key-file, or "
              "--no-auth said outright"},
     {"api-key-file", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, api_key_file),
-     .help = "Answer only to who shows a key of this file (one a line, # begins a comment)"},
+     .help = "Answer only to who shows a key of this file: one a line, behind it at-once=N, requests-per-minute=N, tokens-per-minute=N "
+             "where it has limits; # begins a comment"},
+    {"tls-cert", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, tls_cert),
+     .help = "Speak HTTPS with this certificate (PEM, its chain behind it)"},
+    {"tls-key", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, tls_key), .help = "The certificate's private key (PEM)"},
     {"no-auth", 0, OPT_FLAG, .offset = offsetof(struct values, no_auth), .help = "Answer to everybody who can reach the address"},
     {"allow-host", 0, OPT_LIST, .arg = "NAME", .offset = offsetof(struct values, hosts),
      .help = "On loopback: answer also to requests for this host name, as a proxy may send it"},
@@ -48,6 +52,8 @@ static const struct opt options[] = {
      .def = "1024", .help = "HTTP connections at most"},
     {"connections-per-address", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, connections_per_address), .min = 1,
      .max = FRONT_MAX_CONNECTIONS, .def = "512", .help = "Of these at most so many from one address"},
+    {"queue", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, queue), .min = 1, .max = ENGINE_MAX_REQUESTS, .def = "1024",
+     .help = "Answers that wait or run at most; who asks for more is told to come again (429)"},
     {"grace", 0, OPT_INT, .arg = "SECONDS", .offset = offsetof(struct values, grace_s), .max = 86400, .def = "10",
      .help = "When told to stop: how long answers that run may take to end; told twice, none"},
     {0},
@@ -163,6 +169,8 @@ static int serve(const struct values *v, struct engine *engine, struct control_f
     struct front_options fo = {
         .listen = v->listen,
         .api_key_file = v->api_key_file,
+        .tls_cert = v->tls_cert,
+        .tls_key = v->tls_key,
         .no_auth = v->no_auth,
         .cors = v->cors,
         .hosts = v->hosts.items,
@@ -170,6 +178,7 @@ static int serve(const struct values *v, struct engine *engine, struct control_f
         .model = name,
         .connections = (unsigned)v->connections,
         .connections_per_address = (unsigned)v->connections_per_address,
+        .queue = (unsigned)v->queue,
     };
     struct front *front;
     int rc;

@@ -117,6 +117,8 @@ static int connect_to(const char *url, int timeout_ms, struct err *err)
     const char *from = url + strlen("http://");
     int fd, rc;
 
+    if (strncmp(url, "https://", strlen("https://")) == 0)
+        return err_set(err, ERR_UNSUPPORTED, "%s: the commands speak plain HTTP; ask %s/v1/cluster with curl", url, url);
     if (strncmp(url, "http://", strlen("http://")) != 0 || strlen(url) >= sizeof host)
         return err_set(err, ERR_USAGE, "%s: an address such as http://127.0.0.1:8080 is expected", url);
     snprintf(host, sizeof host, "%.*s", (int)strcspn(from, "/"), from);

@@ -126,7 +126,7 @@ void engine_fail(struct engine *e, struct engine_request *r, const struct err *e
 /* Hands a request to the schedule. Before the first epoch there is none: it waits in the table. */
 static int schedule(struct engine *e, struct engine_request *r, struct err *err)
 {
-    bool every_row = r->params.prompt_top || r->params.hidden || r->params.n_new == 0;
+    bool every_row = request_wants_prompt(r) || r->params.hidden || r->params.n_new == 0;
     struct sched_seq seq = {
         .id = r->id,
         .tokens = r->tokens,

@@ -92,6 +92,7 @@ struct engine_params {
     uint32_t choice;                      /* which of several answers to one prompt: draws differ */
     uint32_t top;                         /* likeliest tokens wanted with every chosen one; 0: none */
     bool prompt_top;                      /* and for every position of the prompt (its cached prefix is computed again) */
+    bool prompt_given;                    /* the log-probability of every prompt token but the first; the cache as above */
     bool hidden;                          /* the last hidden state of every prompt position */
     int32_t stop[ENGINE_MAX_STOP_TOKENS]; /* tokens that end the answer (they are given, too) */
     uint32_t n_stop;
@@ -102,7 +103,8 @@ struct engine_params {
 
 enum engine_event_kind {
     ENGINE_TOKEN,  /* token, logprob, top */
-    ENGINE_PROMPT, /* position, top: one position of the prompt; or n_done of n_tokens where neither top nor hidden is wanted */
+    ENGINE_PROMPT, /* position, top, logprob (of the token behind it): one position of the prompt; or n_done of n_tokens where
+                      nothing of the prompt is wanted */
     ENGINE_HIDDEN, /* position, hidden */
     ENGINE_PAUSE,  /* the pipeline is being repaired: text says what and how long; keep the client waiting */
     ENGINE_DONE,   /* reason */

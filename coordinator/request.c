@@ -27,10 +27,16 @@ static int check(const struct engine_params *p, uint32_t n_vocab, struct err *er
     return 0;
 }
 
+/* How many rows of likeliest tokens the prompt has. */
+static size_t prompt_tops(const struct engine_params *p)
+{
+    return p->prompt_top ? p->n_tokens : 0;
+}
+
 static int allocate(struct engine_request *r, struct err *err)
 {
     struct engine_params *p = &r->params;
-    size_t tops = (size_t)p->top * ((p->prompt_top ? p->n_tokens : 0) + (size_t)p->n_new);
+    size_t tops = (size_t)p->top * (prompt_tops(p) + (size_t)p->n_new);
     struct sample_bias *bias;
 
     if (!(r->tokens = mem_new((size_t)p->n_tokens + p->n_new, sizeof *r->tokens, err)) ||
@@ -43,7 +49,8 @@ static int allocate(struct engine_request *r, struct err *err)
     p->tokens = r->tokens;
     r->n_tokens = p->n_tokens;
     if (!(r->logprobs = mem_new(p->n_new, sizeof *r->logprobs, err)) || !(r->top_ids = mem_new(tops, sizeof *r->top_ids, err)) ||
-        !(r->top_logprobs = mem_new(tops, sizeof *r->top_logprobs, err)))
+        !(r->top_logprobs = mem_new(tops, sizeof *r->top_logprobs, err)) ||
+        (p->prompt_given && !(r->prompt_logprobs = mem_new(p->n_tokens, sizeof *r->prompt_logprobs, err))))
         return -1;
     return !p->hidden || (r->hidden = mem_new((size_t)p->n_tokens * r->n_embd, sizeof *r->hidden, err)) ? 0 : -1;
 }
@@ -57,6 +64,7 @@ static void destroy(struct engine_request *r)
     free(r->logprobs);
     free(r->top_ids);
     free(r->top_logprobs);
+    free(r->prompt_logprobs);
     free(r->hidden);
     free(r);
 }
@@ -125,11 +133,19 @@ static void unlock_and_tell(struct engine_request *r)
     pthread_mutex_unlock(&r->lock);
 }
 
-void request_add_prompt(struct engine_request *r, uint32_t position, const int32_t *ids, const float *logprobs, uint32_t n)
+bool request_wants_prompt(const struct engine_request *r)
+{
+    return r->params.prompt_top || r->params.prompt_given;
+}
+
+void request_add_prompt(struct engine_request *r, uint32_t position, const int32_t *ids, const float *logprobs, uint32_t n, float given)
 {
     pthread_mutex_lock(&r->lock);
     if (position == r->prompt_ready && position < r->params.n_tokens) { /* a position that was computed anew is not told twice */
-        put_top(r, position, ids, logprobs, n);
+        if (r->params.prompt_top)
+            put_top(r, position, ids, logprobs, n);
+        if (r->params.prompt_given)
+            r->prompt_logprobs[position] = given;
         r->prompt_ready++;
     }
     unlock_and_tell(r);
@@ -161,7 +177,7 @@ void request_add_token(struct engine_request *r, int32_t token, float logprob, c
     pthread_mutex_lock(&r->lock);
     r->logprobs[r->n_answer] = logprob;
     if (r->params.top)
-        put_top(r, (r->params.prompt_top ? r->params.n_tokens : 0) + (size_t)r->n_answer, ids, logprobs, n);
+        put_top(r, prompt_tops(&r->params) + r->n_answer, ids, logprobs, n);
     r->answer_ready = ++r->n_answer;
     unlock_and_tell(r);
 }
@@ -218,14 +234,18 @@ static bool take(struct engine_request *r, struct engine_event *ret)
     } else if (r->prompt_read < r->prompt_ready) {
         ret->kind = ENGINE_PROMPT;
         ret->position = r->prompt_read;
-        give_top(r, r->prompt_read++, ret);
+        if (r->params.prompt_given)
+            ret->logprob = r->prompt_logprobs[r->prompt_read];
+        if (r->params.prompt_top)
+            give_top(r, r->prompt_read, ret);
+        r->prompt_read++;
         ret->n_done = r->prompt_read;
     } else if (r->hidden_read < r->hidden_ready) {
         ret->kind = ENGINE_HIDDEN;
         ret->position = r->hidden_read;
         ret->hidden = r->hidden + (size_t)r->hidden_read++ * r->n_embd;
         ret->n_hidden = r->n_embd;
-    } else if (r->done_told < r->n_done && !r->params.prompt_top && !r->params.hidden) {
+    } else if (r->done_told < r->n_done && !request_wants_prompt(r) && !r->params.hidden) {
         ret->kind = ENGINE_PROMPT;
         ret->n_done = r->done_told = r->n_done;
         ret->n_cached = r->n_cached;
@@ -236,7 +256,7 @@ static bool take(struct engine_request *r, struct engine_event *ret)
         ret->token = r->tokens[ret->position];
         ret->logprob = r->logprobs[i];
         if (r->params.top)
-            give_top(r, (r->params.prompt_top ? r->params.n_tokens : 0) + (size_t)i, ret);
+            give_top(r, prompt_tops(&r->params) + i, ret);
     } else if (r->ended && !r->end_read) {
         ret->kind = r->failed ? ENGINE_FAILED : ENGINE_DONE;
         ret->reason = r->reason;

@@ -27,6 +27,7 @@ struct engine_request {
     float *logprobs;  /* of answer tokens */
     int32_t *top_ids; /* of prompt positions (prompt_top), then of answer tokens: params.top each */
     float *top_logprobs;
+    float *prompt_logprobs; /* prompt_given: of the token behind each position */
     float *hidden;
     uint32_t n_embd;
     uint32_t prompt_ready, hidden_ready, answer_ready; /* added */
@@ -45,7 +46,10 @@ struct engine_request *request_create(struct engine *e, const struct engine_para
 void request_drop(struct engine_request *r); /* one holder less; the last one frees. Takes NULL */
 
 /* The engine's thread: */
-void request_add_prompt(struct engine_request *r, uint32_t position, const int32_t *ids, const float *logprobs, uint32_t n);
+/* given: the log-probability of the prompt's next token, where that is wanted and there is one. */
+void request_add_prompt(struct engine_request *r, uint32_t position, const int32_t *ids, const float *logprobs, uint32_t n, float given);
+/* Whether anything is wanted of every prompt position. */
+bool request_wants_prompt(const struct engine_request *r);
 void request_add_hidden(struct engine_request *r, uint32_t position, const float *hidden);
 void request_add_progress(struct engine_request *r, uint32_t n_done, uint32_t n_cached);
 void request_add_token(struct engine_request *r, int32_t token, float logprob, const int32_t *ids, const float *logprobs, uint32_t n);

@@ -148,6 +148,11 @@ static void put_want(struct engine *e, struct flight *f, const struct sched_row 
         w->flags |= WANT_TOP;
         w->top = r->params.top;
     }
+    if (r && r->params.prompt_given && row->want != SCHED_WANT_SAMPLE && row->pos + 1 < r->params.n_tokens) {
+        w->flags |= WANT_GIVEN;
+        w->given = &r->params.tokens[row->pos + 1];
+        w->n_given = 1;
+    }
     if (r && r->params.hidden && row->pos < r->params.n_tokens)
         w->flags |= WANT_HIDDEN;
     if (!w->flags) { /* its request is gone, but its result is still waited for */
@@ -290,8 +295,8 @@ static void take_row(struct engine *e, const struct flight_want *want, const str
     struct engine_request *r = engine_find(e, want->seq);
     if (!r)
         return;
-    if (r->params.prompt_top && want->pos < r->params.n_tokens - (want->want == SCHED_WANT_SAMPLE ? 1 : 0))
-        request_add_prompt(r, want->pos, row->top_tokens, row->top_logprobs, (uint32_t)row->n_top);
+    if (request_wants_prompt(r) && want->pos < r->params.n_tokens - (want->want == SCHED_WANT_SAMPLE ? 1 : 0))
+        request_add_prompt(r, want->pos, row->top_tokens, row->top_logprobs, (uint32_t)row->n_top, row->n_given ? row->given[0] : 0);
     if (hidden)
         request_add_hidden(r, want->pos, hidden);
     if (want->want == SCHED_WANT_SAMPLE)

@@ -100,6 +100,14 @@ static int keep_token(struct answer *a, int32_t id, float logprob, const int32_t
     return 0;
 }
 
+static bool is_mark(const struct answer *a, int32_t id)
+{
+    for (size_t i = 0; i < a->n_marks; i++)
+        if (a->marks[i] == id)
+            return true;
+    return false;
+}
+
 int answer_add(struct answer *a, int32_t id, float logprob, const int32_t *top_ids, const float *top_logprobs, uint32_t n_top,
                struct err *err)
 {
@@ -110,6 +118,7 @@ int answer_add(struct answer *a, int32_t id, float logprob, const int32_t *top_i
         return 0;
     if (a->logprobs && keep_token(a, id, logprob, top_ids, top_logprobs, n_top, err) != 0)
         return -1;
+    a->detok.special = is_mark(a, id);
     len = detokenizer_next(&a->detok, id, piece, sizeof piece);
     if (a->logprobs)
         a->tokens[a->n_tokens - 1].end += len;

@@ -17,13 +17,15 @@ enum { ANSWER_MAX_BYTES = 256 << 20 };
 
 struct answer_token {
     int32_t id;
-    float logprob;
+    float logprob;      /* NAN: it has none (the first token of a prompt) */
     size_t begin, end;  /* bytes of the whole answer that it gave */
     size_t begin_chars; /* the same beginning, in characters */
 };
 
 struct answer {
     struct detokenizer detok;
+    const int32_t *marks; /* control tokens whose text is shown; the caller's */
+    size_t n_marks;
     const struct api_stop *stops; /* the caller's */
     size_t n_stops, max_stop;
     struct strbuf text; /* what was not taken yet */

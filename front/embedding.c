@@ -236,7 +236,7 @@ static int pump(struct job *job, struct strbuf *out, struct api_error *e)
     return m->n_done == m->n_inputs ? finish(m, out, e) : 0;
 }
 
-struct job *embedding_start(struct engine *engine, const struct prompt *prompt, const char *model, struct metrics *metrics,
+struct job *embedding_start(struct engine *engine, const struct prompt *prompt, const char *model, struct metrics *metrics, struct api_key *key,
                             _Atomic uint64_t *hidden_bytes, const json_t *body, void (*ready)(void *arg), void *arg, struct api_error *e)
 {
     static const struct job_ops ops = {pump, destroy};
@@ -262,6 +262,7 @@ struct job *embedding_start(struct engine *engine, const struct prompt *prompt, 
         goto error;
     }
     metrics_add(&metrics->prompt_tokens, m->n_tokens);
+    api_key_spend(key, m->n_tokens);
     return &m->job;
 error:
     destroy(&m->job);

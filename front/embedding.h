@@ -8,11 +8,12 @@
 
 #include "coordinator/engine.h"
 #include "front/job.h"
+#include "front/api_keys.h"
 #include "front/metrics.h"
 #include "front/prompt.h"
 
-/* body is the caller's. hidden_bytes counts what the states of all requests take: they come all at once for an input. */
-struct job *embedding_start(struct engine *engine, const struct prompt *prompt, const char *model, struct metrics *metrics,
+/* body is the caller's. key: whose tokens they are; hidden_bytes counts what the states of all requests take: they come all at once for an input. */
+struct job *embedding_start(struct engine *engine, const struct prompt *prompt, const char *model, struct metrics *metrics, struct api_key *key,
                             _Atomic uint64_t *hidden_bytes, const json_t *body, void (*ready)(void *arg), void *arg, struct api_error *e);
 
 #endif

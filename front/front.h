@@ -19,13 +19,15 @@ enum { FRONT_MAX_CONNECTIONS = 65536 };
 
 struct front_options {
     const char *listen;       /* "127.0.0.1:8080", "[::1]:0"; another address than loopback needs keys, or no_auth */
-    const char *api_key_file; /* NULL: no keys */
+    const char *api_key_file; /* api_keys.h; NULL: no keys */
+    const char *tls_cert, *tls_key; /* PEM files; NULL: plain HTTP */
     bool no_auth;
     const char *cors;         /* the one origin whose pages may ask, "*": any; NULL: none */
     const char *const *hosts; /* names in the Host header that are ours, besides those of loopback */
     size_t n_hosts;
     const char *model;                             /* how the model is called */
     unsigned connections, connections_per_address; /* 0: the usual */
+    unsigned queue;                                /* most answers that wait or run; 0: as many as the engine takes */
 };
 
 /* Listens and serves from here on. Options are copied; the engine must outlive it. ERR_USAGE where the options contradict

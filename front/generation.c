@@ -3,6 +3,7 @@
 #include "front/generation.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,11 @@ enum { PUMP_BYTES = 16 << 10 };
 struct one {
     struct engine_request *request; /* NULL: it ended */
     struct answer answer;
+    struct answer echo; /* the prompt's tokens, where their log-probabilities are wanted */
+    bool has_echo;
+    struct message message; /* of a chat */
+    bool has_message;
+    double logprob; /* of all its tokens: for best_of */
     struct reply_choice choice;
     uint64_t n_tokens;
     int64_t last_us; /* when the last token came */
@@ -25,19 +31,19 @@ struct one {
 
 struct generation {
     struct job job;
-    struct engine *engine;
-    struct metrics *metrics;
+    struct generation_env env;
     struct api_request request;
     struct reply_head head;
     struct reply_usage usage;
     struct token_list *prompts; /* one each prompt */
+    struct prompt_begun begun;  /* of a chat */
     char **echoes;              /* texts of prompts that came as tokens */
     size_t *echo_lens;
     size_t n_prompts;
     struct one *ones;
     size_t n_ones, n_open;
     int64_t began_us;
-    bool failed, paused;
+    bool failed, paused, took_room;
     struct err err, pause;
 };
 
@@ -50,7 +56,7 @@ static int64_t now_us(void)
 
 /* --- starting ------------------------------------------------------------ */
 
-static void make_head(struct generation *g, const char *model, const struct prompt *prompt)
+static void make_head(struct generation *g)
 {
     unsigned char random[12];
 
@@ -60,13 +66,14 @@ static void make_head(struct generation *g, const char *model, const struct prom
     for (size_t i = 0; i < sizeof random; i++, n += 2)
         snprintf(g->head.id + n, sizeof g->head.id - (size_t)n, "%02x", random[i]);
     g->head.created = time(NULL);
-    g->head.model = model;
-    g->head.tokenizer = prompt->tokenizer;
+    g->head.model = g->env.model;
+    g->head.tokenizer = g->env.prompt->tokenizer;
     g->head.request = &g->request;
 }
 
-static int read_prompts(struct generation *g, const struct prompt *prompt, struct api_error *e)
+static int read_prompts(struct generation *g, struct api_error *e)
 {
+    const struct prompt *prompt = g->env.prompt;
     const struct api_request *r = &g->request;
     struct err err;
 
@@ -75,16 +82,19 @@ static int read_prompts(struct generation *g, const struct prompt *prompt, struc
         !(g->echo_lens = mem_new(g->n_prompts, sizeof *g->echo_lens, &err)))
         return api_from_err(e, &err);
     if (r->is_chat)
-        return prompt_chat(prompt, &r->chat, true, &g->prompts[0], e);
-    for (size_t i = 0; i < g->n_prompts; i++)
-        if (prompt_tokens(prompt, &r->prompts.items[i], "prompt", &g->prompts[i], e) != 0)
+        return prompt_chat(prompt, &g->request.chat, &g->prompts[0], &g->begun, e);
+    for (size_t i = 0; i < g->n_prompts; i++) {
+        const struct api_prompt *p = &r->prompts.items[i];
+        if ((r->suffix ? prompt_infill(prompt, p, r->suffix, r->suffix_len, &g->prompts[i], e)
+                       : prompt_tokens(prompt, p, "prompt", &g->prompts[i], e)) != 0)
             return -1;
+    }
     return 0;
 }
 
 static int check_room(const struct generation *g, struct api_error *e)
 {
-    uint32_t ctx = engine_ctx(g->engine);
+    uint32_t ctx = engine_ctx(g->env.engine);
 
     for (size_t i = 0; i < g->n_prompts; i++)
         if (g->prompts[i].len > ctx) {
@@ -95,9 +105,9 @@ static int check_room(const struct generation *g, struct api_error *e)
             return -1;
         }
     for (uint32_t i = 0; i < g->request.sample.n_bias; i++)
-        if ((uint32_t)g->request.bias[i].token >= engine_n_vocab(g->engine))
+        if ((uint32_t)g->request.bias[i].token >= engine_n_vocab(g->env.engine))
             return api_refuse(e, "logit_bias", "logit_bias: token %d; the vocabulary has 0 to %u", g->request.bias[i].token,
-                              engine_n_vocab(g->engine) - 1);
+                              engine_n_vocab(g->env.engine) - 1);
     return 0;
 }
 
@@ -122,14 +132,44 @@ static int make_echo(struct generation *g, size_t i, struct reply_choice *choice
  * not computed: it may stand one beyond. */
 static uint32_t answer_length(const struct generation *g, size_t n_prompt)
 {
-    uint64_t room = (uint64_t)engine_ctx(g->engine) - n_prompt + 1;
+    uint64_t room = (uint64_t)engine_ctx(g->env.engine) - n_prompt + 1;
     return (uint32_t)(g->request.max_tokens >= 0 && (uint64_t)g->request.max_tokens < room ? (uint64_t)g->request.max_tokens : room);
 }
 
-static int start_one(struct generation *g, const struct prompt *prompt, size_t i, void (*ready)(void *arg), void *arg, struct api_error *e)
+/* A chat's answer is read as the model's dialect has it; what stands in the prompt of it counts. */
+static int start_message(struct generation *g, struct one *one, struct api_error *e)
 {
+    const struct prompt *prompt = g->env.prompt;
+    struct err err;
+
+    one->answer.marks = prompt->marks;
+    one->answer.n_marks = prompt->n_marks;
+    one->has_message = true;
+    one->choice.message = &one->message;
+    if (message_init(&one->message, &prompt->fit.dialect, &g->request.chat, g->begun.thinking, g->request.stream,
+                     strbuf_str(&g->begun.given), g->begun.given.len, &err) != 0)
+        return api_from_err(e, &err);
+    return 0;
+}
+
+/* The prompt's tokens are shown as an answer's are; before the first nothing stands that could make it likely. */
+static int start_echo(struct generation *g, struct one *one, size_t at, struct api_error *e)
+{
+    struct err err;
+
+    answer_init(&one->echo, g->head.tokenizer, NULL, 0, false, true, g->request.top);
+    one->has_echo = true;
+    one->choice.echo_tokens = &one->echo;
+    if (answer_add(&one->echo, g->prompts[at].ids[0], NAN, NULL, NULL, 0, &err) != 0)
+        return api_from_err(e, &err);
+    return 0;
+}
+
+static int start_one(struct generation *g, size_t i, struct api_error *e)
+{
+    const struct prompt *prompt = g->env.prompt;
     const struct api_request *r = &g->request;
-    size_t at = i / r->n;
+    size_t at = i / r->best_of;
     struct one *one = &g->ones[i];
     struct err err;
     struct engine_params p = {
@@ -137,33 +177,53 @@ static int start_one(struct generation *g, const struct prompt *prompt, size_t i
         .n_tokens = (uint32_t)g->prompts[at].len,
         .n_new = answer_length(g, g->prompts[at].len),
         .sample = r->sample,
-        .choice = (uint32_t)(i % r->n),
+        .choice = (uint32_t)(i % r->best_of),
         .top = r->top,
-        .ready = ready,
-        .ready_arg = arg,
+        .prompt_given = r->echo && r->logprobs,
+        .prompt_top = r->echo && r->logprobs && r->top > 0,
+        .ready = g->env.ready,
+        .ready_arg = g->env.ready_arg,
     };
 
     if (!r->ignore_eos) {
         p.n_stop = prompt->n_ends;
         memcpy(p.stop, prompt->ends, prompt->n_ends * sizeof *p.stop);
     }
-    answer_init(&one->answer, g->head.tokenizer, r->stops, r->n_stops, !r->is_chat, r->logprobs, r->top);
+    answer_init(&one->answer, g->head.tokenizer, r->stops, r->n_stops, !r->is_chat || g->begun.given.len > 0, r->logprobs, r->top);
     one->choice = (struct reply_choice){.index = (uint32_t)i, .answer = &one->answer};
+    if (r->is_chat && start_message(g, one, e) != 0)
+        return -1;
     if (r->echo && make_echo(g, at, &one->choice, e) != 0)
         return -1;
+    if (p.prompt_given && start_echo(g, one, at, e) != 0)
+        return -1;
     one->last_us = g->began_us;
-    if (!(one->request = engine_submit(g->engine, &p, &err)))
+    if (!(one->request = engine_submit(g->env.engine, &p, &err)))
         return api_from_err(e, &err);
     g->n_open++;
+    return 0;
+}
+
+/* Room for all of a request's answers, or for none. */
+static int take_room(struct generation *g, struct api_error *e)
+{
+    uint64_t open = atomic_fetch_add(&g->env.metrics->answers_open, g->n_ones) + g->n_ones;
+
+    if (g->env.max_answers && open > g->env.max_answers && open > g->n_ones) {
+        atomic_fetch_sub(&g->env.metrics->answers_open, g->n_ones);
+        return api_fail(e, 429, "rate_limit_error", "busy", "%llu answers wait or run, and %u are allowed; try again in a while",
+                        (unsigned long long)(open - g->n_ones), g->env.max_answers);
+    }
+    g->took_room = true;
     return 0;
 }
 
 static void destroy(struct job *job);
 static int pump(struct job *job, struct strbuf *out, struct api_error *e);
 
-struct job *generation_start(struct engine *engine, const struct prompt *prompt, const char *model, struct metrics *metrics,
-                             struct api_request *r, void (*ready)(void *arg), void *arg, struct api_error *e)
+struct job *generation_start(const struct generation_env *env, struct api_request *r, struct api_error *e)
 {
+    static const struct job_ops ops = {pump, destroy};
     struct err err;
     struct generation *g = mem_new(1, sizeof *g, &err);
 
@@ -172,30 +232,30 @@ struct job *generation_start(struct engine *engine, const struct prompt *prompt,
         api_request_fini(r);
         return NULL;
     }
-    static const struct job_ops ops = {pump, destroy};
-
     g->job = (struct job){&ops, r->stream};
-    g->engine = engine;
-    g->metrics = metrics;
+    g->env = *env;
     g->request = *r;
     *r = (struct api_request){0};
     g->began_us = now_us();
-    make_head(g, model, prompt);
+    make_head(g);
     if (!g->request.seeded && getrandom(&g->request.sample.seed, sizeof g->request.sample.seed, 0) < 0)
         g->request.sample.seed = (uint64_t)g->began_us;
-    if (read_prompts(g, prompt, e) != 0 || check_room(g, e) != 0)
+    if (read_prompts(g, e) != 0 || check_room(g, e) != 0)
         goto error;
-    g->n_ones = g->n_prompts * g->request.n;
+    g->n_ones = g->n_prompts * g->request.best_of;
+    if (take_room(g, e) != 0)
+        goto error;
     if (!(g->ones = mem_new(g->n_ones, sizeof *g->ones, &err))) {
         api_from_err(e, &err);
         goto error;
     }
     for (size_t i = 0; i < g->n_ones; i++)
-        if (start_one(g, prompt, i, ready, arg, e) != 0)
+        if (start_one(g, i, e) != 0)
             goto error;
     for (size_t i = 0; i < g->n_prompts; i++)
         g->usage.prompt += g->prompts[i].len;
-    metrics_add(&metrics->prompt_tokens, g->usage.prompt);
+    metrics_add(&env->metrics->prompt_tokens, g->usage.prompt);
+    api_key_spend(env->key, g->usage.prompt);
     return &g->job;
 error:
     destroy(&g->job);
@@ -209,6 +269,10 @@ static void destroy(struct job *job)
     for (size_t i = 0; g->ones && i < g->n_ones; i++) {
         engine_release(g->ones[i].request);
         answer_fini(&g->ones[i].answer);
+        if (g->ones[i].has_echo)
+            answer_fini(&g->ones[i].echo);
+        if (g->ones[i].has_message)
+            message_fini(&g->ones[i].message);
     }
     for (size_t i = 0; i < g->n_prompts; i++) {
         if (g->prompts)
@@ -216,6 +280,9 @@ static void destroy(struct job *job)
         if (g->echoes)
             free(g->echoes[i]);
     }
+    if (g->took_room)
+        atomic_fetch_sub(&g->env.metrics->answers_open, g->n_ones);
+    strbuf_fini(&g->begun.given);
     free(g->prompts);
     free(g->echoes);
     free(g->echo_lens);
@@ -234,32 +301,67 @@ static void close_one(struct generation *g, struct one *one)
     g->n_open--;
 }
 
+/* A chat's message takes the text that is sure; log-probabilities stay where they are. */
+static int take_text(struct generation *g, struct one *one)
+{
+    if (!one->has_message)
+        return 0;
+    if (message_add(&one->message, strbuf_str(&one->answer.text), one->answer.sure, &g->err) != 0)
+        return -1;
+    answer_take(&one->answer, 0);
+    return 0;
+}
+
 static int end_one(struct generation *g, struct one *one, const char *finish)
 {
     one->choice.finish = finish;
     close_one(g, one);
-    return answer_end(&one->answer, &g->err);
+    if (answer_end(&one->answer, &g->err) != 0 || take_text(g, one) != 0)
+        return -1;
+    if (!one->has_message)
+        return 0;
+    if (message_end(&one->message, &g->err) != 0)
+        return -1;
+    if (message_has_calls(&one->message) && strcmp(finish, "stop") == 0)
+        one->choice.finish = "tool_calls";
+    return 0;
 }
 
 static int take_token(struct generation *g, struct one *one, const struct engine_event *event)
 {
     int64_t now = now_us();
 
-    metrics_observe(one->n_tokens ? &g->metrics->between_tokens : &g->metrics->first_token, now - one->last_us);
-    metrics_add(&g->metrics->answer_tokens, 1);
+    metrics_observe(one->n_tokens ? &g->env.metrics->between_tokens : &g->env.metrics->first_token, now - one->last_us);
+    metrics_add(&g->env.metrics->answer_tokens, 1);
+    api_key_spend(g->env.key, 1);
     one->last_us = now;
     one->n_tokens++;
+    one->logprob += event->logprob;
     g->usage.completion++;
     if (answer_add(&one->answer, event->token, event->logprob, event->top_ids, event->top_logprobs, event->n_top, &g->err) != 0)
         return -1;
-    return one->answer.stopped ? end_one(g, one, "stop") : 0;
+    if (take_text(g, one) != 0)
+        return -1;
+    g->usage.thoughts += one->has_message && dialect_in_thought(&one->message.reader);
+    return one->answer.stopped || (one->has_message && one->message.full) ? end_one(g, one, "stop") : 0;
 }
 
 static void take_cached(struct generation *g, const struct one *one, uint32_t n_cached)
 {
     /* Of several answers to one prompt the first counts: the others find its prompt in the cache of course. */
-    if (one->choice.index % g->request.n == 0 && n_cached > g->usage.cached)
+    if (one->choice.index % g->request.best_of == 0 && n_cached > g->usage.cached)
         g->usage.cached = n_cached;
+}
+
+/* A position of the prompt says how likely the token behind it was. */
+static int take_prompt_token(struct generation *g, struct one *one, const struct engine_event *event)
+{
+    const struct token_list *prompt = &g->prompts[one->choice.index / g->request.best_of];
+    size_t next = (size_t)event->position + 1;
+
+    if (next >= prompt->len)
+        return 0;
+    return answer_add(&one->echo, prompt->ids[next], event->logprob, event->top_ids, event->top_logprobs, event->n_top, &g->err);
 }
 
 static int take_event(struct generation *g, struct one *one, const struct engine_event *event)
@@ -269,7 +371,7 @@ static int take_event(struct generation *g, struct one *one, const struct engine
         return take_token(g, one, event);
     case ENGINE_PROMPT:
         take_cached(g, one, event->n_cached);
-        return 0;
+        return one->has_echo ? take_prompt_token(g, one, event) : 0;
     case ENGINE_HIDDEN:
         return 0;
     case ENGINE_PAUSE:
@@ -301,7 +403,7 @@ static int pump_one(struct generation *g, struct one *one, struct strbuf *out)
     while (one->request && (!stream || out->len < PUMP_BYTES) && engine_next(one->request, 0, &event) == 0) {
         if (is_end_token(g, &event)) {
             g->usage.completion++;
-            metrics_add(&g->metrics->answer_tokens, 1);
+            metrics_add(&g->env.metrics->answer_tokens, 1);
             continue;
         }
         if (take_event(g, one, &event) != 0)
@@ -315,9 +417,45 @@ static int pump_one(struct generation *g, struct one *one, struct strbuf *out)
     return 0;
 }
 
+/* How likely an answer is, a token. */
+static double mean_logprob(const struct one *one)
+{
+    return one->n_tokens ? one->logprob / (double)one->n_tokens : 0;
+}
+
+static int by_likelihood(const void *a, const void *b)
+{
+    const struct one *x = *(const struct one *const *)a, *y = *(const struct one *const *)b;
+    double dx = mean_logprob(x), dy = mean_logprob(y);
+
+    if (dx != dy)
+        return dx > dy ? -1 : 1;
+    return x->choice.index < y->choice.index ? -1 : 1;
+}
+
+/* Of each prompt's answers those that are shown: all, or the n likeliest of best_of. Their number. */
+static size_t choose_best(struct generation *g, struct reply_choice *choices)
+{
+    uint32_t n = g->request.n, of = g->request.best_of;
+    const struct one *order[API_MAX_ANSWERS];
+    size_t n_shown = 0;
+
+    for (size_t i = 0; i < g->n_ones; i++)
+        order[i] = &g->ones[i];
+    for (size_t at = 0; at < g->n_ones; at += of) {
+        if (of > n)
+            qsort(order + at, of, sizeof(struct one *), by_likelihood);
+        for (size_t i = 0; i < n; i++, n_shown++) {
+            choices[n_shown] = order[at + i]->choice;
+            choices[n_shown].index = (uint32_t)n_shown;
+        }
+    }
+    return n_shown;
+}
+
 static int finish(struct generation *g, struct strbuf *out, struct api_error *e)
 {
-    metrics_observe(&g->metrics->whole_request, now_us() - g->began_us);
+    metrics_observe(&g->env.metrics->whole_request, now_us() - g->began_us);
     if (g->request.stream) {
         reply_done(out, &g->head, &g->usage);
         return 1;
@@ -325,9 +463,7 @@ static int finish(struct generation *g, struct strbuf *out, struct api_error *e)
     struct reply_choice *choices = mem_new(g->n_ones, sizeof *choices, &g->err);
     if (!choices)
         return api_from_err(e, &g->err);
-    for (size_t i = 0; i < g->n_ones; i++)
-        choices[i] = g->ones[i].choice;
-    reply_whole(out, &g->head, choices, g->n_ones, &g->usage);
+    reply_whole(out, &g->head, choices, choose_best(g, choices), &g->usage);
     free(choices);
     if (strbuf_check(out, "the answer in JSON", &g->err) != 0)
         return api_from_err(e, &g->err);

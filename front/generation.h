@@ -6,12 +6,23 @@
 #include "base/strbuf.h"
 #include "coordinator/engine.h"
 #include "front/job.h"
+#include "front/api_keys.h"
 #include "front/metrics.h"
 #include "front/openai.h"
 #include "front/prompt.h"
 
-/* Tokenizes, submits. Takes over *r. ready(arg) is called by the engine's thread, as engine_params.ready. */
-struct job *generation_start(struct engine *engine, const struct prompt *prompt, const char *model, struct metrics *metrics,
-                             struct api_request *r, void (*ready)(void *arg), void *arg, struct api_error *e);
+/* What it is done with; all outlive it. */
+struct generation_env {
+    struct engine *engine;
+    const struct prompt *prompt;
+    const char *model;
+    struct metrics *metrics;
+    struct api_key *key;     /* whose tokens they are; NULL: nobody's */
+    unsigned max_answers; /* that wait or run, of all requests; 0: as many as the engine takes */
+    void (*ready)(void *arg); /* called by the engine's thread, as engine_params.ready */
+    void *ready_arg;
+};
+/* Tokenizes, submits. Takes over *r. */
+struct job *generation_start(const struct generation_env *env, struct api_request *r, struct api_error *e);
 
 #endif

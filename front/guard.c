@@ -1,56 +1,9 @@
 /* See guard.h. */
 #include "front/guard.h"
 
-#include <errno.h>
 #include <sodium.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#include "base/mem.h"
-
-static int hash(unsigned char *ret, const char *key, size_t len)
-{
-    return crypto_generichash(ret, GUARD_HASH_BYTES, (const unsigned char *)key, len, NULL, 0);
-}
-
-static int add_key(struct guard *g, size_t *cap, const char *path, unsigned line, const char *s, size_t len, struct err *err)
-{
-    if (len < GUARD_KEY_MIN_BYTES || len > GUARD_KEY_MAX_BYTES)
-        return err_set(err, ERR_USAGE, "%s:%u: a key of %zu characters; %d to %d are allowed", path, line, len, GUARD_KEY_MIN_BYTES,
-                       GUARD_KEY_MAX_BYTES);
-    if (mem_grow(&g->keys, cap, g->n_keys + 1, sizeof *g->keys, GUARD_MAX_KEYS, "API keys", err) != 0)
-        return err_wrap(err, "%s", path);
-    hash(g->keys[g->n_keys++], s, len);
-    return 0;
-}
-
-static int read_keys(struct guard *g, const char *path, struct err *err)
-{
-    char line[1024];
-    size_t cap = 0;
-    unsigned n = 0;
-    int rc = 0;
-    FILE *f = fopen(path, "re");
-
-    if (!f)
-        return err_errno(err, errno, "the API keys in %s", path);
-    while (rc == 0 && fgets(line, sizeof line, f)) {
-        char *s = line + strspn(line, " \t");
-        size_t len = strcspn(s, "# \t\r\n");
-        n++;
-        if (!strchr(line, '\n') && strlen(line) + 1 == sizeof line)
-            rc = err_set(err, ERR_USAGE, "%s:%u: the line is longer than %zu bytes", path, n, sizeof line - 2);
-        else if (len > 0)
-            rc = add_key(g, &cap, path, n, s, len, err);
-        sodium_memzero(line, sizeof line);
-    }
-    fclose(f);
-    if (rc == 0 && g->n_keys == 0)
-        return err_set(err, ERR_USAGE, "%s holds no key; write one a line", path);
-    return rc;
-}
 
 int guard_init(struct guard *g, const char *key_file, bool loopback, const char *const *hosts, size_t n_hosts, const char *cors,
                struct err *err)
@@ -58,28 +11,24 @@ int guard_init(struct guard *g, const char *key_file, bool loopback, const char 
     *g = (struct guard){.hosts = hosts, .n_hosts = n_hosts, .cors = cors, .loopback = loopback};
     if (sodium_init() < 0)
         return err_set(err, ERR_INTERNAL, "libsodium cannot begin");
-    return key_file ? read_keys(g, key_file, err) : 0;
+    return key_file ? api_keys_read(&g->keys, key_file, err) : 0;
 }
 
 void guard_fini(struct guard *g)
 {
-    free(g->keys);
+    api_keys_fini(&g->keys);
     *g = (struct guard){0};
 }
 
-static int check_key(const struct guard *g, const char *authorization, struct api_error *e)
+static int check_key(const struct guard *g, const char *authorization, struct api_key **ret_key, struct api_error *e)
 {
     static const char bearer[] = "Bearer ";
-    unsigned char given[GUARD_HASH_BYTES];
-    int found = 0;
 
     if (!authorization || strncasecmp(authorization, bearer, sizeof bearer - 1) != 0)
         return api_fail(e, 401, "authentication_error", "missing_api_key", "an API key is needed, as \"Authorization: Bearer KEY\"");
     authorization += sizeof bearer - 1;
-    hash(given, authorization, strlen(authorization));
-    for (size_t i = 0; i < g->n_keys; i++) /* all of them: how long it takes says nothing */
-        found |= sodium_memcmp(given, g->keys[i], sizeof given) == 0;
-    return found ? 0 : api_fail(e, 401, "authentication_error", "invalid_api_key", "this API key is not known here");
+    *ret_key = api_keys_find(&g->keys, authorization, strlen(authorization));
+    return *ret_key ? 0 : api_fail(e, 401, "authentication_error", "invalid_api_key", "this API key is not known here");
 }
 
 /* "localhost", "127.x.y.z", "::1" and what else was named. */
@@ -118,10 +67,12 @@ static bool is_own_origin(const char *origin, const char *host)
     return at && host && strcasecmp(at + 3, host) == 0;
 }
 
-int guard_check(const struct guard *g, const char *authorization, const char *host, const char *origin, bool is_open, struct api_error *e)
+int guard_check(const struct guard *g, const char *authorization, const char *host, const char *origin, bool is_open, struct api_key **ret_key,
+                struct api_error *e)
 {
     char shown[96];
 
+    *ret_key = NULL;
     if (g->loopback && host && !is_our_host(g, host, name_len(host)))
         return api_fail(e, 403, "permission_error", "unknown_host",
                         "the Host \"%s\" is not known here; serve with --allow-host to answer to it",
@@ -129,5 +80,5 @@ int guard_check(const struct guard *g, const char *authorization, const char *ho
     if (origin && !is_own_origin(origin, host) && !guard_allows_origin(g, origin))
         return api_fail(e, 403, "permission_error", "unknown_origin", "pages from \"%s\" may not ask here; serve with --cors to allow them",
                         err_printable(shown, sizeof shown, origin, strlen(origin)));
-    return g->n_keys && !is_open ? check_key(g, authorization, e) : 0;
+    return g->keys.n && !is_open ? check_key(g, authorization, ret_key, e) : 0;
 }

@@ -1,7 +1,7 @@
 #ifndef FRONT_INNER_H
 #define FRONT_INNER_H
 
-/* What the files of this folder share: the server and the request in hand (a call). http.c owns the lives of both.
+/* What the files of this folder share: the server and the request in hand (a call). server.c owns the life of the first, http.c of the second.
  *
  * A call goes through threads one at a time: HTTP reads it, a helper works on it (reads the body, tokenizes, submits) while
  * its connection is suspended, then HTTP sends what came, suspended whenever nothing has. Locks are taken in this order, and
@@ -21,6 +21,7 @@
 #include "front/openai.h"
 #include "front/page.h"
 #include "front/prompt.h"
+#include "front/tls.h"
 
 enum {
     FRONT_THREADS = 4,
@@ -41,9 +42,10 @@ enum {
 struct call;
 
 struct route {
-    const char *path, *method;
+    const char *path, *method; /* "{model}" at the end of a path: its name */
     bool is_open;     /* needs no key */
     bool needs_model; /* 503 until the chain has answered for the first time */
+    bool counts;      /* against its key's limits */
     /* Works on the body in a helper's thread. 0: call.reply holds the answer, or call.job runs. */
     int (*run)(struct call *c, struct api_error *e);
 };
@@ -56,6 +58,7 @@ struct call {
     const struct route *route;
     struct call *prev, *next; /* front.calls */
     uint64_t serial;
+    struct api_key *key; /* whose limits it counts against */
     int fd;
     int64_t began_ms;
     bool is_refused, is_head, was_dispatched, was_counted;
@@ -79,6 +82,8 @@ struct call {
 struct front {
     struct front_options options;
     char url[FRONT_URL_BYTES], model[256];
+    struct tls tls;
+    char last_said[256]; /* by libmicrohttpd, when it starts */
     struct engine *engine;
     struct prompt prompt;
     struct guard guard;
@@ -102,8 +107,12 @@ int64_t front_now_ms(void);
 /* Whether the whole chain answers: 0; 1 not yet (ret_why says); -1 it never will. */
 int front_ready(struct front *f, const char **ret_state, struct err *ret_why);
 
-/* http.c */
+/* http.c: what libmicrohttpd calls, and the helpers. */
 void call_wake(struct call *c);
+enum MHD_Result http_on_request(void *cls, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
+                                const char *data, size_t *size, void **state);
+void http_on_completed(void *cls, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode why);
+void *http_help(void *arg);
 
 /* watch.c: notices clients that went away, and when a comment is due. */
 int watch_start(struct front *f, struct err *err);

@@ -120,6 +120,7 @@ static void put_engine(struct strbuf *out, const json_t *status)
     put_stage_values(out, stages, "measured", "wait_us", 1e-6, "stage_wait_seconds_total", "counter", "Batches' time waiting for a stage.");
     put_stage_values(out, stages, "measured", "wire_us", 1e-6, "stage_wire_seconds_total", "counter", "Batches' time on the way to a stage.");
     put_stage_values(out, stages, "measured", "bubble_us", 1e-6, "stage_bubble_seconds_total", "counter", "A stage's time without work while batches were under way.");
+    put_stage_values(out, stages, "measured", "sent_bytes", 1, "stage_sent_bytes_total", "counter", "Bytes that a stage sent on.");
     put_stage_values(out, stages, "measured", "batches", 1, "stage_batches_total", "counter", "Batches a stage computed.");
     put_stage_values(out, stages, "bytes", "weights", 1, "stage_weight_bytes", "gauge", "A stage's weights.");
     put_stage_values(out, stages, "bytes", "kv", 1, "stage_kv_bytes", "gauge", "A stage's KV cache.");

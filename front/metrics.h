@@ -19,6 +19,7 @@ struct histogram {
 struct metrics {
     struct histogram first_token, between_tokens, whole_request;
     _Atomic uint64_t prompt_tokens, answer_tokens, clients_gone;
+    _Atomic uint64_t answers_open; /* that wait or run, as the front counts them */
     _Atomic uint64_t replies[METRICS_STATUSES]; /* by HTTP status */
 };
 

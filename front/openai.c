@@ -1,7 +1,6 @@
-/* See openai.h. */
-#include "front/openai.h"
+/* See openai.h: prompts and what is common to requests. chat.c reads chats. */
+#include "front/openai_fields.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,70 +10,6 @@
 
 /* OpenAI's own default, from the time of completions: short answers. Chats go on until they end. */
 enum { COMPLETION_TOKENS_DEFAULT = 16 };
-
-/* --- errors -------------------------------------------------------------- */
-
-static void set_message(struct api_error *e, const char *fmt, va_list args)
-{
-    struct err cut; /* its setter cuts long texts at a character */
-    struct strbuf text;
-
-    strbuf_init(&text, sizeof e->message * 8);
-    strbuf_vprintf(&text, fmt, args);
-    err_set(&cut, ERR_INPUT, "%s", strbuf_str(&text));
-    strbuf_fini(&text);
-    snprintf(e->message, sizeof e->message, "%s", cut.text);
-}
-
-int api_refuse(struct api_error *e, const char *param, const char *fmt, ...)
-{
-    va_list args;
-
-    *e = (struct api_error){.status = 400, .type = "invalid_request_error"};
-    if (param)
-        snprintf(e->param, sizeof e->param, "%s", param);
-    va_start(args, fmt);
-    set_message(e, fmt, args);
-    va_end(args);
-    return -1;
-}
-
-int api_fail(struct api_error *e, int status, const char *type, const char *code, const char *fmt, ...)
-{
-    va_list args;
-
-    *e = (struct api_error){.status = status, .type = type, .code = code};
-    va_start(args, fmt);
-    set_message(e, fmt, args);
-    va_end(args);
-    return -1;
-}
-
-int api_from_err(struct api_error *e, const struct err *err)
-{
-    int status = err_http_status(err->kind);
-    const char *type = status == 429 ? "rate_limit_error" : status < 500 ? "invalid_request_error" : "server_error";
-    return api_fail(e, status, type, err_kind_name(err->kind), "%s", err->text);
-}
-
-void api_error_json(const struct api_error *e, struct strbuf *out)
-{
-    strbuf_puts(out, "{\"error\":{\"message\":");
-    strbuf_json(out, e->message, strlen(e->message));
-    strbuf_puts(out, ",\"type\":");
-    strbuf_json(out, e->type, strlen(e->type));
-    strbuf_puts(out, ",\"param\":");
-    if (e->param[0])
-        strbuf_json(out, e->param, strlen(e->param));
-    else
-        strbuf_puts(out, "null");
-    strbuf_puts(out, ",\"code\":");
-    if (e->code)
-        strbuf_json(out, e->code, strlen(e->code));
-    else
-        strbuf_puts(out, "null");
-    strbuf_puts(out, "}}");
-}
 
 /* --- fields -------------------------------------------------------------- */
 
@@ -101,26 +36,25 @@ json_t *api_body(const char *body, size_t len, struct api_error *e)
     return root;
 }
 
-/* NULL: absent. */
-static const json_t *field(const json_t *o, const char *name)
+const json_t *api_field(const json_t *o, const char *name)
 {
     const json_t *v = json_object_get(o, name);
     return v && !json_is_null(v) ? v : NULL;
 }
 
-static int wrong_type(struct api_error *e, const char *name, const char *wanted, const json_t *got)
+int api_wrong_type(struct api_error *e, const char *name, const char *wanted, const json_t *got)
 {
     return api_refuse(e, name, "%s is %s; %s is expected", name, json_type_words(got), wanted);
 }
 
 int api_int(const json_t *o, const char *name, int64_t min, int64_t max, int64_t *ret, struct api_error *e)
 {
-    const json_t *v = field(o, name);
+    const json_t *v = api_field(o, name);
 
     if (!v)
         return 0;
     if (!json_is_integer(v))
-        return wrong_type(e, name, "an integer", v);
+        return api_wrong_type(e, name, "an integer", v);
     int64_t n = json_integer_value(v);
     if (n < min || n > max)
         return api_refuse(e, name, "%s is %lld; %lld to %lld is allowed", name, (long long)n, (long long)min, (long long)max);
@@ -130,12 +64,12 @@ int api_int(const json_t *o, const char *name, int64_t min, int64_t max, int64_t
 
 int api_float(const json_t *o, const char *name, double min, double max, float *ret, struct api_error *e)
 {
-    const json_t *v = field(o, name);
+    const json_t *v = api_field(o, name);
 
     if (!v)
         return 0;
     if (!json_is_number(v))
-        return wrong_type(e, name, "a number", v);
+        return api_wrong_type(e, name, "a number", v);
     double x = json_number_value(v);
     if (!(x >= min && x <= max))
         return api_refuse(e, name, "%s is %g; %g to %g is allowed", name, x, min, max);
@@ -145,24 +79,24 @@ int api_float(const json_t *o, const char *name, double min, double max, float *
 
 int api_flag(const json_t *o, const char *name, bool *ret, struct api_error *e)
 {
-    const json_t *v = field(o, name);
+    const json_t *v = api_field(o, name);
 
     if (!v)
         return 0;
     if (!json_is_boolean(v))
-        return wrong_type(e, name, "true or false", v);
+        return api_wrong_type(e, name, "true or false", v);
     *ret = json_is_true(v);
     return 0;
 }
 
 int api_text(const json_t *o, const char *name, const char **ret, size_t *ret_len, struct api_error *e)
 {
-    const json_t *v = field(o, name);
+    const json_t *v = api_field(o, name);
 
     if (!v)
         return 0;
     if (!json_is_string(v))
-        return wrong_type(e, name, "a string", v);
+        return api_wrong_type(e, name, "a string", v);
     *ret = json_string_value(v);
     if (ret_len)
         *ret_len = json_string_length(v);
@@ -220,7 +154,7 @@ int api_prompts_read(struct api_prompts *ret, const json_t *value, const char *n
     if (!value || json_is_null(value))
         return api_refuse(e, name, "%s is missing; a string, a list of strings, or tokens are expected", name);
     if (!json_is_string(value) && !json_is_array(value))
-        return wrong_type(e, name, "a string, a list of strings, or tokens", value);
+        return api_wrong_type(e, name, "a string, a list of strings, or tokens", value);
     if (n == 0)
         return api_refuse(e, name, "%s is an empty list; at least one prompt is expected", name);
     if (n > API_MAX_ANSWERS)
@@ -237,147 +171,11 @@ int api_prompts_read(struct api_prompts *ret, const json_t *value, const char *n
     return 0;
 }
 
-/* --- chats --------------------------------------------------------------- */
-
-/* A content as one string: templates that take lists of parts are few, strings all take. NULL and an error. */
-static json_t *content_text(const json_t *content, size_t i, struct api_error *e)
-{
-    struct strbuf text;
-    json_t *ret = NULL;
-
-    strbuf_init(&text, JSON_MAX_BYTES);
-    for (size_t k = 0; k < json_array_size(content); k++) {
-        const json_t *part = json_array_get(content, k), *s = json_object_get(part, "text");
-        const char *type = json_string_value(json_object_get(part, "type"));
-        if (!type || (strcmp(type, "text") != 0 && strcmp(type, "refusal") != 0)) {
-            char shown[48];
-            api_refuse(e, "messages", "messages[%zu].content[%zu] is of type \"%s\"; this model takes parts of type \"text\"", i, k,
-                       type ? err_printable(shown, sizeof shown, type, strlen(type)) : "");
-            goto done;
-        }
-        s = s ? s : json_object_get(part, "refusal");
-        if (!json_is_string(s)) {
-            api_refuse(e, "messages", "messages[%zu].content[%zu].text is %s; a string is expected", i, k, json_type_words(s));
-            goto done;
-        }
-        strbuf_add(&text, json_string_value(s), json_string_length(s));
-    }
-    if (text.failed || !(ret = json_stringn(strbuf_str(&text), text.len)))
-        api_fail(e, 503, "server_error", "memory", "messages: out of memory");
-done:
-    strbuf_fini(&text);
-    return ret;
-}
-
-/* Arguments come as a string that holds JSON; templates write them out as objects. */
-static int tool_calls_copy(json_t *message, size_t i, struct api_error *e)
-{
-    json_t *calls = json_object_get(message, "tool_calls"), *call;
-    size_t k;
-
-    if (!calls || json_is_null(calls))
-        return 0;
-    if (!json_is_array(calls))
-        return api_refuse(e, "messages", "messages[%zu].tool_calls is %s; an array is expected", i, json_type_words(calls));
-    json_array_foreach(calls, k, call)
-    {
-        json_t *function = json_object_get(call, "function"), *args = json_object_get(function, "arguments"), *object;
-        if (!json_is_object(function) || !json_is_string(json_object_get(function, "name")))
-            return api_refuse(e, "messages", "messages[%zu].tool_calls[%zu].function has no name", i, k);
-        if (json_is_string(args) && (object = json_loadb(json_string_value(args), json_string_length(args), 0, NULL)))
-            json_object_set_new(function, "arguments", object);
-    }
-    return 0;
-}
-
-static int message_read(json_t *list, const json_t *from, size_t i, struct api_error *e)
-{
-    const json_t *role = json_object_get(from, "role"), *content = field(from, "content");
-    json_t *m, *text;
-
-    if (!json_is_object(from))
-        return api_refuse(e, "messages", "messages[%zu] is %s; an object with role and content is expected", i, json_type_words(from));
-    if (!json_is_string(role))
-        return api_refuse(e, "messages", "messages[%zu].role is %s; a string is expected", i, json_type_words(role));
-    if (content && !json_is_string(content) && !json_is_array(content))
-        return api_refuse(e, "messages", "messages[%zu].content is %s; a string or a list of parts is expected", i,
-                          json_type_words(content));
-    if (!content && !field(from, "tool_calls"))
-        return api_refuse(e, "messages", "messages[%zu].content is missing; a string is expected", i);
-    if (!(m = json_deep_copy(from)) || json_array_append_new(list, m) != 0)
-        return api_fail(e, 503, "server_error", "memory", "messages: out of memory");
-    if (json_is_array(content)) {
-        if (!(text = content_text(content, i, e)))
-            return -1;
-        json_object_set_new(m, "content", text);
-    } else if (!content) {
-        json_object_set_new(m, "content", json_string(""));
-    }
-    return tool_calls_copy(m, i, e);
-}
-
-/* tools, unless tool_choice is "none". A choice that forces a call needs constrained decoding. */
-static int tools_read(struct api_chat *ret, const json_t *body, struct api_error *e)
-{
-    const json_t *tools = field(body, "tools"), *choice = field(body, "tool_choice");
-    const char *word = json_string_value(choice);
-
-    if (choice && (!word || (strcmp(word, "auto") != 0 && strcmp(word, "none") != 0)))
-        return api_refuse(e, "tool_choice", "tool_choice: only \"auto\" and \"none\" are supported so far");
-    if (!tools || (word && strcmp(word, "none") == 0))
-        return 0;
-    if (!json_is_array(tools))
-        return wrong_type(e, "tools", "an array", tools);
-    for (size_t i = 0; i < json_array_size(tools); i++)
-        if (!json_is_object(json_array_get(tools, i)))
-            return api_refuse(e, "tools", "tools[%zu] is %s; an object is expected", i, json_type_words(json_array_get(tools, i)));
-    if (json_array_size(tools) > 0)
-        ret->tools = json_incref((json_t *)(uintptr_t)tools);
-    return 0;
-}
-
-void api_chat_fini(struct api_chat *c)
-{
-    json_decref(c->messages);
-    json_decref(c->tools);
-    json_decref(c->args);
-    *c = (struct api_chat){0};
-}
-
-int api_chat_read(struct api_chat *ret, const json_t *body, struct api_error *e)
-{
-    const json_t *messages = field(body, "messages"), *args = field(body, "chat_template_kwargs");
-    struct api_chat c = {.messages = json_array()};
-
-    if (!messages)
-        api_refuse(e, "messages", "messages is missing; an array is expected");
-    else if (!json_is_array(messages))
-        wrong_type(e, "messages", "an array", messages);
-    else if (json_array_size(messages) == 0)
-        api_refuse(e, "messages", "messages is empty; at least one is expected");
-    else if (json_array_size(messages) > API_MAX_MESSAGES)
-        api_refuse(e, "messages", "messages has %zu items; at most %d are allowed", json_array_size(messages), API_MAX_MESSAGES);
-    else if (args && !json_is_object(args))
-        wrong_type(e, "chat_template_kwargs", "an object", args);
-    else {
-        size_t i = 0;
-        while (i < json_array_size(messages) && message_read(c.messages, json_array_get(messages, i), i, e) == 0)
-            i++;
-        if (i == json_array_size(messages) && tools_read(&c, body, e) == 0) {
-            c.args = json_incref((json_t *)(uintptr_t)args);
-            *ret = c;
-            return 0;
-        }
-    }
-    api_chat_fini(&c);
-    return -1;
-}
-
 /* --- requests ------------------------------------------------------------ */
 
 static int stops_read(struct api_request *r, struct api_error *e)
 {
-    const json_t *v = field(r->body, "stop");
+    const json_t *v = api_field(r->body, "stop");
     size_t n = json_is_array(v) ? json_array_size(v) : v ? 1 : 0;
 
     if (n > API_MAX_STOPS)
@@ -396,7 +194,7 @@ static int stops_read(struct api_request *r, struct api_error *e)
 
 static int bias_read(struct api_request *r, struct api_error *e)
 {
-    const json_t *v = field(r->body, "logit_bias");
+    const json_t *v = api_field(r->body, "logit_bias");
     size_t n = json_object_size(v);
     struct err err;
     const char *key;
@@ -405,7 +203,7 @@ static int bias_read(struct api_request *r, struct api_error *e)
     if (!v)
         return 0;
     if (!json_is_object(v))
-        return wrong_type(e, "logit_bias", "an object of token numbers and biases", v);
+        return api_wrong_type(e, "logit_bias", "an object of token numbers and biases", v);
     if (n > SAMPLE_MAX_BIAS)
         return api_refuse(e, "logit_bias", "logit_bias names %zu tokens; at most %d are allowed", n, SAMPLE_MAX_BIAS);
     if (!(r->bias = mem_new(n, sizeof *r->bias, &err)))
@@ -444,7 +242,7 @@ static int sampling_read(struct api_request *r, struct api_error *e)
     s->top_k = top_k > 0 ? (uint32_t)top_k : 0;
     s->penalty_last = (int32_t)last;
     s->seed = (uint64_t)seed;
-    r->seeded = field(r->body, "seed") != NULL;
+    r->seeded = api_field(r->body, "seed") != NULL;
     return bias_read(r, e);
 }
 
@@ -454,11 +252,9 @@ static int logprobs_read(struct api_request *r, struct api_error *e)
     int64_t top = 0;
 
     if (!r->is_chat) {
-        r->logprobs = field(r->body, "logprobs") != NULL;
+        r->logprobs = api_field(r->body, "logprobs") != NULL;
         if (api_int(r->body, "logprobs", 0, API_MAX_TOP, &top, e) != 0)
             return -1;
-        if (r->logprobs && r->echo)
-            return api_refuse(e, "logprobs", "logprobs together with echo is not supported so far; leave one of them out");
     } else {
         if (api_flag(r->body, "logprobs", &r->logprobs, e) != 0 || api_int(r->body, "top_logprobs", 0, API_MAX_TOP, &top, e) != 0)
             return -1;
@@ -471,14 +267,14 @@ static int logprobs_read(struct api_request *r, struct api_error *e)
 
 static int stream_read(struct api_request *r, struct api_error *e)
 {
-    const json_t *options = field(r->body, "stream_options");
+    const json_t *options = api_field(r->body, "stream_options");
 
     if (api_flag(r->body, "stream", &r->stream, e) != 0)
         return -1;
     if (!options)
         return 0;
     if (!json_is_object(options))
-        return wrong_type(e, "stream_options", "an object", options);
+        return api_wrong_type(e, "stream_options", "an object", options);
     if (!r->stream)
         return api_refuse(e, "stream_options", "stream_options needs stream: true");
     return api_flag(options, "include_usage", &r->usage, e);
@@ -487,24 +283,17 @@ static int stream_read(struct api_request *r, struct api_error *e)
 /* What we know and cannot do is refused: an answer that leaves it out would be a wrong one. */
 static int unsupported_read(const struct api_request *r, struct api_error *e)
 {
-    const json_t *format = field(r->body, "response_format");
+    const json_t *format = api_field(r->body, "response_format");
     const char *type = json_string_value(json_object_get(format, "type"));
     static const char *const grammars[] = {"grammar", "json_schema", "guided_json", "guided_regex", "guided_grammar", "guided_choice"};
-    int64_t best_of = r->n;
 
     if (format && !json_is_object(format))
-        return wrong_type(e, "response_format", "an object", format);
+        return api_wrong_type(e, "response_format", "an object", format);
     if (format && (!type || strcmp(type, "text") != 0))
         return api_refuse(e, "response_format", "response_format: only type \"text\" is supported so far");
     for (size_t i = 0; i < sizeof grammars / sizeof *grammars; i++)
-        if (field(r->body, grammars[i]))
+        if (api_field(r->body, grammars[i]))
             return api_refuse(e, grammars[i], "%s is not supported so far", grammars[i]);
-    if (api_int(r->body, "best_of", 1, INT32_MAX, &best_of, e) != 0)
-        return -1;
-    if (best_of != r->n)
-        return api_refuse(e, "best_of", "best_of is %lld and n %u; only as many as are shown are computed", (long long)best_of, r->n);
-    if (json_string_length(field(r->body, "suffix")) > 0)
-        return api_refuse(e, "suffix", "suffix is not supported");
     return 0;
 }
 
@@ -521,22 +310,44 @@ static int length_read(struct api_request *r, struct api_error *e)
     return 0;
 }
 
+/* What only completions have. */
+static int completion_read(struct api_request *r, struct api_error *e)
+{
+    int64_t best_of = r->n;
+
+    if (api_flag(r->body, "echo", &r->echo, e) != 0 || api_int(r->body, "best_of", 1, API_MAX_ANSWERS, &best_of, e) != 0 ||
+        api_text(r->body, "suffix", &r->suffix, &r->suffix_len, e) != 0)
+        return -1;
+    if (best_of < r->n)
+        return api_refuse(e, "best_of", "best_of is %lld and n %u; no more can be shown than are computed", (long long)best_of, r->n);
+    if (best_of > r->n && r->stream)
+        return api_refuse(e, "best_of", "best_of is %lld and n %u: which are the best is known at the end; leave out stream",
+                          (long long)best_of, r->n);
+    r->best_of = (uint32_t)best_of;
+    if (r->suffix && r->echo)
+        return api_refuse(e, "suffix", "suffix and echo exclude each other");
+    return 0;
+}
+
 static int request_read(struct api_request *r, struct api_error *e)
 {
     const char *model = NULL;
 
     if (api_text(r->body, "model", &model, NULL, e) != 0 || api_text(r->body, "user", &model, NULL, e) != 0 || length_read(r, e) != 0 ||
         sampling_read(r, e) != 0 || stops_read(r, e) != 0 || stream_read(r, e) != 0 ||
-        api_flag(r->body, "ignore_eos", &r->ignore_eos, e) != 0 || (!r->is_chat && api_flag(r->body, "echo", &r->echo, e) != 0) ||
-        logprobs_read(r, e) != 0 || unsupported_read(r, e) != 0)
+        api_flag(r->body, "ignore_eos", &r->ignore_eos, e) != 0 || logprobs_read(r, e) != 0 || unsupported_read(r, e) != 0)
         return -1;
+    r->best_of = r->n;
     if (r->is_chat)
         return api_chat_read(&r->chat, r->body, e);
-    if (api_prompts_read(&r->prompts, json_object_get(r->body, "prompt"), "prompt", e) != 0)
+    if (completion_read(r, e) != 0 || api_prompts_read(&r->prompts, json_object_get(r->body, "prompt"), "prompt", e) != 0)
         return -1;
-    if (r->prompts.n * r->n > API_MAX_ANSWERS)
-        return api_refuse(e, "n", "%zu prompts times n = %u: at most %d answers are allowed in one request", r->prompts.n, r->n,
-                          API_MAX_ANSWERS);
+    if (r->prompts.n * r->best_of > API_MAX_ANSWERS)
+        return api_refuse(e, r->best_of > r->n ? "best_of" : "n", "%zu prompts times %s = %u: at most %d answers are allowed in one request",
+                          r->prompts.n, r->best_of > r->n ? "best_of" : "n", r->best_of, API_MAX_ANSWERS);
+    for (size_t i = 0; r->suffix && i < r->prompts.n; i++)
+        if (!r->prompts.items[i].text)
+            return api_refuse(e, "suffix", "suffix goes with prompts that are strings");
     return 0;
 }
 

@@ -29,6 +29,7 @@ struct api_error {
     const char *type, *code;
     char param[API_PARAM_BYTES];
     char message[512];
+    unsigned retry_s; /* when to come again; 0: the usual */
 };
 /* All return -1. api_refuse: 400 about a field (NULL: none). */
 int api_refuse(struct api_error *e, const char *param, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -61,11 +62,17 @@ struct api_stop {
     size_t len;
 };
 
+enum api_tool_choice { API_TOOLS_AUTO, API_TOOLS_NONE, API_TOOLS_REQUIRED, API_TOOLS_NAMED };
+
 /* What a chat template gets to see. References are the struct's own. */
 struct api_chat {
     json_t *messages; /* normalised: contents are strings, arguments of tool calls are objects */
-    json_t *tools;    /* NULL: none */
-    json_t *args;     /* chat_template_kwargs, NULL: none */
+    json_t *tools;    /* NULL: none are offered */
+    json_t *args;     /* chat_template_kwargs: more variables */
+    enum api_tool_choice choice;
+    const char *choice_name; /* of API_TOOLS_NAMED; the body's */
+    bool parallel;           /* more than one call in an answer */
+    bool thoughts_stay;      /* in the content */
 };
 int api_chat_read(struct api_chat *ret, const json_t *body, struct api_error *e);
 void api_chat_fini(struct api_chat *c);
@@ -76,7 +83,9 @@ struct api_request {
     bool is_chat;
     struct api_prompts prompts; /* of completions */
     struct api_chat chat;
-    uint32_t n;
+    uint32_t n, best_of; /* shown of each prompt, computed */
+    const char *suffix;  /* of completions: the answer goes between prompt and this; NULL: behind the prompt. The body's */
+    size_t suffix_len;
     int64_t max_tokens; /* -1: until it ends */
     struct sample_params sample;
     struct sample_bias *bias;

@@ -12,7 +12,10 @@
 
 static void put_logprob(struct strbuf *out, float x)
 {
-    strbuf_printf(out, "%.9g", isfinite(x) ? (double)x : LOGPROB_MIN);
+    if (isnan(x))
+        strbuf_puts(out, "null");
+    else
+        strbuf_printf(out, "%.9g", isfinite(x) ? (double)x : LOGPROB_MIN);
 }
 
 static size_t piece_of(const struct reply_head *head, int32_t id, char *buf, size_t size)
@@ -60,43 +63,80 @@ static void put_chat_logprobs(struct strbuf *out, const struct reply_head *head,
     strbuf_puts(out, "],\"refusal\":null}");
 }
 
-static void put_completion_logprobs(struct strbuf *out, const struct reply_head *head, const struct answer *a, size_t n)
+static void put_top(struct strbuf *out, const struct reply_head *head, const struct answer *a, size_t i)
 {
-    strbuf_puts(out, "{\"tokens\":[");
-    for (size_t i = 0; i < n; i++) {
-        strbuf_puts(out, i ? "," : "");
-        put_token(out, head, a->tokens[i].id);
+    if (isnan(a->tokens[i].logprob)) {
+        strbuf_puts(out, "null");
+        return;
     }
-    strbuf_puts(out, "],\"token_logprobs\":[");
-    for (size_t i = 0; i < n; i++) {
-        strbuf_puts(out, i ? "," : "");
-        put_logprob(out, a->tokens[i].logprob);
+    strbuf_putc(out, '{');
+    for (size_t k = 0; k < a->top && a->top_ids[i * a->top + k] >= 0; k++) {
+        strbuf_puts(out, k ? "," : "");
+        put_token(out, head, a->top_ids[i * a->top + k]);
+        strbuf_putc(out, ':');
+        put_logprob(out, a->top_logprobs[i * a->top + k]);
     }
-    strbuf_puts(out, "],\"top_logprobs\":");
-    strbuf_puts(out, a->top ? "[" : "null");
-    for (size_t i = 0; a->top && i < n; i++) {
-        strbuf_puts(out, i ? ",{" : "{");
-        for (size_t k = 0; k < a->top && a->top_ids[i * a->top + k] >= 0; k++) {
-            strbuf_puts(out, k ? "," : "");
-            put_token(out, head, a->top_ids[i * a->top + k]);
-            strbuf_putc(out, ':');
-            put_logprob(out, a->top_logprobs[i * a->top + k]);
-        }
-        strbuf_putc(out, '}');
-    }
-    strbuf_puts(out, a->top ? "],\"text_offset\":[" : ",\"text_offset\":[");
-    for (size_t i = 0; i < n; i++)
-        strbuf_printf(out, i ? ",%zu" : "%zu", a->tokens[i].begin_chars);
-    strbuf_puts(out, "]}");
+    strbuf_putc(out, '}');
 }
 
-static void put_logprobs(struct strbuf *out, const struct reply_head *head, const struct answer *a, size_t n)
+/* Tokens of an echo, then of the answer: either may be missing. */
+struct token_span {
+    const struct answer *a;
+    size_t n, chars_before;
+};
+
+enum completion_field { FIELD_TOKENS, FIELD_LOGPROBS, FIELD_TOP, FIELD_OFFSETS };
+
+static void put_field(struct strbuf *out, const struct reply_head *head, const struct token_span *spans, enum completion_field field)
 {
-    strbuf_puts(out, ",\"logprobs\":");
-    if (!a->logprobs || n == 0)
-        strbuf_puts(out, "null");
+    bool first = true;
+
+    strbuf_putc(out, '[');
+    for (size_t s = 0; s < 2; s++)
+        for (size_t i = 0; i < spans[s].n; i++, first = false) {
+            const struct answer *a = spans[s].a;
+            strbuf_puts(out, first ? "" : ",");
+            if (field == FIELD_TOKENS)
+                put_token(out, head, a->tokens[i].id);
+            else if (field == FIELD_LOGPROBS)
+                put_logprob(out, a->tokens[i].logprob);
+            else if (field == FIELD_TOP)
+                put_top(out, head, a, i);
+            else
+                strbuf_printf(out, "%zu", spans[s].chars_before + a->tokens[i].begin_chars);
+        }
+    strbuf_putc(out, ']');
+}
+
+static void put_completion_logprobs(struct strbuf *out, const struct reply_head *head, const struct token_span *spans, bool top)
+{
+    strbuf_puts(out, "{\"tokens\":");
+    put_field(out, head, spans, FIELD_TOKENS);
+    strbuf_puts(out, ",\"token_logprobs\":");
+    put_field(out, head, spans, FIELD_LOGPROBS);
+    strbuf_puts(out, ",\"top_logprobs\":");
+    if (top)
+        put_field(out, head, spans, FIELD_TOP);
     else
-        (head->request->is_chat ? put_chat_logprobs : put_completion_logprobs)(out, head, a, n);
+        strbuf_puts(out, "null");
+    strbuf_puts(out, ",\"text_offset\":");
+    put_field(out, head, spans, FIELD_OFFSETS);
+    strbuf_putc(out, '}');
+}
+
+/* n_echo, n: of the echo's and the answer's tokens. */
+static void put_logprobs(struct strbuf *out, const struct reply_head *head, const struct reply_choice *c, size_t n_echo, size_t n)
+{
+    const struct answer *a = c->answer;
+    struct token_span spans[2] = {{c->echo_tokens, n_echo, 0}, {a, n, c->echo_tokens ? c->echo_tokens->chars : 0}};
+
+    strbuf_puts(out, ",\"logprobs\":");
+    if (!a->logprobs || n_echo + n == 0)
+        strbuf_puts(out, "null");
+    else if (head->request->is_chat)
+        put_chat_logprobs(out, head, a, n);
+    else
+        put_completion_logprobs(out, head, spans, a->top > 0);
 }
 
 /* --- pieces -------------------------------------------------------------- */
@@ -112,9 +152,9 @@ static void put_usage(struct strbuf *out, const struct reply_usage *u)
 {
     strbuf_printf(out,
                   ",\"usage\":{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
-                  "\"prompt_tokens_details\":{\"cached_tokens\":%llu}}",
+                  "\"prompt_tokens_details\":{\"cached_tokens\":%llu},\"completion_tokens_details\":{\"reasoning_tokens\":%llu}}",
                   (unsigned long long)u->prompt, (unsigned long long)u->completion, (unsigned long long)(u->prompt + u->completion),
-                  (unsigned long long)u->cached);
+                  (unsigned long long)u->cached, (unsigned long long)u->thoughts);
 }
 
 static void put_finish(struct strbuf *out, const char *finish)
@@ -152,10 +192,15 @@ void reply_whole(struct strbuf *out, const struct reply_head *head, struct reply
     for (size_t i = 0; i < n; i++) {
         const struct reply_choice *c = &choices[i];
         strbuf_printf(out, "%s{\"index\":%u,", i ? "," : "", c->index);
-        strbuf_puts(out, chat ? "\"message\":{\"role\":\"assistant\",\"content\":" : "\"text\":");
-        put_text(out, c);
-        strbuf_puts(out, chat ? ",\"refusal\":null}" : "");
-        put_logprobs(out, head, c->answer, c->answer->n_tokens);
+        if (chat) {
+            strbuf_puts(out, "\"message\":{\"role\":\"assistant\",");
+            message_write(c->message, out);
+            strbuf_putc(out, '}');
+        } else {
+            strbuf_puts(out, "\"text\":");
+            put_text(out, c);
+        }
+        put_logprobs(out, head, c, c->echo_tokens ? c->echo_tokens->n_tokens : 0, c->answer->n_tokens);
         put_finish(out, c->finish);
     }
     strbuf_putc(out, ']');
@@ -186,42 +231,62 @@ static void put_role(struct strbuf *out, const struct reply_head *head, const st
     end_chunk(out, head);
 }
 
-static void put_delta(struct strbuf *out, const struct reply_head *head, const struct reply_choice *c, const char *text, size_t len,
-                      size_t n_tokens, const char *finish)
+static void put_text_chunk(struct strbuf *out, const struct reply_head *head, const struct reply_choice *c, const char *text, size_t len,
+                           size_t n_echo, size_t n_tokens, const char *finish)
 {
     begin_chunk(out, head);
-    strbuf_printf(out, "{\"index\":%u,", c->index);
-    if (!head->request->is_chat) {
-        strbuf_puts(out, "\"text\":");
-        strbuf_json(out, text, len);
-    } else if (len || n_tokens) {
-        strbuf_puts(out, "\"delta\":{\"content\":");
-        strbuf_json(out, text, len);
-        strbuf_putc(out, '}');
-    } else {
-        strbuf_puts(out, "\"delta\":{}");
-    }
-    put_logprobs(out, head, c->answer, n_tokens);
+    strbuf_printf(out, "{\"index\":%u,\"text\":", c->index);
+    strbuf_json(out, text, len);
+    put_logprobs(out, head, c, n_echo, n_tokens);
     put_finish(out, finish);
     end_chunk(out, head);
 }
 
+static void put_delta_chunk(struct strbuf *out, const struct reply_head *head, const struct reply_choice *c, const char *delta,
+                            size_t n_tokens, const char *finish)
+{
+    begin_chunk(out, head);
+    strbuf_printf(out, "{\"index\":%u,\"delta\":", c->index);
+    strbuf_puts(out, delta);
+    put_logprobs(out, head, c, 0, n_tokens);
+    put_finish(out, finish);
+    end_chunk(out, head);
+}
+
+static void chat_chunk(struct strbuf *out, const struct reply_head *head, struct reply_choice *c, size_t n_tokens)
+{
+    const char *delta;
+    size_t at = 0, n = n_tokens;
+
+    if (!c->begun)
+        put_role(out, head, c);
+    for (; (delta = message_delta(c->message, &at)); n = 0) /* log-probabilities go with the first */
+        put_delta_chunk(out, head, c, delta, n, NULL);
+    if (n > 0)
+        put_delta_chunk(out, head, c, "{}", n, NULL);
+    message_told(c->message);
+    /* Clients expect the last chunk to bring nothing else. */
+    if (c->finish)
+        put_delta_chunk(out, head, c, "{}", 0, c->finish);
+}
+
+static void completion_chunk(struct strbuf *out, const struct reply_head *head, struct reply_choice *c, size_t n_tokens)
+{
+    const struct answer *a = c->answer;
+
+    if (!c->begun && c->echo)
+        put_text_chunk(out, head, c, c->echo, c->echo_len, c->echo_tokens ? c->echo_tokens->n_tokens : 0, 0, NULL);
+    if (a->sure > 0 || n_tokens > 0 || c->finish)
+        put_text_chunk(out, head, c, strbuf_str(&a->text), a->sure, 0, n_tokens, c->finish);
+}
+
 void reply_chunk(struct strbuf *out, const struct reply_head *head, struct reply_choice *c)
 {
-    struct answer *a = c->answer;
-    size_t n_tokens = answer_sure_tokens(a);
+    size_t n_tokens = answer_sure_tokens(c->answer);
 
-    if (!c->begun && head->request->is_chat)
-        put_role(out, head, c);
-    if (!c->begun && c->echo)
-        put_delta(out, head, c, c->echo, c->echo_len, 0, NULL);
+    (head->request->is_chat ? chat_chunk : completion_chunk)(out, head, c, n_tokens);
     c->begun = true;
-    /* Clients of chats expect the last chunk to bring no text. */
-    if (a->sure > 0 || n_tokens > 0)
-        put_delta(out, head, c, strbuf_str(&a->text), a->sure, n_tokens, head->request->is_chat ? NULL : c->finish);
-    if (c->finish && (head->request->is_chat || (a->sure == 0 && n_tokens == 0)))
-        put_delta(out, head, c, "", 0, 0, c->finish);
-    answer_take(a, n_tokens);
+    answer_take(c->answer, n_tokens);
 }
 
 void reply_done(struct strbuf *out, const struct reply_head *head, const struct reply_usage *usage)

@@ -9,6 +9,7 @@
 
 #include "base/strbuf.h"
 #include "front/answer.h"
+#include "front/message.h"
 #include "front/openai.h"
 #include "text/tokenizer.h"
 
@@ -21,16 +22,18 @@ struct reply_head {
 };
 
 struct reply_usage {
-    uint64_t prompt, cached, completion;
+    uint64_t prompt, cached, completion, thoughts;
 };
 
 /* One answer of several. */
 struct reply_choice {
     uint32_t index;
     struct answer *answer;
+    struct message *message; /* of a chat: takes the answer's text */
     const char *echo; /* a completion's prompt, put before the answer; NULL: not wanted */
     size_t echo_len;
-    const char *finish; /* "stop", "length"; NULL: it goes on */
+    const struct answer *echo_tokens; /* with their log-probabilities; NULL: not wanted */
+    const char *finish; /* "stop", "length", "tool_calls"; NULL: it goes on */
     bool begun;         /* a chunk went out */
 };
 

@@ -1,4 +1,5 @@
 /* What can be asked for. Every function here runs in a helper's thread, with the whole body there. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,17 +8,51 @@
 #include "front/generation.h"
 #include "front/inner.h"
 
+enum { GGUF_KEY_BYTES = 128 };
+
 /* --- the model ----------------------------------------------------------- */
+
+static uint32_t number_of(const struct gguf *g, const char *arch, const char *what)
+{
+    char key[GGUF_KEY_BYTES];
+    uint32_t n = 0;
+
+    snprintf(key, sizeof key, "%s.%s", arch, what);
+    return gguf_get_u32(g, key, &n, NULL) == 1 ? n : 0;
+}
+
+static void put_model(struct front *f, struct strbuf *out)
+{
+    const struct gguf *g = engine_gguf(f->engine);
+    struct gguf_str arch = {"", 0};
+    char name[64];
+
+    gguf_get_str(g, "general.architecture", &arch, NULL);
+    snprintf(name, sizeof name, "%.*s", (int)(arch.len < sizeof name ? arch.len : sizeof name - 1), arch.s);
+    strbuf_puts(out, "{\"id\":");
+    strbuf_json(out, f->model, strlen(f->model));
+    strbuf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"stagecoach\",\"max_model_len\":%u,\"meta\":{\"architecture\":",
+                  (long long)f->started_s, engine_ctx(f->engine));
+    strbuf_json(out, name, strlen(name));
+    strbuf_printf(out, ",\"n_layers\":%u,\"n_embd\":%u,\"n_vocab\":%zu,\"n_ctx_train\":%u,\"tools\":\"%s\",\"thinks\":%s}}",
+                  number_of(g, name, "block_count"), number_of(g, name, "embedding_length"), tokenizer_n_tokens(f->prompt.tokenizer),
+                  number_of(g, name, "context_length"), f->prompt.fit.dialect.calls->name,
+                  f->prompt.fit.dialect.thoughts || f->prompt.fit.dialect.calls->channels ? "true" : "false");
+}
 
 static int get_models(struct call *c, struct api_error *e)
 {
-    struct front *f = c->front;
-
     (void)e;
-    strbuf_puts(&c->reply, "{\"object\":\"list\",\"data\":[{\"id\":");
-    strbuf_json(&c->reply, f->model, strlen(f->model));
-    strbuf_printf(&c->reply, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"stagecoach\",\"max_model_len\":%u}]}",
-                  (long long)f->started_s, engine_ctx(f->engine));
+    strbuf_puts(&c->reply, "{\"object\":\"list\",\"data\":[");
+    put_model(c->front, &c->reply);
+    strbuf_puts(&c->reply, "]}");
+    return 0;
+}
+
+static int get_model(struct call *c, struct api_error *e)
+{
+    (void)e;
+    put_model(c->front, &c->reply);
     return 0;
 }
 
@@ -34,7 +69,15 @@ static int generate(struct call *c, bool is_chat, struct api_error *e)
 
     if (!body || api_request_read(&r, is_chat, body, e) != 0)
         return -1;
-    c->job = generation_start(f->engine, &f->prompt, f->model, &f->metrics, &r, on_events, c, e);
+    struct generation_env env = {.engine = f->engine,
+                                 .prompt = &f->prompt,
+                                 .model = f->model,
+                                 .metrics = &f->metrics,
+                                 .key = c->key,
+                                 .max_answers = f->options.queue,
+                                 .ready = on_events,
+                                 .ready_arg = c};
+    c->job = generation_start(&env, &r, e);
     return c->job ? 0 : -1;
 }
 
@@ -55,7 +98,7 @@ static int post_embeddings(struct call *c, struct api_error *e)
 
     if (!body)
         return -1;
-    c->job = embedding_start(f->engine, &f->prompt, f->model, &f->metrics, &f->hidden_bytes, body, on_events, c, e);
+    c->job = embedding_start(f->engine, &f->prompt, f->model, &f->metrics, c->key, &f->hidden_bytes, body, on_events, c, e);
     json_decref(body);
     return c->job ? 0 : -1;
 }
@@ -245,9 +288,10 @@ const struct route routes[] = {
     {"/", "GET", .is_open = true, .run = get_page},
     {"/health", "GET", .is_open = true, .run = get_health},
     {"/v1/models", "GET", .run = get_models},
-    {"/v1/completions", "POST", .needs_model = true, .run = post_completions},
-    {"/v1/chat/completions", "POST", .needs_model = true, .run = post_chat},
-    {"/v1/embeddings", "POST", .needs_model = true, .run = post_embeddings},
+    {"/v1/models/{model}", "GET", .run = get_model},
+    {"/v1/completions", "POST", .needs_model = true, .counts = true, .run = post_completions},
+    {"/v1/chat/completions", "POST", .needs_model = true, .counts = true, .run = post_chat},
+    {"/v1/embeddings", "POST", .needs_model = true, .counts = true, .run = post_embeddings},
     {"/tokenize", "POST", .run = post_tokenize},
     {"/detokenize", "POST", .run = post_detokenize},
     {"/apply-template", "POST", .run = post_template},

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,8 +20,10 @@ ANSWER_S = 120
 class Server:
     """Runs until stop(); .port, .lines (what it said)."""
 
-    def __init__(self, model, *args, wait=True, env=None):
+    def __init__(self, model, *args, wait=True, env=None, tls=None):
+        """tls: the certificate to trust."""
         self.lines = []
+        self.context = ssl.create_default_context(cafile=tls) if tls else None
         command = [PROGRAM, "serve", "-m", model, "--listen", "127.0.0.1:0", *map(str, args)]
         self.p = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True,
                                   errors="replace", env={**os.environ, **(env or {})})
@@ -40,8 +43,8 @@ class Server:
     def read(self):
         for line in self.p.stderr:
             self.lines.append(line.rstrip())
-            if "http://127.0.0.1:" in line and self.port is None:
-                self.port = int(line.split("http://127.0.0.1:")[1].split()[0].rstrip(";"))
+            if "://127.0.0.1:" in line and self.port is None:
+                self.port = int(line.split("://127.0.0.1:")[1].split()[0].rstrip(";"))
                 self.listening.set()
             if "stagecoach: ready: http" in line:
                 self.ready.set()
@@ -65,6 +68,8 @@ class Server:
     # --- asking ---
 
     def connect(self, timeout=ANSWER_S):
+        if self.context:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.context)
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def ask(self, method, path, body=None, headers=None, conn=None):

@@ -70,7 +70,12 @@ ERRORS = [
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", "image_url"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages", "text"),
     ({"messages": ASK, "tools": {}}, "tools", "array"), ({"messages": ASK, "tools": [1]}, "tools", "tools[0]"),
-    ({"messages": ASK, "tool_choice": "required"}, "tool_choice", "supported"),
+    ({"messages": ASK, "tool_choice": "required"}, "tool_choice", "required"), ({"messages": ASK, "tool_choice": "often"}, "tool_choice", "expected"),
+    ({"messages": ASK, "tools": tools, "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice", "\"g\""),
+    ({"messages": ASK, "tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools", "tools[0].function.name"),
+    ({"messages": ASK, "tools": tools, "parallel_tool_calls": 1}, "parallel_tool_calls", "integer"),
+    ({"messages": ASK, "functions": []}, "functions", "tools"), ({"messages": ASK, "reasoning_effort": "so"}, "reasoning_effort", "medium"),
+    ({"messages": ASK, "reasoning_format": "x"}, "reasoning_format", "deepseek"),
     ({"messages": ASK, "top_logprobs": 3}, "top_logprobs", "logprobs"), ({"messages": ASK, "logprobs": 3}, "logprobs", "integer"),
     ({"messages": ASK, "response_format": {"type": "json_schema"}}, "response_format", "supported"),
     ({"messages": ASK, "chat_template_kwargs": 1}, "chat_template_kwargs", "object"),
@@ -142,6 +147,44 @@ if openai:
     with client.chat.completions.create(model="fox", messages=ASK, extra_body={"ignore_eos": True}, stream=True) as stream:
         next(iter(stream))
     ok(s.wait_open(0), "openai: closing a stream ends its answer")
+is_(s.stop(), 0, "stops")
+
+# --- tools, thoughts, filling in: by a template that has them ---
+TEMPLATE = ("{{ bos_token }}{% if tools %}<tools>{% for t in tools %}{{ t | tojson }}{% endfor %}</tools><tool_call>{% endif %}"
+            "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>"
+            "{% endfor %}{% endfor %}{% if add_generation_prompt %}[assistant]{% if enable_thinking is not defined or enable_thinking %}"
+            "<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}{% endif %}")
+code = os.path.join(folder, "code.gguf")
+p = subprocess.run([sys.executable, "-m", "gguf.scripts.gguf_new_metadata", "--chat-template", TEMPLATE, "--special-token-by-id", "fim_pre", "300",
+                    "--special-token-by-id", "fim_suf", "301", "--special-token-by-id", "fim_mid", "302", plain, code], capture_output=True)
+is_(p.returncode, 0, "a model that thinks and fills in")
+s = Server(code, "--workers", 2, "--threads", 1, "--ctx", 512)
+meta = s.get("/v1/models")[1]["data"][0]["meta"]
+is_((meta["tools"], meta["thinks"]), ("hermes", True), "/v1/models says how it calls tools, and that it thinks")
+m = s.post(CHAT, messages=ASK, **GREEDY)[1]
+ok(m["choices"][0]["message"]["content"] == "" and m["choices"][0]["message"]["reasoning_content"], "the prompt opens the thoughts: reasoning_content", m)
+ok(m["usage"]["completion_tokens_details"]["reasoning_tokens"] == 16, "counted", m["usage"])
+thoughts = m["choices"][0]["message"]["reasoning_content"]
+events = s.stream(CHAT, messages=ASK, **GREEDY)
+is_("".join(e["choices"][0]["delta"].get("reasoning_content", "") for e in events[:-1]), thoughts, "streamed: the same")
+for kw in ({"reasoning_format": "none"}, {"separate_reasoning": False}):
+    m = s.post(CHAT, messages=ASK, **GREEDY, **kw)[1]["choices"][0]["message"]
+    ok(m["content"].strip() == thoughts and "reasoning_content" not in m, f"{kw}: in the content", m)
+for kw in ({"chat_template_kwargs": {"enable_thinking": False}}, {"reasoning_effort": "none"}):
+    m = s.post(CHAT, messages=ASK, **GREEDY, **kw)[1]["choices"][0]["message"]
+    ok(m["content"] and "reasoning_content" not in m, f"{kw}: no thoughts", m)
+named = {"type": "function", "function": {"name": "fox_finder"}}
+m = s.post(CHAT, messages=ASK, tools=tools, tool_choice=named, **GREEDY)[1]["choices"][0]
+said = m["message"]["content"] or "".join(c["function"]["name"] for c in m["message"]["tool_calls"])
+ok("fox_finder" in said and "reasoning_content" not in m["message"], "a named tool: the answer begins with its call", m)
+calls = [ASK[1], {"role": "assistant", "tool_calls": [{"id": "x", "type": "function", "function": {"name": "fox_finder", "arguments": "{\"a\": 1}"}}]},
+         {"role": "tool", "tool_call_id": "x", "content": "under the tree"}]
+has(s.post("/apply-template", messages=calls, tools=tools)[1]["prompt"], '<tool_call>{"name": "fox_finder", "arguments": {"a": 1}}</tool_call>[tool]under',
+    "calls and results go back through the template")
+a, b = (s.post("/tokenize", content=t)[1]["tokens"] for t in ("One", "Two"))
+is_(s.text("One", suffix="Two", **GREEDY), s.text([1, 300, *a, 301, *b, 302], **GREEDY), "suffix: what stands between is filled in")
+status, j = s.post("/v1/completions", prompt=[1, 2], suffix="x")
+ok(status == 400 and j["error"]["param"] == "suffix", "not between tokens", j)
 is_(s.stop(), 0, "stops")
 
 # --- a model without a template ---

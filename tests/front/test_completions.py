@@ -90,6 +90,34 @@ is_({k: sum((p[k] for p in parts), []) for k in lp}, lp, "streamed: the same")
 is_(s.complete(FOX, max_tokens=2, temperature=0, logprobs=0)[0]["logprobs"]["top_logprobs"], None,
     "logprobs 0: the tokens' own only")
 
+both = s.complete(FOX, max_tokens=6, temperature=0, logprobs=3, echo=True)[0]
+n = len(one_process["tokens"])
+is_(both["text"], FOX + s.text(FOX, max_tokens=6, temperature=0), "echo with logprobs: the text")
+is_({k: v[n:] for k, v in both["logprobs"].items() if k != "text_offset"}, {k: v for k, v in lp.items() if k != "text_offset"},
+    "those of the answer as without echo")
+rows = [dict(map(tuple, row)) for row in ref["top"]]
+given = both["logprobs"]["token_logprobs"][:n]
+ok(given[0] is None and both["logprobs"]["top_logprobs"][0] is None, "the first token of a prompt has none", given)
+near = [abs(given[i + 1] - rows[i][t]) < 1e-5 for i, t in enumerate(one_process["tokens"][1:]) if t in rows[i]]
+low = [given[i + 1] <= min(rows[i].values()) + 1e-5 for i, t in enumerate(one_process["tokens"][1:]) if t not in rows[i]]
+ok(all(near) and all(low), "the others what one process has", given)
+ok(all(abs(max(t.values()) - rows[i][next(iter(rows[i]))]) < 1e-5 for i, t in enumerate(both["logprobs"]["top_logprobs"][1:n])),
+   "and the likeliest in their places", both)
+alone = s.complete(FOX, max_tokens=0, logprobs=3, echo=True)[0]
+ok(alone["text"] == FOX and alone["logprobs"]["token_logprobs"] == given, "max_tokens 0: the prompt's alone", alone)
+events = s.stream("/v1/completions", prompt=FOX, max_tokens=6, temperature=0, logprobs=3, echo=True)
+parts = [e["choices"][0]["logprobs"] for e in events if isinstance(e, dict) and e["choices"][0]["logprobs"]]
+is_({k: sum((p[k] for p in parts), []) for k in both["logprobs"]}, both["logprobs"], "streamed: the same")
+many = s.complete([FOX, "One"], max_tokens=3, temperature=0, logprobs=0, echo=True, n=2)
+is_([c["logprobs"]["token_logprobs"][:n] for c in many[:2]], [given] * 2, "of two prompts, two each")
+
+# --- best_of ---
+five = s.complete(n=5, seed=3, logprobs=0, **warm)
+mean = {c["text"]: sum(c["logprobs"]["token_logprobs"]) / len(c["logprobs"]["token_logprobs"]) for c in five}
+best = s.complete(n=2, best_of=5, seed=3, **warm)
+is_([c["text"] for c in best], sorted(mean, key=mean.get, reverse=True)[:2], "best_of: the likeliest of those that n would give")
+is_([c["index"] for c in best], [0, 1], "numbered anew")
+
 # --- stop strings ---
 text = one_process["text"]
 for at in range(1, 14):
@@ -131,7 +159,8 @@ ERRORS = [
     ({"prompt": "x", "logit_bias": {"1": "b"}}, "logit_bias", "number"), ({"prompt": "x", "logit_bias": {"1": 101}}, "logit_bias", "100"),
     ({"prompt": "x", "logit_bias": {"9999999": 1}}, "logit_bias", "vocabulary"), ({"prompt": "x", "logprobs": 21}, "logprobs", "21"),
     ({"prompt": "x", "logprobs": True}, "logprobs", "boolean"), ({"prompt": "x", "seed": "a"}, "seed", "string"),
-    ({"prompt": "x", "best_of": 3}, "best_of", "best_of"), ({"prompt": "x", "suffix": "y"}, "suffix", "supported"),
+    ({"prompt": "x", "n": 3, "best_of": 2}, "best_of", "shown"), ({"prompt": "x", "suffix": "y"}, "suffix", "filling in"),
+    ({"prompt": "x", "best_of": 2, "stream": True}, "best_of", "stream"), ({"prompt": "x", "best_of": 200}, "best_of", "128"),
     ({"prompt": "x", "echo": 1}, "echo", "integer"),
     ({"prompt": "x", "response_format": {"type": "json_object"}}, "response_format", "supported"),
     ({"prompt": "x", "grammar": "root"}, "grammar", "supported"), ({"prompt": "x", "model": 5}, "model", "integer"),

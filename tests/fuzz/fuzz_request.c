@@ -38,6 +38,22 @@ static void check_prompts(const struct api_prompts *p)
     }
 }
 
+/* What templates and what reads calls rely on. */
+static void check_chat(const struct api_chat *c)
+{
+    size_t i;
+    const json_t *m;
+
+    must(json_array_size(c->messages) > 0 && json_is_object(c->args));
+    must((c->choice == API_TOOLS_NAMED) == (c->choice_name != NULL) && (c->choice != API_TOOLS_NAMED || c->tools));
+    must(c->choice != API_TOOLS_REQUIRED || c->tools);
+    json_array_foreach(c->messages, i, m)
+    {
+        must(json_is_string(json_object_get(m, "role")) && json_is_string(json_object_get(m, "content")));
+        must(!json_object_get(m, "tool_calls") || json_array_size(json_object_get(m, "tool_calls")) > 0);
+    }
+}
+
 static void check_request(const struct api_request *r)
 {
     must(r->n >= 1 && r->n <= API_MAX_ANSWERS && r->max_tokens >= -1 && r->n_stops <= API_MAX_STOPS && r->top <= API_MAX_TOP);
@@ -46,10 +62,12 @@ static void check_request(const struct api_request *r)
         must(r->stops[i].len > 0 && r->stops[i].len <= API_MAX_STOP_BYTES);
     for (uint32_t i = 0; i < r->sample.n_bias; i++)
         must(r->bias[i].token >= 0);
-    if (r->is_chat)
-        must(json_array_size(r->chat.messages) > 0);
-    else
+    if (r->is_chat) {
+        check_chat(&r->chat);
+    } else {
         check_prompts(&r->prompts);
+        must(r->best_of >= r->n && r->prompts.n * r->best_of <= API_MAX_ANSWERS && !(r->suffix && r->echo));
+    }
 }
 
 static int read_any(unsigned kind, json_t *body, struct api_error *e)
@@ -70,7 +88,7 @@ static int read_any(unsigned kind, json_t *body, struct api_error *e)
             api_prompts_fini(&p);
         }
     } else if ((rc = api_chat_read(&c, body, e)) == 0) {
-        must(json_array_size(c.messages) > 0);
+        check_chat(&c);
         api_chat_fini(&c);
     }
     return rc;
