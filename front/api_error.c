@@ -5,7 +5,7 @@
 
 #include "front/openai.h"
 
-static void set_message(struct api_error *e, const char *fmt, va_list args)
+__attribute__((format(printf, 2, 0))) static void set_message(struct api_error *e, const char *fmt, va_list args)
 {
     struct err cut; /* its setter cuts long texts at a character */
     struct strbuf text;

@@ -189,6 +189,8 @@ static int start_one(struct generation *g, size_t i, struct api_error *e)
         p.n_stop = prompt->n_ends;
         memcpy(p.stop, prompt->ends, prompt->n_ends * sizeof *p.stop);
     }
+    memcpy(p.stop + p.n_stop, r->stop_tokens, r->n_stop_tokens * sizeof *p.stop);
+    p.n_stop += r->n_stop_tokens;
     answer_init(&one->answer, g->head.tokenizer, r->stops, r->n_stops, !r->is_chat || g->begun.given.len > 0, r->logprobs, r->top);
     one->choice = (struct reply_choice){.index = (uint32_t)i, .answer = &one->answer};
     if (r->is_chat && start_message(g, one, e) != 0)
@@ -391,7 +393,12 @@ static int take_event(struct generation *g, struct one *one, const struct engine
 /* The end token itself is no part of the text (nor of its log-probabilities). */
 static bool is_end_token(const struct generation *g, const struct engine_event *event)
 {
-    return event->kind == ENGINE_TOKEN && !g->request.ignore_eos && tokenizer_is_end(g->head.tokenizer, event->token);
+    if (event->kind != ENGINE_TOKEN)
+        return false;
+    for (uint32_t i = 0; i < g->request.n_stop_tokens; i++)
+        if (g->request.stop_tokens[i] == event->token)
+            return true;
+    return !g->request.ignore_eos && tokenizer_is_end(g->head.tokenizer, event->token);
 }
 
 /* What came of one answer; returns -1 when the whole has failed. */

@@ -119,11 +119,12 @@ static void hear(void *arg, enum dialect_part part, const char *s, size_t len)
 int message_init(struct message *m, const struct dialect *d, const struct api_chat *chat, bool thinking, bool stream, const char *given,
                  size_t given_len, struct err *err)
 {
-    *m = (struct message){.stream = stream, .parallel = chat->parallel};
+    *m = (struct message){.stream = stream, .parallel = chat->parallel && chat->choice != API_TOOLS_NAMED};
     strbuf_init(&m->content, ANSWER_MAX_BYTES);
     strbuf_init(&m->thoughts, ANSWER_MAX_BYTES);
     strbuf_init(&m->deltas, ANSWER_MAX_BYTES);
     dialect_reader_init(&m->reader, d, chat->tools, !chat->thoughts_stay, thinking && given_len == 0, hear, m);
+    m->reader.eager = !m->parallel;
     return message_add(m, given, given_len, err);
 }
 

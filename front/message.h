@@ -21,8 +21,9 @@ struct message_call {
 
 struct message {
     struct dialect_reader reader;
-    bool stream, parallel;
-    bool full; /* the one call that was allowed is there: nothing more is wanted */
+    bool stream;
+    bool parallel; /* more than one call is allowed; a named function is called once */
+    bool full;     /* the one call that was allowed is there: nothing more is wanted */
     struct strbuf content, thoughts;
     struct message_call *calls;
     size_t n_calls, cap_calls, n_done;

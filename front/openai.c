@@ -192,6 +192,24 @@ static int stops_read(struct api_request *r, struct api_error *e)
     return 0;
 }
 
+static int stop_tokens_read(struct api_request *r, struct api_error *e)
+{
+    const json_t *v = api_field(r->body, "stop_token_ids");
+    size_t n = json_array_size(v);
+
+    if (v && !json_is_array(v))
+        return api_wrong_type(e, "stop_token_ids", "an array of token numbers", v);
+    if (n > API_MAX_STOP_TOKENS)
+        return api_refuse(e, "stop_token_ids", "stop_token_ids has %zu tokens; at most %d are allowed", n, API_MAX_STOP_TOKENS);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *id = json_array_get(v, i);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
+            return api_refuse(e, "stop_token_ids", "stop_token_ids: item %zu is no token's number", i);
+        r->stop_tokens[r->n_stop_tokens++] = (int32_t)json_integer_value(id);
+    }
+    return 0;
+}
+
 static int bias_read(struct api_request *r, struct api_error *e)
 {
     const json_t *v = api_field(r->body, "logit_bias");
@@ -302,7 +320,8 @@ static int length_read(struct api_request *r, struct api_error *e)
     int64_t n = 1;
 
     r->max_tokens = r->is_chat ? -1 : COMPLETION_TOKENS_DEFAULT;
-    if (api_int(r->body, "max_tokens", -1, INT32_MAX, &r->max_tokens, e) != 0 ||
+    if (api_int(r->body, "n_predict", -1, INT32_MAX, &r->max_tokens, e) != 0 ||
+        api_int(r->body, "max_tokens", -1, INT32_MAX, &r->max_tokens, e) != 0 ||
         api_int(r->body, "max_completion_tokens", -1, INT32_MAX, &r->max_tokens, e) != 0 ||
         api_int(r->body, "n", 1, API_MAX_ANSWERS, &n, e) != 0)
         return -1;
@@ -334,8 +353,9 @@ static int request_read(struct api_request *r, struct api_error *e)
     const char *model = NULL;
 
     if (api_text(r->body, "model", &model, NULL, e) != 0 || api_text(r->body, "user", &model, NULL, e) != 0 || length_read(r, e) != 0 ||
-        sampling_read(r, e) != 0 || stops_read(r, e) != 0 || stream_read(r, e) != 0 ||
-        api_flag(r->body, "ignore_eos", &r->ignore_eos, e) != 0 || logprobs_read(r, e) != 0 || unsupported_read(r, e) != 0)
+        sampling_read(r, e) != 0 || stops_read(r, e) != 0 || stop_tokens_read(r, e) != 0 || stream_read(r, e) != 0 ||
+        api_flag(r->body, "ignore_eos", &r->ignore_eos, e) != 0 || logprobs_read(r, e) != 0 || unsupported_read(r, e) != 0 ||
+        api_refused_read(r->body, e) != 0)
         return -1;
     r->best_of = r->n;
     if (r->is_chat)

@@ -18,6 +18,7 @@ enum {
     API_MAX_ANSWERS = 128, /* prompts times n */
     API_MAX_STOPS = 16,
     API_MAX_STOP_BYTES = 1024,
+    API_MAX_STOP_TOKENS = 16,
     API_MAX_TOP = 20,
     API_MAX_MESSAGES = 1 << 16,
     API_PARAM_BYTES = 96,
@@ -92,6 +93,8 @@ struct api_request {
     bool seeded;
     struct api_stop stops[API_MAX_STOPS];
     size_t n_stops;
+    int32_t stop_tokens[API_MAX_STOP_TOKENS]; /* end the answer as the model's own ends do */
+    uint32_t n_stop_tokens;
     bool stream, usage, echo, ignore_eos, logprobs;
     uint32_t top; /* likeliest tokens shown with each */
 };

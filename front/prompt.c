@@ -73,7 +73,7 @@ int prompt_init(struct prompt *p, const struct gguf *g, struct err *err)
     tools_fit_init(&p->fit, p->template, source.s, source.len);
     find_marks(p);
     find_fim(p, g);
-    for (size_t i = 0; i < tokenizer_n_tokens(p->tokenizer) && p->n_ends < ENGINE_MAX_STOP_TOKENS; i++)
+    for (size_t i = 0; i < tokenizer_n_tokens(p->tokenizer) && p->n_ends < PROMPT_MAX_ENDS; i++)
         if (tokenizer_is_end(p->tokenizer, (int32_t)i))
             p->ends[p->n_ends++] = (int32_t)i;
     return 0;

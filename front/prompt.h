@@ -14,12 +14,15 @@
 #include "text/template.h"
 #include "text/tokenizer.h"
 
+/* Requests add some of their own. */
+enum { PROMPT_MAX_ENDS = ENGINE_MAX_STOP_TOKENS - API_MAX_STOP_TOKENS };
+
 struct prompt {
     struct tokenizer *tokenizer;
     struct template *template; /* NULL: the model's does not compile */
     struct err template_err;
     bool is_plain;                        /* the model has none: a dialogue in plain words */
-    int32_t ends[ENGINE_MAX_STOP_TOKENS]; /* tokens that end an answer */
+    int32_t ends[PROMPT_MAX_ENDS]; /* tokens that end an answer */
     uint32_t n_ends;
     int32_t fim[3]; /* tokens before the prefix, the suffix, the middle; -1: the model does not fill in */
     struct tools_fit fit;

@@ -118,7 +118,7 @@ static int check_options(const struct front *f, bool loopback, struct err *err)
     return 0;
 }
 
-static void say(void *cls, const char *fmt, va_list args)
+__attribute__((format(printf, 2, 0))) static void say(void *cls, const char *fmt, va_list args)
 {
     struct front *f = cls;
     char text[sizeof f->last_said];

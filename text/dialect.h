@@ -64,6 +64,7 @@ struct dialect_reader {
     const char *text_marks[DIALECT_MAX_MARKS], *thought_marks[DIALECT_MAX_MARKS];
     size_t n_text_marks, n_thought_marks;
     bool tells_thoughts;
+    bool eager; /* a call is whole with its arguments, whatever follows: the caller's to set after init */
     int state;
     bool fresh;      /* nothing has been said yet but white space */
     bool skip_white; /* white space here belongs to nobody */

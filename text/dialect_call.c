@@ -178,6 +178,8 @@ static int call_byte(struct dialect_reader *r, char c)
     if (r->in_arguments && r->scan.depth == (r->is_arguments ? 0 : 1)) {
         r->in_arguments = false;
         r->had_arguments = true;
+        if (r->eager)
+            return ended(r);
     }
     return rc == 1 ? ended(r) : 0;
 }

@@ -131,6 +131,12 @@ for at in range(1, 14):
             ok(False, f"stop {stop!r}", choice, streamed, text)
             break
 ok(True, "stop strings at any place, within tokens and across them")
+greedy = one_process["greedy"]
+cut = next(i for i, t in enumerate(greedy) if i > 2 and t not in greedy[:i])
+some = s.complete(FOX, max_tokens=24, temperature=0, ignore_eos=True, stop_token_ids=[greedy[cut]])[0]
+is_((some["text"], some["finish_reason"]), (s.text(FOX, max_tokens=cut, temperature=0, ignore_eos=True), "stop"), "stop_token_ids")
+is_(s.text(FOX, temperature=0, n_predict=5, min_tokens=0, skip_special_tokens=True, mirostat=0), s.text(FOX, temperature=0, max_tokens=5),
+    "n_predict; fields that ask for what happens anyway")
 ok(s.wait_open(0), "what was stopped is not computed any further")
 near = text[5:9] + "~"
 is_(s.text(FOX, max_tokens=24, temperature=0, stop=[near]), text, "what only begins like a stop string is given back")
@@ -165,7 +171,9 @@ ERRORS = [
     ({"prompt": "x", "response_format": {"type": "json_object"}}, "response_format", "supported"),
     ({"prompt": "x", "grammar": "root"}, "grammar", "supported"), ({"prompt": "x", "model": 5}, "model", "integer"),
     ({"prompt": "x", "repetition_penalty": 0}, "repetition_penalty", "allowed"),
-    ({"prompt": "x", "ignore_eos": "no"}, "ignore_eos", "string"),
+    ({"prompt": "x", "ignore_eos": "no"}, "ignore_eos", "string"), ({"prompt": "x", "min_tokens": 5}, "min_tokens", "supported"),
+    ({"prompt": "x", "mirostat": 2}, "mirostat", "supported"), ({"prompt": "x", "stop_token_ids": 5}, "stop_token_ids", "array"),
+    ({"prompt": "x", "stop_token_ids": ["a"]}, "stop_token_ids", "item 0"), ({"prompt": "x", "modalities": ["audio"]}, "modalities", "text"),
 ]
 bad = []
 conn = s.connect()

@@ -45,6 +45,7 @@ static const struct case_ cases[] = {
     {hermes, "", "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call>", 0, 1, 0,
      NULL, NULL, "f({})"},
     {hermes, "<tool_call>\n{\"name\": \"f\", \"arguments\": ", "{\"a\": 1}}\n</tool_call>", 1, 0, 0, NULL, NULL, "f({\"a\": 1})"},
+    {hermes, "<tool_call>\n{\"name\": \"f\", \"arguments\": ", "{\"a\": 1}, and then {", 0, 1, 0, NULL, NULL, "f({\"a\": 1})"},
     {"[TOOL_CALLS]", "", "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"a\": [1, 2]}, \"id\": \"123456789\"}]", 0, 0, 0, NULL, NULL,
      "f({\"a\": [1, 2]})"},
     {"<|python_tag|>", "", "{\"name\": \"f\", \"parameters\": {\"a\": \"b\"}}", 0, 0, 0, NULL, NULL, "f({\"a\": \"b\"})"},
