@@ -139,11 +139,13 @@ struct flight {
     uint64_t batch; /* 0: free */
     uint32_t stop_stage, n_rows;
     int64_t sent_us;
+    uint32_t n_masks_due, n_masks_ahead; /* ahead: sent before its turn */
     uint32_t n_wants;
     struct flight_want {
         uint64_t seq;
         uint32_t row, pos;
         uint8_t want; /* enum sched_want */
+        bool mask_due; /* its mask was not sent yet */
     } * wants;        /* max_wanted */
     uint32_t n_seqs;
     struct flight_seq {
@@ -185,6 +187,8 @@ struct engine {
     FILE *trace;
     struct flight *flights;
     uint32_t n_flights;
+    struct masks *masks;
+    uint32_t n_masks_due, n_masks_ahead; /* of all flights */
     struct msg_op *ops;
     struct msg_delta *deltas;
     uint32_t *row_slot, *row_pos;
@@ -280,6 +284,15 @@ void steps_pump(struct engine *e);                             /* sends what the
 void steps_result(struct engine *e, struct wire_frame *frame); /* releases it */
 void steps_stage_done(struct engine *e, const struct msg_stage_done *done);
 void steps_fail_flying(struct engine *e, const struct err *err); /* the requests of all steps under way */
+
+/* --- masks.c ------------------------------------------------------------------------------------------------------------ */
+int masks_init(struct engine *e, struct err *err);
+void masks_fini(struct engine *e); /* joins */
+/* Of a constrained request: its next mask is to be found, after this token (-1: the first). */
+void masks_ask(struct engine *e, struct engine_request *r, int32_t token);
+void masks_pump(struct engine *e); /* sends what is ready */
+/* request_drop for the engine's thread, which must not wait for a mask in the making. */
+void masks_drop(struct engine *e, struct engine_request *r);
 
 /* --- weights.c ---------------------------------------------------------------------------------------------------------- */
 int weights_init(struct engine *e, struct err *err);

@@ -102,7 +102,7 @@ static void forget(struct engine *e, struct engine_request *r)
     pthread_mutex_lock(&e->lock);
     e->n_requests--;
     pthread_mutex_unlock(&e->lock);
-    request_drop(r);
+    masks_drop(e, r);
 }
 
 void engine_finish(struct engine *e, struct engine_request *r, enum engine_reason reason)
@@ -147,6 +147,7 @@ static void take_request(struct engine *e, struct engine_request *r)
     r->id = e->next_id++;
     r->added_us = e->now_us;
     e->requests[r->id % ENGINE_MAX_REQUESTS] = r;
+    masks_ask(e, r, -1);
     if (e->pipe.phase == PIPE_FAILED)
         engine_fail(e, r, &e->pipe.err);
     else if (e->sched && schedule(e, r, &err) != 0)
@@ -161,7 +162,7 @@ static void take_cancel(struct engine *e, struct engine_request *r)
         request_end(r, ENGINE_CANCELLED);
         forget(e, r);
     }
-    request_drop(r); /* the mail's hold */
+    masks_drop(e, r); /* the mail's hold */
 }
 
 /* Requests that came before the schedule did. */
@@ -310,6 +311,8 @@ static void *loop(void *arg)
         }
         if (e->pipe.phase == PIPE_RUNNING)
             steps_pump(e);
+        if (e->pipe.phase == PIPE_RUNNING)
+            masks_pump(e);
     }
 }
 
@@ -367,7 +370,8 @@ struct engine *engine_create(const struct engine_options *options, struct err *e
     pthread_condattr_destroy(&attr);
     if (activity_init(&e->activity, err) != 0 || open_model(e, err) != 0 || check_options(e, err) != 0 || planning_sizes(e, err) != 0 || !(e->mail = queue_create(MAIL_MAX, err)) ||
         !(e->codec = codec_create(CODEC_SMALL_BYTES, err)) || !(e->data_codec = codec_create(CODEC_DATA_BYTES, err)) ||
-        open_wire(e, err) != 0 || weights_init(e, err) != 0 || steps_init(e, err) != 0 || nodes_init(e, err) != 0)
+        open_wire(e, err) != 0 || weights_init(e, err) != 0 || steps_init(e, err) != 0 || masks_init(e, err) != 0 ||
+        nodes_init(e, err) != 0)
         goto error;
     if ((rc = pthread_create(&e->thread, NULL, loop, e)) != 0) {
         err_errno(err, rc, "starting the engine's thread");
@@ -399,6 +403,7 @@ void engine_destroy(struct engine *e)
     for (size_t i = 0; i < ENGINE_MAX_REQUESTS; i++)
         if (e->requests[i])
             engine_fail(e, e->requests[i], &gone);
+    masks_fini(e);
     relay_close(e, "the coordinator was stopped");
     nodes_fini(e);
     children_destroy(e->children);

@@ -16,6 +16,7 @@
 #include "kernels/backend.h"
 #include "kernels/sample.h"
 #include "proto/msg.h"
+#include "text/grammar.h"
 #include "topology/planner.h"
 #include "topology/topology.h"
 
@@ -94,6 +95,7 @@ struct engine_params {
     bool prompt_top;                      /* and for every position of the prompt (its cached prefix is computed again) */
     bool prompt_given;                    /* the log-probability of every prompt token but the first; the cache as above */
     bool hidden;                          /* the last hidden state of every prompt position */
+    struct grammar_masks *grammar;        /* what the answer may be (held); NULL: anything. End tokens are to be among `stop` */
     int32_t stop[ENGINE_MAX_STOP_TOKENS]; /* tokens that end the answer (they are given, too) */
     uint32_t n_stop;
     /* Called by the engine's thread whenever an event waits, with the request locked: it may wake somebody, no more. NULL: none. */

@@ -55,11 +55,20 @@ static int allocate(struct engine_request *r, struct err *err)
     return !p->hidden || (r->hidden = mem_new((size_t)p->n_tokens * r->n_embd, sizeof *r->hidden, err)) ? 0 : -1;
 }
 
+static int begin_grammar(struct engine_request *r, uint32_t n_vocab, struct err *err)
+{
+    if (!r->params.grammar || r->params.n_new == 0)
+        return 0;
+    return (r->walk = grammar_walk_create(r->params.grammar, err)) && (r->mask_bits = mem_new(((size_t)n_vocab + 7) / 8, 1, err)) ? 0 : -1;
+}
+
 static void destroy(struct engine_request *r)
 {
     pthread_cond_destroy(&r->changed);
     pthread_mutex_destroy(&r->lock);
     free((void *)(uintptr_t)r->params.sample.bias);
+    grammar_walk_destroy(r->walk);
+    free(r->mask_bits);
     free(r->tokens);
     free(r->logprobs);
     free(r->top_ids);
@@ -86,12 +95,19 @@ struct engine_request *request_create(struct engine *e, const struct engine_para
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&r->changed, &attr);
     pthread_condattr_destroy(&attr);
-    if (allocate(r, err) == 0)
+    if (allocate(r, err) == 0 && begin_grammar(r, n_vocab, err) == 0)
         return r;
     if (r->params.sample.bias == params->sample.bias)
         r->params.sample.bias = NULL; /* still the caller's */
     destroy(r);
     return NULL;
+}
+
+void request_hold(struct engine_request *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->holders++;
+    pthread_mutex_unlock(&r->lock);
 }
 
 void request_drop(struct engine_request *r)

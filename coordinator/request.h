@@ -6,8 +6,11 @@
  * a slow reader holds up nobody, and memory is bounded by the answer's length. */
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "coordinator/engine.h"
+
+enum mask_state { MASK_NONE, MASK_ASKED, MASK_READY, MASK_FAILED };
 
 struct engine_request {
     struct engine *engine;
@@ -22,6 +25,13 @@ struct engine_request {
     uint32_t n_tokens, n_answer;
     bool finished;              /* nothing more will be added */
     int64_t added_us, first_us; /* when it came, when its first token did */
+
+    /* A constrained answer: masks.c. While a mask is asked for all but its state is the finder's. */
+    struct grammar_walk *walk; /* NULL: it is not */
+    uint8_t *mask_bits;
+    int32_t mask_token; /* to move on by first; -1: none yet */
+    struct err mask_err;
+    _Atomic int mask_state;
 
     /* Under the lock: */
     float *logprobs;  /* of answer tokens */
@@ -43,6 +53,7 @@ struct engine_request {
 /* Checks the parameters (numbers, not lengths) and copies them. n_embd: of a hidden state, where they are asked for. */
 struct engine_request *request_create(struct engine *e, const struct engine_params *params, uint32_t n_vocab, uint32_t n_embd,
                                       struct err *err);
+void request_hold(struct engine_request *r); /* one holder more */
 void request_drop(struct engine_request *r); /* one holder less; the last one frees. Takes NULL */
 
 /* The engine's thread: */

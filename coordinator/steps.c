@@ -58,6 +58,7 @@ void steps_begin(struct engine *e)
     for (uint32_t i = 0; i < e->n_flights; i++)
         e->flights[i].batch = 0;
     activity_begun(&e->activity, e->pipe.epoch.counter, e->pipe.n_stages, e->now_us);
+    e->n_masks_due = e->n_masks_ahead = 0;
 }
 
 void steps_fail_flying(struct engine *e, const struct err *err)
@@ -153,6 +154,12 @@ static void put_want(struct engine *e, struct flight *f, const struct sched_row 
         w->given = &r->params.tokens[row->pos + 1];
         w->n_given = 1;
     }
+    if (r && r->walk && row->want == SCHED_WANT_SAMPLE) {
+        w->flags |= WANT_MASK;
+        f->wants[f->n_wants - 1].mask_due = true;
+        f->n_masks_due++;
+        e->n_masks_due++;
+    }
     if (r && r->params.hidden && row->pos < r->params.n_tokens)
         w->flags |= WANT_HIDDEN;
     if (!w->flags) { /* its request is gone, but its result is still waited for */
@@ -163,7 +170,7 @@ static void put_want(struct engine *e, struct flight *f, const struct sched_row 
 
 static void put_rows(struct engine *e, struct flight *f, const struct sched_step *s, struct msg_step *m)
 {
-    f->n_wants = f->n_seqs = 0;
+    f->n_wants = f->n_seqs = f->n_masks_due = f->n_masks_ahead = 0;
     for (uint32_t i = 0; i < s->n_rows; i++) {
         const struct sched_row *row = &s->rows[i];
         e->row_slot[i] = row->slot;
@@ -265,6 +272,8 @@ static void land(struct engine *e, struct flight *f)
     uint64_t batch = f->batch;
     f->batch = 0;
     activity_landed(&e->activity, batch, e->now_us);
+    e->n_masks_due -= f->n_masks_due;
+    e->n_masks_ahead -= f->n_masks_ahead;
     e->pipe.landed = true;
     if (sched_step_done(e->sched, (uint64_t)e->now_us, batch, &err) != 0)
         engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "our own fault: %s", err.text);
@@ -288,6 +297,8 @@ static void add_token(struct engine *e, struct engine_request *r, const struct m
         engine_finish(e, r, ENGINE_LENGTH);
     else if (r->n_tokens >= e->ctx)
         engine_finish(e, r, ENGINE_CONTEXT);
+    else
+        masks_ask(e, r, row->token);
 }
 
 static void take_row(struct engine *e, const struct flight_want *want, const struct msg_result_row *row, const float *hidden)

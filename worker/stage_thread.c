@@ -57,8 +57,9 @@ struct stage_thread {
     struct inlet *in;
     _Atomic(struct inlet *) next; /* of the same process; NULL: it goes over the wire */
     struct queue *in_masks, *out;
-    struct mask masks[STAGE_MASKS_HELD];
-    uint8_t *mask_bits; /* STAGE_MASKS_HELD × mask_bytes */
+    struct mask *masks;
+    uint32_t n_masks;
+    uint8_t *mask_bits; /* n_masks × mask_bytes */
     size_t mask_bytes, mask_bits_bytes;
     uint32_t next_mask;
     pthread_t thread;
@@ -253,7 +254,7 @@ static void say_done(struct stage_thread *t, const struct msg_step *step, const 
 
 static const uint8_t *find_mask(struct stage_thread *t, uint64_t batch, uint32_t row)
 {
-    for (uint32_t i = 0; i < STAGE_MASKS_HELD; i++)
+    for (uint32_t i = 0; i < t->n_masks; i++)
         if (t->masks[i].full && t->masks[i].batch == batch && t->masks[i].row == row) {
             t->masks[i].used = true;
             return t->mask_bits + i * t->mask_bytes;
@@ -271,15 +272,15 @@ static int keep_mask(struct stage_thread *t, const struct wire_frame *frame, str
         return 0;
     if (m.mask.n_bytes != t->mask_bytes)
         return err_set(err, ERR_INPUT, "a mask of %zu bytes, this vocabulary needs %zu", m.mask.n_bytes, t->mask_bytes);
-    for (uint32_t i = 0; i < STAGE_MASKS_HELD; i++) {
-        uint32_t at = t->next_mask++ % STAGE_MASKS_HELD;
+    for (uint32_t i = 0; i < t->n_masks; i++) {
+        uint32_t at = t->next_mask++ % t->n_masks;
         if (t->masks[at].used)
             continue;
         t->masks[at] = (struct mask){.batch = m.mask.batch, .row = m.mask.row, .full = true};
         memcpy(t->mask_bits + at * t->mask_bytes, m.mask.bits, t->mask_bytes);
         return 0;
     }
-    return err_set(err, ERR_LIMIT, "more than %d masked rows in a step", STAGE_MASKS_HELD);
+    return err_set(err, ERR_LIMIT, "more than %u masked rows in a step", t->n_masks);
 }
 
 static const uint8_t *await_mask(void *arg, uint64_t batch, uint32_t row, size_t n_bytes, struct err *err)
@@ -308,7 +309,7 @@ static const uint8_t *await_mask(void *arg, uint64_t batch, uint32_t row, size_t
 
 static void drop_used_masks(struct stage_thread *t)
 {
-    for (uint32_t i = 0; i < STAGE_MASKS_HELD; i++)
+    for (uint32_t i = 0; i < t->n_masks; i++)
         if (t->masks[i].used)
             t->masks[i] = (struct mask){0};
 }
@@ -402,11 +403,13 @@ struct stage_thread *stage_thread_create(const struct stage_thread_options *o, s
         return NULL;
     t->o = *o;
     t->mask_bytes = ((size_t)o->exec.params->n_vocab + 7) / 8;
-    t->mask_bits_bytes = o->exec.shape.head ? t->mask_bytes * STAGE_MASKS_HELD : 1;
+    t->n_masks = 2 * o->exec.shape.max_wanted > STAGE_MASKS_MIN ? 2 * o->exec.shape.max_wanted : STAGE_MASKS_MIN;
+    t->mask_bits_bytes = o->exec.shape.head ? t->mask_bytes * t->n_masks : 1;
     if (!(t->exec = stage_exec_create(o->stage, &o->exec, o->team, await_mask, t, err)) || !(t->codec = codec_create(CODEC_DATA_BYTES, err)) ||
         !(t->mask_codec = codec_create(CODEC_SMALL_BYTES + CODEC_MAX_HEAD, err)) || !(t->pool = pool_create(&o->exec, err)) ||
-        !(t->in = inlet_create(o->queue_frames, err)) || !(t->in_masks = queue_create(o->queue_frames, err)) ||
-        !(t->out = queue_create(OUT_ITEMS, err)) || !(t->mask_bits = mem_pages_alloc(t->mask_bits_bytes, err)))
+        !(t->in = inlet_create(o->queue_frames, err)) || !(t->in_masks = queue_create(t->n_masks, err)) ||
+        !(t->out = queue_create(OUT_ITEMS, err)) || !(t->mask_bits = mem_pages_alloc(t->mask_bits_bytes, err)) ||
+        !(t->masks = mem_new(t->n_masks, sizeof *t->masks, err)))
         goto error;
     int rc = pthread_create(&t->thread, NULL, run, t);
     if (rc != 0) {
@@ -459,6 +462,7 @@ void stage_thread_destroy(struct stage_thread *t)
     codec_destroy(t->codec);
     codec_destroy(t->mask_codec);
     mem_pages_free(t->mask_bits, t->mask_bits_bytes);
+    free(t->masks);
     free(t);
 }
 

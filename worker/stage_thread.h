@@ -22,7 +22,7 @@ enum {
     STAGE_CONTROL_BUFFERS = 256, /* stage_done and errors not yet sent */
     STAGE_SPIN_US = 20,       /* how long the thread looks for a frame before it sleeps */
     STAGE_MASK_MS = 30000,    /* for a mask that a row waits for */
-    STAGE_MASKS_HELD = 256,   /* masks that came before their rows */
+    STAGE_MASKS_MIN = 256,    /* masks that may come before their rows: so many, or twice as many as a step may want rows */
 };
 
 struct stage_thread;
