@@ -8,6 +8,7 @@
 #include "cli/cases.h"
 #include "cli/command.h"
 #include "cli/generate.h"
+#include "cli/guide.h"
 #include "cli/local.h"
 #include "cli/ui.h"
 #include "model/sampler.h"
@@ -21,7 +22,7 @@ struct values {
     struct sample_options sample;
     struct opt_list prompts, files, bias;
     int64_t n, logprobs;
-    const char *system;
+    const char *system, *grammar, *schema;
     bool json, chat, ignore_eos, quiet;
 };
 
@@ -33,6 +34,8 @@ static const struct opt options[] = {
     {"chat", 0, OPT_FLAG, .offset = offsetof(struct values, chat),
      .help = "Ask each prompt as a user's message, by the model's chat template"},
     {"system", 0, OPT_STRING, .arg = "TEXT", .offset = offsetof(struct values, system), .help = "With --chat: the system message before it"},
+    {"grammar", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, grammar), .help = "Answers that match a grammar (GBNF)"},
+    {"json-schema", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, schema), .help = "Answers in JSON that are valid by a schema"},
     {"ignore-eos", 0, OPT_FLAG, .offset = offsetof(struct values, ignore_eos), .help = "Go on where the model would end"},
     {"bias", 0, OPT_LIST, .arg = "ID=BIAS", .offset = offsetof(struct values, bias), .help = "Add to a token's logit; -inf forbids it"},
     {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "Print one JSON object with prompts, token ids and texts"},
@@ -50,6 +53,7 @@ static const struct opt_group groups[] = {
 static const struct opt_example examples[] = {
     {"stagecoach run -m model.gguf -p \"Once upon a time\" -n 100", "Goes on with a text."},
     {"stagecoach run -m model.gguf --chat -p \"Why is the sky blue?\" --temp 0", "Asks once, by the chat template, always the likeliest token."},
+    {"stagecoach run -m model.gguf --chat -p \"Name a city.\" --json-schema city.json", "Answers in JSON, by a schema."},
     {"stagecoach run -m model.gguf -p One -p Two --json --logprobs 5", "Two prompts in one batch, for a script."},
     {0},
 };
@@ -64,6 +68,7 @@ struct job {
     struct gen_case *cases;
     struct sample_params params;
     struct sample_bias *bias;
+    struct grammar *grammar; /* NULL: none */
     /* streaming */
     struct detokenizer *texts;
     struct strbuf *waiting; /* text of cases whose turn has not come */
@@ -222,7 +227,9 @@ static int prepare(struct job *j, const struct opts_parsed *parsed, struct err *
         return err_set(err, ERR_USAGE, "--logprobs needs --json");
     if (v->system && !v->chat)
         return err_set(err, ERR_USAGE, "--system needs --chat");
-    if (collect_prompts(j, err) != 0 || local_open(&j->local, &v->model, err) != 0)
+    if (v->ignore_eos && (v->grammar || v->schema))
+        return err_set(err, ERR_USAGE, "--ignore-eos with --%s: an answer that is complete could not end", v->grammar ? "grammar" : "json-schema");
+    if (guide_load(v->grammar, v->schema, &j->grammar, err) != 0 || collect_prompts(j, err) != 0 || local_open(&j->local, &v->model, err) != 0)
         return -1;
     sample_options_get(&v->sample, opts_given(parsed, "seed"), &j->params);
     if (!(j->bias = sample_bias_parse(&v->bias, err)))
@@ -287,13 +294,16 @@ static int compute(struct job *j, bool seeded, struct err *err)
 {
     uint32_t n_vocab, top;
     struct gen_stats stats;
+    struct grammar_masks *masks = NULL;
     int rc;
 
     if (local_load(&j->local, j->n < PARALLEL_DEFAULT ? (uint32_t)j->n : PARALLEL_DEFAULT, 0, err) != 0)
         return -1;
     n_vocab = local_n_vocab(&j->local);
     top = (uint32_t)j->v->logprobs < n_vocab ? (uint32_t)j->v->logprobs : n_vocab;
-    struct gen_options g = {.params = &j->params, .ignore_end = j->v->ignore_eos, .top = top, .on_token = on_token, .on_prompt = on_prompt, .arg = j};
+    if (j->grammar && !(masks = guide_masks(j->grammar, j->local.tokenizer, n_vocab, err)))
+        return -1;
+    struct gen_options g = {.params = &j->params, .grammar = masks, .ignore_end = j->v->ignore_eos, .top = top, .on_token = on_token, .on_prompt = on_prompt, .arg = j};
     ui_progress_begin(&j->bar, "reading the prompt", false);
     if (!j->v->json)
         heading(j, 0);
@@ -301,6 +311,7 @@ static int compute(struct job *j, bool seeded, struct err *err)
     rc = generate(&j->local, &g, j->cases, j->n, &stats, err);
     ui_unwatch_interrupt();
     ui_progress_end(&j->bar);
+    grammar_masks_drop(masks);
     if (rc == 0 && j->v->json)
         rc = write_json(j, top, err);
     else if (rc == 0)
@@ -336,6 +347,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     free(j->texts);
     free(j->waiting);
     free(j->bias);
+    grammar_drop(j->grammar);
     local_close(&j->local);
     free(j);
     return rc;

@@ -22,6 +22,7 @@ struct slot {
     struct gen_case *c; /* NULL: free */
     uint32_t fed;       /* tokens whose KV is there */
     uint32_t rows;      /* in this step */
+    struct grammar_walk *walk; /* NULL: anything may come */
 };
 
 struct generator {
@@ -31,6 +32,8 @@ struct generator {
     struct gen_case *cases;
     size_t n_cases, next_case;
     struct sampler *sampler;
+    uint8_t *mask;
+    size_t mask_bytes;
     struct slot *slots;
     uint32_t n_slots;
     struct session_row *rows;
@@ -58,7 +61,8 @@ void gen_case_fini(struct gen_case *c)
     *c = (struct gen_case){0};
 }
 
-static void fill_slots(struct generator *g)
+/* 0, or -1 and err. */
+static int fill_slots(struct generator *g, struct err *err)
 {
     for (uint32_t i = 0; i < g->n_slots && g->next_case < g->n_cases; i++) {
         if (g->slots[i].c)
@@ -66,7 +70,10 @@ static void fill_slots(struct generator *g)
         struct gen_case *c = &g->cases[g->next_case++];
         session_cut(g->session, i, c->n_cached);
         g->slots[i] = (struct slot){.c = c, .fed = c->n_cached};
+        if (g->options->grammar && !(g->slots[i].walk = grammar_walk_create(g->options->grammar, err)))
+            return -1;
     }
+    return 0;
 }
 
 /* Adds up to max rows of a slot to the step. */
@@ -117,14 +124,23 @@ static int keep_top(struct generator *g, struct gen_case *c, const float *logits
     return 0;
 }
 
-/* Chooses the token behind the last one of a case. */
-static int choose(struct generator *g, struct gen_case *c, const float *logits, struct err *err)
+/* Chooses the token behind the last one of a slot's case. */
+static int choose(struct generator *g, struct slot *s, const float *logits, struct err *err)
 {
+    struct gen_case *c = s->c;
+    struct sample_params params = *g->options->params;
     size_t n_generated;
     int32_t token;
 
-    if (sampler_sample(g->sampler, g->options->params, logits, c->tokens.ids, c->tokens.len, 0, (uint32_t)c->tokens.len, &token, NULL,
+    if (s->walk) {
+        if (grammar_walk_mask(s->walk, g->mask, g->mask_bytes, err) != 0)
+            return -1;
+        params.mask = g->mask;
+    }
+    if (sampler_sample(g->sampler, &params, logits, c->tokens.ids, c->tokens.len, 0, (uint32_t)c->tokens.len, &token, NULL,
                        err) != 0)
+        return -1;
+    if (s->walk && grammar_walk_take(s->walk, token, err) != 0)
         return -1;
     if (mem_grow(&c->tokens.ids, &c->tokens.cap, c->tokens.len + 1, sizeof *c->tokens.ids, TOKENS_MAX, "tokens", err) != 0)
         return -1;
@@ -158,7 +174,7 @@ static int take_results(struct generator *g, struct err *err)
         const float *logits = session_logits(g->session, wanted++);
         if (g->options->top > 0 && keep_top(g, s->c, logits, err) != 0)
             return -1;
-        if (s->fed == s->c->tokens.len && s->c->n_new > 0 && choose(g, s->c, logits, err) != 0)
+        if (s->fed == s->c->tokens.len && s->c->n_new > 0 && choose(g, s, logits, err) != 0)
             return -1;
     }
     return 0;
@@ -174,6 +190,8 @@ static void free_slots(struct generator *g)
             continue;
         if (!g->options->keep)
             session_cut(g->session, i, 0);
+        grammar_walk_destroy(s->walk);
+        s->walk = NULL;
         s->c = NULL;
     }
 }
@@ -232,11 +250,13 @@ static int prepare(struct generator *g, struct err *err)
     g->sampler = sampler_create(session_n_vocab(g->session), err);
     g->slots = mem_new(g->n_slots, sizeof *g->slots, err);
     g->rows = mem_new(g->max_rows, sizeof *g->rows, err);
+    g->mask_bytes = ((size_t)session_n_vocab(g->session) + 7) / 8;
+    g->mask = mem_new(g->mask_bytes, 1, err);
     for (size_t i = 0; i < g->n_cases; i++) {
         g->cases[i].end = GEN_RUNNING;
         g->prompt_total += g->cases[i].n_prompt - g->cases[i].n_cached;
     }
-    return g->sampler && g->slots && g->rows ? 0 : -1;
+    return g->sampler && g->slots && g->rows && g->mask ? 0 : -1;
 }
 
 int generate(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases, struct gen_stats *ret_stats,
@@ -252,17 +272,19 @@ int generate_session(struct local *local, const struct gen_options *options, str
     int rc = prepare(&g, err);
 
     if (rc == 0)
-        fill_slots(&g);
-    while (rc == 0 && busy(&g) && !ui_interrupted()) {
-        rc = step(&g, err);
-        fill_slots(&g);
-    }
+        rc = fill_slots(&g, err);
+    while (rc == 0 && busy(&g) && !ui_interrupted())
+        if ((rc = step(&g, err)) == 0)
+            rc = fill_slots(&g, err);
     for (size_t i = 0; i < n_cases; i++)
         if (cases[i].end == GEN_RUNNING)
             cases[i].end = GEN_CANCELLED;
     if (ret_stats)
         *ret_stats = g.stats;
     sampler_destroy(g.sampler);
+    for (uint32_t i = 0; g.slots && i < g.n_slots; i++)
+        grammar_walk_destroy(g.slots[i].walk);
+    free(g.mask);
     free(g.slots);
     free(g.rows);
     return rc;

@@ -9,6 +9,7 @@
 
 #include "kernels/sample.h"
 #include "cli/local.h"
+#include "text/grammar.h"
 #include "text/tokenizer.h"
 
 enum gen_end {
@@ -35,6 +36,7 @@ void gen_case_fini(struct gen_case *c);
 struct gen_options {
     const struct sample_params *params;
     bool ignore_end; /* go on past end tokens */
+    struct grammar_masks *grammar; /* what answers have to be; NULL: anything */
     uint32_t top;    /* likeliest tokens to keep of every position, 0: none */
     bool keep;       /* leave the sequences' KV when they are done (chat) */
     /* Called with every generated token, cases mixed. Returns 0, 1 to end this case (GEN_STOP), or -1 and err to end all. */

@@ -175,6 +175,7 @@ static void begin(struct runner *r)
 
     r->params.sample = *o->params;
     r->params.top = o->top;
+    r->params.grammar = o->grammar;
     r->params.prompt_top = o->top > 0;
     r->params.ready = wake;
     r->params.ready_arg = &r->events;
