@@ -33,6 +33,7 @@ struct generation {
     struct job job;
     struct generation_env env;
     struct api_request request;
+    struct grammar_masks *grammar; /* what answers have to be; NULL: anything */
     struct reply_head head;
     struct reply_usage usage;
     struct token_list *prompts; /* one each prompt */
@@ -179,6 +180,7 @@ static int start_one(struct generation *g, size_t i, struct api_error *e)
         .sample = r->sample,
         .choice = (uint32_t)(i % r->best_of),
         .top = r->top,
+        .grammar = g->grammar,
         .prompt_given = r->echo && r->logprobs,
         .prompt_top = r->echo && r->logprobs && r->top > 0,
         .ready = g->env.ready,
@@ -220,6 +222,25 @@ static int take_room(struct generation *g, struct api_error *e)
     return 0;
 }
 
+/* What answers have to be: a call where one must come, else what the body says. */
+static int read_guide(struct generation *g, struct api_error *e)
+{
+    struct api_guide guide;
+    int rc = 0;
+
+    if (api_guide_read(&guide, g->request.body, e) != 0)
+        return -1;
+    if (g->request.is_chat && tools_must(&g->request.chat))
+        rc = (g->grammar = guides_get_calls(g->env.guides, &g->env.prompt->fit, &g->request.chat, e)) ? 0 : -1;
+    else if (guide.kind != GUIDE_NONE)
+        rc = (g->grammar = guides_get_for(g->env.guides, &guide, e)) ? 0 : -1;
+    if (rc == 0 && g->grammar && g->request.ignore_eos)
+        rc = api_refuse(e, "ignore_eos", "ignore_eos together with %s: an answer that is complete could not end",
+                        guide.kind != GUIDE_NONE ? guide.where : "tool_choice");
+    api_guide_fini(&guide);
+    return rc;
+}
+
 static void destroy(struct job *job);
 static int pump(struct job *job, struct strbuf *out, struct api_error *e);
 
@@ -242,7 +263,7 @@ struct job *generation_start(const struct generation_env *env, struct api_reques
     make_head(g);
     if (!g->request.seeded && getrandom(&g->request.sample.seed, sizeof g->request.sample.seed, 0) < 0)
         g->request.sample.seed = (uint64_t)g->began_us;
-    if (read_prompts(g, e) != 0 || check_room(g, e) != 0)
+    if (read_guide(g, e) != 0 || read_prompts(g, e) != 0 || check_room(g, e) != 0)
         goto error;
     g->n_ones = g->n_prompts * g->request.best_of;
     if (take_room(g, e) != 0)
@@ -289,6 +310,7 @@ static void destroy(struct job *job)
     free(g->echoes);
     free(g->echo_lens);
     free(g->ones);
+    grammar_masks_drop(g->grammar);
     api_request_fini(&g->request);
     free(g);
 }

@@ -5,6 +5,7 @@
 
 #include "base/strbuf.h"
 #include "coordinator/engine.h"
+#include "front/guide.h"
 #include "front/job.h"
 #include "front/api_keys.h"
 #include "front/metrics.h"
@@ -15,6 +16,7 @@
 struct generation_env {
     struct engine *engine;
     const struct prompt *prompt;
+    struct guides *guides;
     const char *model;
     struct metrics *metrics;
     struct api_key *key;     /* whose tokens they are; NULL: nobody's */

@@ -20,6 +20,7 @@
 #include "front/metrics.h"
 #include "front/openai.h"
 #include "front/page.h"
+#include "front/guide.h"
 #include "front/prompt.h"
 #include "front/tls.h"
 
@@ -86,6 +87,7 @@ struct front {
     char last_said[256]; /* by libmicrohttpd, when it starts */
     struct engine *engine;
     struct prompt prompt;
+    struct guides guides;
     struct guard guard;
     struct metrics metrics;
     struct page page;

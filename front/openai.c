@@ -298,23 +298,6 @@ static int stream_read(struct api_request *r, struct api_error *e)
     return api_flag(options, "include_usage", &r->usage, e);
 }
 
-/* What we know and cannot do is refused: an answer that leaves it out would be a wrong one. */
-static int unsupported_read(const struct api_request *r, struct api_error *e)
-{
-    const json_t *format = api_field(r->body, "response_format");
-    const char *type = json_string_value(json_object_get(format, "type"));
-    static const char *const grammars[] = {"grammar", "json_schema", "guided_json", "guided_regex", "guided_grammar", "guided_choice"};
-
-    if (format && !json_is_object(format))
-        return api_wrong_type(e, "response_format", "an object", format);
-    if (format && (!type || strcmp(type, "text") != 0))
-        return api_refuse(e, "response_format", "response_format: only type \"text\" is supported so far");
-    for (size_t i = 0; i < sizeof grammars / sizeof *grammars; i++)
-        if (api_field(r->body, grammars[i]))
-            return api_refuse(e, grammars[i], "%s is not supported so far", grammars[i]);
-    return 0;
-}
-
 static int length_read(struct api_request *r, struct api_error *e)
 {
     int64_t n = 1;
@@ -354,8 +337,7 @@ static int request_read(struct api_request *r, struct api_error *e)
 
     if (api_text(r->body, "model", &model, NULL, e) != 0 || api_text(r->body, "user", &model, NULL, e) != 0 || length_read(r, e) != 0 ||
         sampling_read(r, e) != 0 || stops_read(r, e) != 0 || stop_tokens_read(r, e) != 0 || stream_read(r, e) != 0 ||
-        api_flag(r->body, "ignore_eos", &r->ignore_eos, e) != 0 || logprobs_read(r, e) != 0 || unsupported_read(r, e) != 0 ||
-        api_refused_read(r->body, e) != 0)
+        api_flag(r->body, "ignore_eos", &r->ignore_eos, e) != 0 || logprobs_read(r, e) != 0 || api_refused_read(r->body, e) != 0)
         return -1;
     r->best_of = r->n;
     if (r->is_chat)

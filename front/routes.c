@@ -71,6 +71,7 @@ static int generate(struct call *c, bool is_chat, struct api_error *e)
         return -1;
     struct generation_env env = {.engine = f->engine,
                                  .prompt = &f->prompt,
+                                 .guides = &f->guides,
                                  .model = f->model,
                                  .metrics = &f->metrics,
                                  .key = c->key,

@@ -182,7 +182,8 @@ struct front *front_create(const struct front_options *options, struct engine *e
     pthread_mutex_init(&f->lock, NULL);
     if (tls_read(&f->tls, options->tls_cert, options->tls_key, err) != 0 || listen_at(f, options->listen, &loopback, err) != 0 || check_options(f, loopback, err) != 0 ||
         guard_init(&f->guard, options->api_key_file, loopback, options->hosts, options->n_hosts, options->cors, err) != 0 ||
-        page_init(&f->page, err) != 0 || prompt_init(&f->prompt, engine_gguf(engine), err) != 0 || watch_start(f, err) != 0 || start_helpers(f, err) != 0 ||
+        page_init(&f->page, err) != 0 || prompt_init(&f->prompt, engine_gguf(engine), err) != 0 ||
+        (guides_init(&f->guides, f->prompt.tokenizer, engine_n_vocab(engine)), false) || watch_start(f, err) != 0 || start_helpers(f, err) != 0 ||
         start_http(f, err) != 0) {
         front_destroy(f);
         return NULL;
@@ -254,6 +255,7 @@ void front_destroy(struct front *f)
     if (f->listen_fd >= 0)
         close(f->listen_fd);
     queue_destroy(f->jobs);
+    guides_fini(&f->guides);
     prompt_fini(&f->prompt);
     guard_fini(&f->guard);
     tls_fini(&f->tls);

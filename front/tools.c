@@ -233,39 +233,103 @@ int tools_fit(const struct tools_fit *f, struct api_chat *chat, struct api_error
 
 /* --- a call for certain --------------------------------------------------- */
 
-/* Up to the name's beginning, and from its end to the arguments. */
-static void call_form(const struct dialect_calls *d, const char **ret_before, const char **ret_behind)
-{
-    static const struct {
-        const char *dialect, *before, *behind;
-    } forms[] = {
-        {"harmony", "<|channel|>commentary to=functions.", " <|constrain|>json<|message|>"},
-        {"deepseek", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>", "\n```json\n"},
-        {"command", "<|START_ACTION|>[\n    {\"tool_call_id\": \"0\", \"tool_name\": \"", "\", \"parameters\": "},
-        {"mistral", "[TOOL_CALLS][{\"name\": \"", "\", \"arguments\": "},
-        {"granite", "<|tool_call|>[{\"name\": \"", "\", \"arguments\": "},
-        {"phi", "<|tool_call|>[{\"name\": \"", "\", \"arguments\": "},
-        {"llama", "{\"name\": \"", "\", \"parameters\": "},
-        {"", "<tool_call>\n{\"name\": \"", "\", \"arguments\": "},
-    };
-    size_t i = 0;
+/* Up to the name's beginning, from its end to the arguments, and behind them, as far as that is text. */
+static const struct call_form {
+    const char *dialect, *before, *behind, *end;
+} call_forms[] = {
+    {"harmony", "<|channel|>commentary to=functions.", " <|constrain|>json<|message|>", ""},
+    {"deepseek", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>", "\n```json\n", "\n```"},
+    {"command", "<|START_ACTION|>[\n    {\"tool_call_id\": \"0\", \"tool_name\": \"", "\", \"parameters\": ", "}\n]"},
+    {"mistral", "[TOOL_CALLS][{\"name\": \"", "\", \"arguments\": ", "}]"},
+    {"granite", "<|tool_call|>[{\"name\": \"", "\", \"arguments\": ", "}]"},
+    {"phi", "<|tool_call|>[{\"name\": \"", "\", \"arguments\": ", "}]"},
+    {"llama", "{\"name\": \"", "\", \"parameters\": ", "}"},
+    {"", "<tool_call>\n{\"name\": \"", "\", \"arguments\": ", "}\n</tool_call>"},
+};
 
-    while (forms[i].dialect[0] && strcmp(forms[i].dialect, d->name) != 0)
+static const struct call_form *call_form(const struct dialect_calls *d)
+{
+    size_t i = 0;
+    while (call_forms[i].dialect[0] && strcmp(call_forms[i].dialect, d->name) != 0)
         i++;
-    *ret_before = forms[i].before;
-    *ret_behind = forms[i].behind;
+    return &call_forms[i];
+}
+
+static const json_t *function_at(const struct api_chat *chat, size_t i)
+{
+    return json_object_get(json_array_get(chat->tools, i), "function");
+}
+
+/* The tool that is called in any case; NULL: there is a choice. */
+static const char *sure_name(const struct api_chat *chat)
+{
+    if (chat->choice_name || json_array_size(chat->tools) > 1)
+        return chat->choice_name;
+    return json_string_value(json_object_get(function_at(chat, 0), "name"));
+}
+
+bool tools_must(const struct api_chat *chat)
+{
+    return chat->tools && (chat->choice == API_TOOLS_REQUIRED || chat->choice == API_TOOLS_NAMED);
 }
 
 void tools_begin(const struct tools_fit *f, const struct api_chat *chat, struct strbuf *out)
 {
-    const char *before, *behind, *name = chat->choice_name;
+    const struct call_form *form = call_form(f->dialect.calls);
+    const char *name;
 
-    if (!chat->tools || (chat->choice != API_TOOLS_REQUIRED && chat->choice != API_TOOLS_NAMED))
+    if (!tools_must(chat))
         return;
-    if (!name && json_array_size(chat->tools) == 1)
-        name = json_string_value(json_object_get(json_object_get(json_array_get(chat->tools, 0), "function"), "name"));
-    call_form(f->dialect.calls, &before, &behind);
-    strbuf_puts(out, before);
-    if (name)
-        strbuf_printf(out, "%s%s", name, behind);
+    strbuf_puts(out, form->before);
+    if ((name = sure_name(chat)))
+        strbuf_printf(out, "%s%s", name, form->behind);
+}
+
+/* A tool's parameters, if they can be held to. */
+static int find_schema(const json_t *function, const char *where, const json_t **ret, struct err *err)
+{
+    const json_t *schema = json_object_get(function, "parameters");
+    struct grammar *g;
+
+    *ret = json_object_size(schema) ? schema : NULL;
+    if (!*ret || json_is_true(json_object_get(function, "strict")))
+        return 0;
+    if ((g = grammar_from_schema(schema, where, err)))
+        grammar_drop(g);
+    else
+        *ret = NULL;
+    return 0;
+}
+
+struct grammar *tools_grammar(const struct tools_fit *f, const struct api_chat *chat, struct err *err)
+{
+    enum { PARTS = 4, WHERE_BYTES = 64 };
+    const struct call_form *form = call_form(f->dialect.calls);
+    const char *sure = sure_name(chat);
+    size_t n = json_array_size(chat->tools), n_forms = 0;
+    struct grammar_form *forms = mem_new(n, sizeof *forms, err);
+    struct grammar_part *parts = mem_new(n, PARTS * sizeof *parts, err);
+    char(*where)[WHERE_BYTES] = mem_new(n, sizeof *where, err);
+    struct grammar *g = NULL;
+
+    for (size_t i = 0; forms && parts && where && i < n; i++) {
+        const json_t *function = function_at(chat, i);
+        const char *name = json_string_value(json_object_get(function, "name"));
+        struct grammar_part *p = parts + PARTS * n_forms;
+        if (sure && strcmp(sure, name) != 0)
+            continue;
+        snprintf(where[i], sizeof where[i], "tools[%zu].function.parameters", i);
+        p[0].text = sure ? "" : name;
+        p[1].text = sure ? "" : form->behind;
+        p[2].where = where[i];
+        find_schema(function, where[i], &p[2].schema, err);
+        p[3].text = form->end;
+        forms[n_forms++] = (struct grammar_form){p, PARTS};
+    }
+    if (n_forms)
+        g = grammar_from_calls(forms, n_forms, NULL, 1, err);
+    free(forms);
+    free(parts);
+    free(where);
+    return g;
 }

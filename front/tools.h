@@ -9,6 +9,7 @@
 
 #include "front/openai.h"
 #include "text/dialect.h"
+#include "text/grammar.h"
 #include "text/template.h"
 
 struct tools_fit {
@@ -26,5 +27,9 @@ void tools_fit_init(struct tools_fit *f, const struct template *t, const char *s
 int tools_fit(const struct tools_fit *f, struct api_chat *chat, struct api_error *e);
 /* Where the chat wants a call for certain: what the answer must begin with, behind the prompt's end. Else nothing. */
 void tools_begin(const struct tools_fit *f, const struct api_chat *chat, struct strbuf *out);
+bool tools_must(const struct api_chat *chat); /* it does */
+/* And what the answer is from there on: the name, where there is a choice, arguments by the tool's parameters, the call's end.
+ * Parameters that cannot be held to are refused if the tool is "strict", else any object comes. */
+struct grammar *tools_grammar(const struct tools_fit *f, const struct api_chat *chat, struct err *err);
 
 #endif
