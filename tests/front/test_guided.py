@@ -130,6 +130,35 @@ for victim in (0, 2):
     pids = [n["pid"] for n in s.get("/v1/cluster")[1]["nodes"]]
 ok(valid(want, LONG), "which is valid", want)
 
+# --- calls that must come ---
+CITY = {"type": "object", "properties": {"city": {"enum": ["Rome", "Bonn"]}, "days": {"type": "integer", "minimum": 1, "maximum": 5}},
+        "required": ["city", "days"], "additionalProperties": False}
+TOOLS = [{"type": "function", "function": {"name": "weather", "description": "d", "parameters": CITY}},
+         {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {"zone": {"type": "string", "maxLength": 4}},
+                                                                          "required": ["zone"]}}}]
+said = []
+for seed in range(6):
+    choice = "required" if seed % 2 else {"type": "function", "function": {"name": "weather"}}
+    status, j = s.post("/v1/chat/completions", messages=[{"role": "user", "content": "Hm?"}], tools=TOOLS, tool_choice=choice, seed=seed,
+                       temperature=1.0, max_tokens=120)
+    said.append((choice, j["choices"][0] if status == 200 else j))
+bad = []
+for choice, c in said:
+    calls = c.get("message", {}).get("tool_calls") or []
+    good = len(calls) == 1 and c["finish_reason"] == "tool_calls"
+    if good:
+        name, args = calls[0]["function"]["name"], calls[0]["function"]["arguments"]
+        good = valid(args, CITY) if name == "weather" else name == "clock" and choice == "required" and len(json.loads(args)["zone"]) <= 4
+    if not good:
+        bad.append((choice, c))
+ok(not bad, "tool_choice required, or by name: one call, with valid arguments", *bad)
+ask = {"messages": [{"role": "user", "content": "Hm?"}], "tool_choice": "required", "max_tokens": 60, "temperature": 1.0}
+odd = {"type": "object", "properties": {"a": {"not": {}}}}
+status, j = s.post("/v1/chat/completions", tools=[{"type": "function", "function": {"name": "odd", "parameters": odd, "strict": True}}], **ask)
+ok(status == 400 and "tools[0].function.parameters.properties.a: not is not supported" in j["error"]["message"], "strict parameters beyond that are refused", j)
+status, j = s.post("/v1/chat/completions", tools=[{"type": "function", "function": {"name": "odd", "parameters": odd}}], **ask)
+ok(status == 200, "others are any object", j)
+
 # --- what is refused ---
 REFUSED = [
     ({"response_format": "json"}, "response_format", "response_format is a string; an object is expected"),
