@@ -249,6 +249,37 @@ static void put_new(struct schema_compiler *c, json_t *to, const char *key, json
     json_decref(value);
 }
 
+static bool in_list(const json_t *list, const json_t *v)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (json_equal(json_array_get(list, i), (json_t *)(uintptr_t)v))
+            return true;
+    return false;
+}
+
+static bool has_type(const json_t *list, const char *name)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (strcmp(json_string_value(json_array_get(list, i)), name) == 0)
+            return true;
+    return false;
+}
+
+/* What is in both; of types, an integer is a number. */
+static json_t *common(struct schema_compiler *c, const json_t *a, const json_t *b, bool types)
+{
+    json_t *both = schema_keep(c, json_array()), *item;
+    size_t i;
+    json_array_foreach((json_t *)(uintptr_t)a, i, item)
+    {
+        if (in_list(b, item) || (types && strcmp(json_string_value(item), "integer") == 0 && has_type(b, "number")))
+            json_array_append(both, item);
+        else if (types && strcmp(json_string_value(item), "number") == 0 && has_type(b, "integer") && !has_type(a, "integer"))
+            json_array_append_new(both, json_string("integer"));
+    }
+    return both;
+}
+
 /* --- keywords by themselves ---------------------------------------------------------------------------------------------- */
 
 static void take_type(struct schema_compiler *c, json_t *to, const json_t *v, const char *path)
@@ -317,6 +348,13 @@ static void take_text(struct schema_compiler *c, json_t *to, const char *key, co
         put_new(c, to, key, json_pack("[O]", v));
 }
 
+/* enum and const both hold. */
+static void take_enum(struct schema_compiler *c, json_t *to, const json_t *values)
+{
+    const json_t *before = json_object_get(to, "enum");
+    put(c, to, "enum", before ? common(c, before, values, false) : values);
+}
+
 static void take_apart(struct schema_compiler *c, json_t *to, const json_t *from, const char *key, const json_t *v, const char *path)
 {
     if (strcmp(key, "type") == 0) {
@@ -333,22 +371,10 @@ static void take_apart(struct schema_compiler *c, json_t *to, const json_t *from
     } else if (strcmp(key, "enum") == 0) {
         if (!json_is_array(v))
             wrong(c, path, key, "a list of values", v);
-        else if (!json_object_get(to, "enum")) /* const came first: it is one of them, or nothing is */
-            put(c, to, "enum", v);
-        else if (true) {
-            const json_t *one = json_array_get(json_object_get(to, "enum"), 0);
-            bool found = false;
-            for (size_t i = 0; i < json_array_size(v); i++)
-                found = found || json_equal((json_t *)(uintptr_t)one, json_array_get(v, i));
-            if (!found)
-                put_new(c, to, "enum", json_array());
-        }
+        else
+            take_enum(c, to, v);
     } else if (strcmp(key, "const") == 0) {
-        json_t *both = json_object_get(to, "enum");
-        bool found = !both;
-        for (size_t i = 0; i < json_array_size(both); i++)
-            found = found || json_equal((json_t *)(uintptr_t)v, json_array_get(both, i));
-        put_new(c, to, "enum", found ? json_pack("[O]", v) : json_array());
+        take_enum(c, to, schema_keep(c, json_pack("[O]", v)));
     }
 }
 
@@ -414,37 +440,6 @@ static void take(struct schema_compiler *c, json_t *to, const json_t *from, cons
 }
 
 /* --- merging ------------------------------------------------------------------------------------------------------------- */
-
-static bool in_list(const json_t *list, const json_t *v)
-{
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (json_equal(json_array_get(list, i), (json_t *)(uintptr_t)v))
-            return true;
-    return false;
-}
-
-static bool has_type(const json_t *list, const char *name)
-{
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (strcmp(json_string_value(json_array_get(list, i)), name) == 0)
-            return true;
-    return false;
-}
-
-/* What is in both; of types, an integer is a number. */
-static json_t *common(struct schema_compiler *c, const json_t *a, const json_t *b, bool types)
-{
-    json_t *both = schema_keep(c, json_array()), *item;
-    size_t i;
-    json_array_foreach((json_t *)(uintptr_t)a, i, item)
-    {
-        if (in_list(b, item) || (types && strcmp(json_string_value(item), "integer") == 0 && has_type(b, "number")))
-            json_array_append(both, item);
-        else if (types && strcmp(json_string_value(item), "number") == 0 && has_type(b, "integer") && !has_type(a, "integer"))
-            json_array_append_new(both, json_string("integer"));
-    }
-    return both;
-}
 
 static json_t *joined(struct schema_compiler *c, const json_t *a, const json_t *b)
 {
@@ -538,8 +533,7 @@ static json_t *merge_any(struct schema_compiler *c, const json_t *a, const json_
 }
 
 /* Keyword by keyword, of two that have both. */
-static json_t *merge_value(struct schema_compiler *c, const char *key, const json_t *a, const json_t *b, json_t *x, json_t *y,
-                           const char *path)
+static json_t *merge_value(struct schema_compiler *c, const char *key, json_t *x, json_t *y, const char *path)
 {
     const struct keyword *k = keyword(key);
     if (k && (k->kind == KEY_COUNT || k->kind == KEY_NUMBER))
@@ -558,10 +552,6 @@ static json_t *merge_value(struct schema_compiler *c, const char *key, const jso
             schema_refuse(c, path, "multipleOf %lld: whole numbers up to %d are supported", (long long)both, SCHEMA_MAX_MULTIPLE);
         return schema_keep(c, json_integer(both));
     }
-    if (strcmp(key, "properties") == 0 || strcmp(key, "prefixItems") == 0)
-        return NULL; /* by schema_merge itself */
-    (void)a;
-    (void)b;
     return schema_both(c, x, y); /* items, additionalProperties */
 }
 
@@ -591,7 +581,7 @@ json_t *schema_merge(struct schema_compiler *c, json_t *a, json_t *b, const char
         if (strcmp(key, "properties") == 0 || strcmp(key, "prefixItems") == 0)
             continue;
         x = json_object_get(a, key);
-        put(c, to, key, x ? merge_value(c, key, a, b, x, y, path) : y);
+        put(c, to, key, x ? merge_value(c, key, x, y, path) : y);
     }
     return c->b.failed ? NULL : to;
 }
