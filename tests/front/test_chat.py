@@ -77,7 +77,7 @@ ERRORS = [
     ({"messages": ASK, "functions": []}, "functions", "tools"), ({"messages": ASK, "reasoning_effort": "so"}, "reasoning_effort", "medium"),
     ({"messages": ASK, "reasoning_format": "x"}, "reasoning_format", "deepseek"),
     ({"messages": ASK, "top_logprobs": 3}, "top_logprobs", "logprobs"), ({"messages": ASK, "logprobs": 3}, "logprobs", "integer"),
-    ({"messages": ASK, "response_format": {"type": "json_schema"}}, "response_format", "supported"),
+    ({"messages": ASK, "response_format": {"type": "json_schema"}}, "response_format.json_schema", "an object"),
     ({"messages": ASK, "chat_template_kwargs": 1}, "chat_template_kwargs", "object"),
     ({"messages": [{"role": "user", "content": "fox " * 600}]}, "messages", "context"),
 ]
