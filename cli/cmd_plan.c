@@ -111,7 +111,10 @@ static void bottleneck_text(const struct planned *p, struct strbuf *out)
         const struct plan_node *n = &p->source.nodes[p->plan.stages[k].node];
         if (n->group != (int32_t)i && n->devices[p->plan.stages[k].device].group != (int32_t)i)
             continue;
-        strbuf_printf(out, "%s%s", comma, n->name);
+        if (n->group == (int32_t)i)
+            strbuf_printf(out, "%s%s", comma, n->name);
+        else
+            strbuf_printf(out, "%s%s/%s", comma, n->name, device_name(p, k));
         comma = ", ";
     }
 }
@@ -181,15 +184,47 @@ static void show_left_out(const struct planned *p)
     }
 }
 
+static const struct topology_device *device_in_file(const struct planned *p, uint32_t stage)
+{
+    const struct topology_node *n = &p->t->nodes[p->plan.stages[stage].node];
+    for (uint32_t i = 0; i < n->n_devices; i++)
+        if (strcmp(n->devices[i].name, device_name(p, stage)) == 0)
+            return &n->devices[i];
+    return NULL;
+}
+
+/* Until the slowest node has read its layers from its own disk, and copied a GPU's there; 0: not all of that was measured. */
+static double load_seconds(const struct planned *p)
+{
+    double slowest = 0;
+    for (uint32_t i = 0; i < p->plan.n_stages; i++) {
+        const struct topology_device *d = device_in_file(p, i);
+        const struct topology_node *n = &p->t->nodes[p->plan.stages[i].node];
+        bool gpu = strncmp(device_name(p, i), "cpu", 3) != 0;
+        double bytes = 0;
+        for (uint32_t k = 0; k < p->plan.n_stages; k++)
+            if (p->plan.stages[k].node == p->plan.stages[i].node)
+                bytes += (double)p->plan.stages[k].load_bytes;
+        if (!d || n->disk_bps <= 0 || (gpu && d->copy_bps <= 0))
+            return 0;
+        double copy = gpu ? (double)p->plan.stages[i].load_bytes / d->copy_bps : 0, disk = bytes / n->disk_bps;
+        slowest = fmax(slowest, fmax(copy, disk));
+    }
+    return slowest;
+}
+
 static void show_predictions(const struct planned *p)
 {
     const struct plan *pl = &p->plan;
+    double load_s = load_seconds(p);
     static const char *const failover[] = {"none: a node's death would end it", "continuing: answers go on, not bit for bit as they would have",
                                            "identical: answers go on as if nothing had happened"};
     struct strbuf name;
     ui_outf("\none sequence     %.2f tokens/s\n", pl->tokens_per_s_1);
     ui_outf("%-4u sequences   %.2f tokens/s (%u batches under way)\n", pl->n, pl->tokens_per_s_n, pl->m);
     ui_outf("first token      %.0f ms after a prompt of 512 tokens (chunks of %u)\n", pl->ttft_us / 1e3, pl->chunk);
+    if (load_s > 0)
+        ui_outf("loading          %.1f s, each node from its own disk\n", load_s);
     strbuf_init(&name, 1024);
     bottleneck_text(p, &name);
     ui_outf("bottleneck       %s\n", strbuf_str(&name));
@@ -273,6 +308,7 @@ static json_t *json_of(const struct planned *p)
     const struct plan *pl = &p->plan;
     const struct plan_source *s = &p->source;
     json_t *stages = json_array(), *advice = json_array();
+    double load_s = load_seconds(p);
     struct strbuf name;
     strbuf_init(&name, 1024);
     bottleneck_text(p, &name);
@@ -281,11 +317,11 @@ static json_t *json_of(const struct planned *p)
     for (uint32_t i = 0; i < p->n_advice; i++)
         json_array_append_new(advice, json_string(p->advice[i].text));
     json_t *root = json_pack(
-        "{s:{s:s, s:i, s:i, s:b, s:i, s:s}, s:s, s:o, s:{s:f, s:f, s:i, s:i, s:o, s:i}, s:s, s:o, s:o, s:f, s:f, s:s, s:f, s:o, s:o, s:o}",
+        "{s:{s:s, s:i, s:i, s:b, s:i, s:s}, s:s, s:o, s:{s:f, s:f, s:i, s:i, s:o, s:i, s:o}, s:s, s:o, s:o, s:f, s:f, s:s, s:f, s:o, s:o, s:o}",
         "model", "file", p->v->model, "layers", (int)p->params.n_layers, "ctx", (int)s->ctx, "ctx_lowered", (int)s->ctx_lowered, "parallel",
         (int)s->parallel, "wire", wire_names[s->wire], "objective", plan_objective_name(pl->objective), "stages", stages, "predicted",
         "tokens_per_s_1", pl->tokens_per_s_1, "tokens_per_s_n", pl->tokens_per_s_n, "n", (int)pl->n, "batches", (int)pl->m, "ttft_ms_512",
-        ms(pl->ttft_us), "chunk", (int)pl->chunk, "bottleneck", strbuf_str(&name), "value_ms", ms(pl->value_us), "bound", ms(pl->bound_us),
+        ms(pl->ttft_us), "chunk", (int)pl->chunk, "load_s", load_s > 0 ? json_real(load_s) : json_null(), "bottleneck", strbuf_str(&name), "value_ms", ms(pl->value_us), "bound", ms(pl->bound_us),
         "gap", pl->gap, "placement_bound_tokens_per_s", pl->placement_bound, "failover", plan_failover_name(pl->failover), "watts", pl->watts,
         "cost_per_mtok", pl->cost_per_mtok > 0 ? json_real(pl->cost_per_mtok) : json_null(), "advice", advice, "guessed",
         json_lines(strbuf_str(&s->guesses)));

@@ -19,8 +19,6 @@ static const struct {
 static const double GUESSED_RTT_US = 500, GUESSED_BPS = 125e6;
 /* Between processes of one machine. */
 static const double LOCAL_US = 40, LOCAL_BPS = 4e9;
-/* Between stages of one process a pointer travels. */
-static const double INSIDE_US = 0, INSIDE_BPS = 1e15;
 
 /* --- the model ---------------------------------------------------------------------------------------------------------- */
 
@@ -212,7 +210,7 @@ static int fill_links(struct plan_source *s, const struct topology *t, struct er
         for (uint32_t j = 0; j <= n; j++) {
             uint32_t a = i == n ? TOPOLOGY_COORDINATOR : i, b = j == n ? TOPOLOGY_COORDINATOR : j;
             struct plan_link *l = &s->links[i * (n + 1) + j];
-            *l = (struct plan_link){INSIDE_US, INSIDE_BPS};
+            *l = (struct plan_link){LOCAL_US, LOCAL_BPS};
             if (i == j)
                 continue;
             if (!relayed(t, a, b)) {

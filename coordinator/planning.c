@@ -185,8 +185,7 @@ static void adjust(void *arg, struct plan_source *s)
         }
     }
     for (uint32_t i = 0; e->children && i < (s->in.n_nodes + 1) * (s->in.n_nodes + 1); i++)
-        if (i % (s->in.n_nodes + 2) != 0) /* a node with itself */
-            s->links[i] = (struct plan_link){.latency_us = 40, .bps = 2e9}; /* sockets of one machine (docs/performance.md) */
+        s->links[i] = (struct plan_link){.latency_us = 40, .bps = 2e9}; /* sockets of one machine (docs/performance.md) */
     s->in.use_resident = true; /* at a start, too: a coordinator before us may have left weights there */
 }
 

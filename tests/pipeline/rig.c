@@ -470,6 +470,8 @@ static void put_node(struct topology *t, const char *name, const char *address, 
         /* Of a GPU plans leave more free. */
         *d = (struct topology_device){.name = list.item[i].name,
                                       .memory_bytes = list.item[i].kind == DEVICE_CPU ? memory : memory - PLAN_RESERVE_CPU + PLAN_RESERVE_GPU};
+        if (list.item[i].kind != DEVICE_CPU)
+            d->step_us = 1; /* so that plans want it, small as the models are */
     }
     if (topology_put(t, &node, &err) != 0)
         rig_bail("topology_put", &err);

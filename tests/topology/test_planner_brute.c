@@ -142,9 +142,7 @@ static struct totals walk(const struct chain *c, double seqs, double prompts)
         const struct plan_link *l = &in->links[from * (in->n_nodes + 1) + to];
         double wire = b * (from == in->n_nodes || to == in->n_nodes ? in->model->token_bytes : in->model->row_bytes) / l->bps * 1e6;
         int32_t g = from == in->n_nodes ? -1 : in->nodes[from].group, h = to == in->n_nodes ? -1 : in->nodes[to].group;
-        if (from == to) {
-            t.sum += 20;
-        } else {
+        if (from != to) { /* within a node it costs nothing */
             t.sum += l->latency_us + wire;
             t.slowest = fmax(t.slowest, wire);
             if (g != h && g >= 0)
