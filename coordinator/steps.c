@@ -329,7 +329,8 @@ static int take_rows(struct engine *e, struct flight *f, const struct msg_result
             return err_set(err, ERR_INPUT, "the last stage answered row %u of batch %" PRIu64 ", row %u was next", row->row, m->batch,
                            f->wants[i].row);
         take_row(e, &f->wants[i], row, has_hidden ? hidden : NULL);
-        hidden += has_hidden ? m->embd : 0;
+        if (has_hidden)
+            hidden += m->embd;
     }
     return 0;
 }
