@@ -112,7 +112,7 @@ static void test_gbnf(void)
     refused_gbnf("root ::= \"a\" root", "no text can match");
     refused_gbnf("root ::= [\xFF]", "no UTF-8");
     char *deep = malloc(4096);
-    strcpy(deep, "root ::= ");
+    memcpy(deep, "root ::= ", 9);
     memset(deep + 9, '(', 2000);
     deep[2009] = '\0';
     refused_gbnf(deep, "nested too deep");
