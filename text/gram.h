@@ -130,7 +130,7 @@ struct grammar *gram_compile(struct gram_builder *b, uint32_t root, const char *
 
 /* --- regular languages over characters --------------------------------------------------------------------------------- */
 /* For what must hold at once: a pattern and a length, a range and a divisor. Complete automata over classes of characters. */
-enum { GRAM_DFA_MAX_STATES = 1 << 14, GRAM_DFA_MAX_CELLS = 1 << 20 };
+enum { GRAM_DFA_MAX_STATES = 1 << 15, GRAM_DFA_MAX_CELLS = 1 << 20 };
 
 struct gram_dfa {
     uint32_t n_states, n_classes; /* state 0 is the first */
@@ -148,6 +148,8 @@ struct gram_dfa *gram_dfa_with(struct gram_builder *b, struct gram_dfa *x, const
 struct gram_dfa *gram_dfa_combine(struct gram_builder *b, struct gram_dfa *x, struct gram_dfa *y, enum gram_dfa_op op);
 /* Only texts of min to max characters (GRAM_ANY_NUMBER: no most). Consumes. */
 struct gram_dfa *gram_dfa_length(struct gram_builder *b, struct gram_dfa *d, uint32_t min, uint32_t max);
+/* The same with as few states as can be. */
+void gram_dfa_minimize(struct gram_builder *b, struct gram_dfa *d);
 bool gram_dfa_matches(const struct gram_dfa *d, const char *s, size_t len);
 /* An expression for it, each character made one by `encode` (as it is, or as JSON writes it). Consumes. GRAM_NEVER if it is empty. */
 uint32_t gram_dfa_expr(struct gram_builder *b, struct gram_dfa *d,

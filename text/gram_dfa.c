@@ -536,6 +536,90 @@ struct gram_dfa *gram_dfa_length(struct gram_builder *b, struct gram_dfa *x, uin
     return NULL;
 }
 
+/* --- as few as can be ------------------------------------------------------------------------------------------------------ */
+
+struct blocks {
+    const struct gram_dfa *d;
+    uint32_t *of, *next_of; /* a state's block, before and after a round */
+    uint32_t *slots;        /* states, hashed by what they lead to: number + 1 */
+    size_t n_slots;
+};
+
+static bool alike(const struct blocks *k, uint32_t a, uint32_t b)
+{
+    const uint32_t *x = k->d->next + (size_t)a * k->d->n_classes, *y = k->d->next + (size_t)b * k->d->n_classes;
+    bool same = k->of[a] == k->of[b];
+    for (uint32_t c = 0; c < k->d->n_classes && same; c++)
+        same = k->of[x[c]] == k->of[y[c]];
+    return same;
+}
+
+/* One round: states of a block that lead to different blocks are parted. Returns how many blocks there are, numbered in the order of
+ * their first states. */
+static uint32_t part(struct blocks *k)
+{
+    const struct gram_dfa *d = k->d;
+    uint32_t n = 0;
+    memset(k->slots, 0, k->n_slots * sizeof *k->slots);
+    for (uint32_t s = 0; s < d->n_states; s++) {
+        uint64_t h = k->of[s];
+        for (uint32_t c = 0; c < d->n_classes; c++)
+            h = mix(h + k->of[d->next[(size_t)s * d->n_classes + c]]) + c;
+        size_t at = mix(h) & (k->n_slots - 1);
+        while (k->slots[at] && !alike(k, k->slots[at] - 1, s))
+            at = (at + 1) & (k->n_slots - 1);
+        if (!k->slots[at]) {
+            k->slots[at] = s + 1;
+            k->next_of[s] = n++;
+        } else {
+            k->next_of[s] = k->next_of[k->slots[at] - 1];
+        }
+    }
+    uint32_t *swap = k->of;
+    k->of = k->next_of;
+    k->next_of = swap;
+    return n;
+}
+
+static void join(struct gram_dfa *d, const uint32_t *of, uint32_t n)
+{
+    uint32_t made = 0;
+    for (uint32_t s = 0; s < d->n_states; s++) {
+        if (of[s] != made)
+            continue; /* not the first of its block: those come in order */
+        for (uint32_t c = 0; c < d->n_classes; c++)
+            d->next[(size_t)made * d->n_classes + c] = of[d->next[(size_t)s * d->n_classes + c]];
+        d->accepts[made++] = d->accepts[s];
+    }
+    d->n_states = n;
+}
+
+void gram_dfa_minimize(struct gram_builder *b, struct gram_dfa *d)
+{
+    struct blocks k = {.d = d, .n_slots = 64};
+    uint32_t n = 0, before;
+
+    if (!d || b->failed)
+        return;
+    while (k.n_slots < 2 * (size_t)d->n_states)
+        k.n_slots *= 2;
+    if (!(k.of = mem_new(d->n_states, sizeof *k.of, b->err)) || !(k.next_of = mem_new(d->n_states, sizeof *k.next_of, b->err)) ||
+        !(k.slots = mem_new(k.n_slots, sizeof *k.slots, b->err)))
+        gram_failed(b);
+    for (uint32_t s = 0; !b->failed && s < d->n_states; s++)
+        k.of[s] = d->accepts[s] != d->accepts[0];
+    do {
+        before = n;
+        b->n_looked = 0; /* a round may be long: look at the clock before each */
+        n = gram_goes_on(b) ? part(&k) : before;
+    } while (n != before);
+    if (!b->failed)
+        join(d, k.of, n);
+    free(k.of);
+    free(k.next_of);
+    free(k.slots);
+}
+
 bool gram_dfa_matches(const struct gram_dfa *d, const char *s, size_t len)
 {
     uint32_t state = 0, c;

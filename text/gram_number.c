@@ -187,6 +187,7 @@ static struct gram_dfa *magnitudes(struct gram_builder *b, const struct gram_bou
         d = gram_dfa_combine(b, d, gram_dfa_of(b, from_magnitude(b, low)), GRAM_DFA_AND);
     if (high && d)
         d = gram_dfa_combine(b, d, gram_dfa_of(b, to_magnitude(b, high)), GRAM_DFA_AND);
+    gram_dfa_minimize(b, d);
     return d;
 }
 

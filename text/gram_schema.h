@@ -13,7 +13,7 @@ enum {
     SCHEMA_MAX_PATTERNS = 4,        /* patternProperties of one object: each doubles what is to be told apart */
     SCHEMA_MAX_MEMORY = 16 << 20,   /* paths, made schemas */
     SCHEMA_MAX_MERGES = 1 << 13,
-    SCHEMA_MAX_MULTIPLE = 1 << 12,
+    SCHEMA_MAX_MULTIPLE = 1000, /* so many states for each digit */
 };
 
 /* A schema that is waiting to become a rule. */

@@ -213,6 +213,8 @@ LET_IN = [
     ({"type": "string", "pattern": "b+"}, ["b", "abba", "\"b\"", "\nb"]),
     ({"type": "string", "pattern": "^a|b$"}, ["a", "b", "ax", "xb", "a\\b"]),
     ({"type": "array", "items": [{"type": "integer"}], "additionalItems": {"type": "string"}}, [[1], [1, "x"], []]),
+    ({"type": "integer", "multipleOf": 1000, "minimum": 123456789012, "maximum": 987654321098765}, [123456790000, 500000000000000, 987654321098000]),
+    ({"type": "integer", "multipleOf": 999, "minimum": -99999999999999}, [0, -999, 999 * 12345678, -999 * 100100100]),
     ({}, [None, 1, "x", [], {}]),
     (True, [None, {"a": [True]}]),
 ]
@@ -222,6 +224,7 @@ KEPT_OUT = [
     ({"type": "object", "properties": {"a": {}, "b": {}}, "required": ["b"]}, ["{}", '{"a": 1}', '{"b": 1,}', '{"b" 1}']),
     ({"type": "object", "properties": {"ab": {"const": 1}}, "additionalProperties": {"type": "integer"}}, ['{"ab": 2}', '{"a": "x"}', '{"\\u0061b": 2}']),
     ({"type": "object", "patternProperties": {"^x_": {"type": "integer"}}}, ['{"x_": "s"}']),
+    ({"type": "integer", "multipleOf": 1000, "minimum": 123456789012}, ["123456789000", "123456790001", "0", "1000"]),
     ({"type": "integer"}, ["01", "1.0", "-0", "1e3", "--1", "+1", "-"]),
     ({"type": "number"}, ["01", ".5", "1.", "1e", "NaN", "-"]),
     ({"type": "string"}, ['"\\ud800"', '"\\x"', '"\t"', '"a', "'a'", '"\\udc00\\ud800"']),
