@@ -27,6 +27,7 @@ struct values {
     const char *cache;
     uint64_t ram, cache_size;
     struct compute_options compute;
+    int64_t protocol;
     double orphan_timeout;
     bool child, no_measure;
 };
@@ -59,12 +60,14 @@ static const struct opt inner[] = {
     {"child", 0, OPT_FLAG, .offset = offsetof(struct values, child), .help = "Started by a coordinator: end with it, and log only what is wrong"},
     {"model", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, model), .help = "A model file that may be used"},
     {"cpus", 0, OPT_STRING, .arg = "LIST", .offset = offsetof(struct values, cpus), .help = "Processors to stay on, such as 0,3"},
+    {"protocol", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, protocol), .min = PROTOCOL_MIN, .max = PROTOCOL_MAX,
+     .help = "Speak no newer protocol than this, as an older worker would"},
     {0},
 };
 static const struct opt_group groups[] = {
     {"Options", options, 0},
     {"Computing", compute_option_table, offsetof(struct values, compute)},
-    {"For embedded workers", inner, 0},
+    {"For embedded workers and tests", inner, 0},
     {0},
 };
 static const struct opt_example examples[] = {
@@ -231,7 +234,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     const struct values *v = values;
     struct node_options o = {
         .version = PACKAGE_VERSION, .listen = v->listen, .advertise = v->advertise, .model_file = v->model, .model_dir = v->model_dir,
-        .cache_dir = v->cache, .cache_bytes = v->cache_size ? v->cache_size : (uint64_t)64 << 30,
+        .cache_dir = v->cache, .cache_bytes = v->cache_size ? v->cache_size : (uint64_t)64 << 30, .protocol = (unsigned)v->protocol,
         .orphan_ms = (uint64_t)(v->orphan_timeout * 1000), .signal_fd = -1, .measure = !v->child && !v->no_measure,
     };
     int rc = -1;

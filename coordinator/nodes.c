@@ -293,11 +293,11 @@ static void greet(struct engine *e, struct node *n, const struct msg_hello *hell
             len += (size_t)snprintf(devices + len, sizeof devices - len, "%s%s", i ? ", " : "; devices ", n->hello.devices[i].name);
     }
     nodes_send(e, n, &m);
+    if (n->has_key)
+        write_down(e, n);
     engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is here: %s for models, %u thread%s, %s%s", n->name, sysinfo_bytes(text, memory),
                       n->hello.threads, n->hello.threads == 1 ? "" : "s", n->hello.isa, devices);
     note_missing(e, n);
-    if (n->has_key)
-        write_down(e, n);
     if (n->state == NODE_HERE)
         pipeline_node_here(e, n);
 }

@@ -12,6 +12,7 @@ static const struct {
     [MSG_BYE] = {"bye", 0},
     [MSG_REGISTER] = {"register", LINK_REGISTER},
     [MSG_REGISTERED] = {"registered", LINK_REGISTER},
+    [MSG_ALIVE] = {"alive", 0},
     [MSG_HELLO] = {"hello", LINK_CONTROL},
     [MSG_WELCOME] = {"welcome", LINK_CONTROL},
     [MSG_CONFIGURE] = {"configure", LINK_CONTROL},

@@ -11,8 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* 2: a node has several devices, a stage on each. Whoever speaks 1 hears of one device, and gets one stage. */
-enum { PROTOCOL_MIN = 1, PROTOCOL_MAX = 2, PROTOCOL_DEVICES = 2 };
+/* 2: a node has several devices, a stage on each (whoever speaks 1 hears of one device, and gets one stage); signs of life on
+ * links (MSG_ALIVE). */
+enum { PROTOCOL_MIN = 1, PROTOCOL_MAX = 2, PROTOCOL_DEVICES = 2, PROTOCOL_ALIVE = 2 };
 
 /* The limits that codec.c holds every message to, sent or received. */
 enum {
@@ -58,6 +59,7 @@ enum msg_type {
     MSG_BYE = 3,
     MSG_REGISTER = 4,
     MSG_REGISTERED = 5,
+    MSG_ALIVE = 6, /* a frame without a message: nothing but its prefix */
     /* Control. */
     MSG_HELLO = 16,
     MSG_WELCOME,

@@ -223,8 +223,11 @@ int wire_poll(struct wire *w, int timeout_ms, struct pollfd *extra, size_t n_ext
         link_free(w->finished);
         w->finished = NULL;
     }
-    if (++w->since_poll > EVENTS_BETWEEN_POLLS && (ready = sleep_on(w, 0, extra, n_extra, err)) != 0)
-        return ready < 0 ? -1 : 0;
+    if (++w->since_poll > EVENTS_BETWEEN_POLLS) {
+        wire_check_time(w); /* also where frames never end */
+        if ((ready = sleep_on(w, 0, extra, n_extra, err)) != 0)
+            return ready < 0 ? -1 : 0;
+    }
     for (;;) {
         wire_check_trust(w);
         wire_fetch_refused(w);
@@ -422,6 +425,7 @@ static void fill_dialed(struct wire_link *link, const struct wire_dial *dial)
 
     link_keep_hello(link, &hello);
     link->dialed = true;
+    link->ipc = strncmp(dial->endpoint, "ipc://", 6) == 0;
     link->told = true;
     link->user = dial->user;
     link->deadline_us = wire_ms_from_now(dial->timeout_ms > 0 ? (unsigned)dial->timeout_ms : WIRE_CONNECT_MS);

@@ -32,8 +32,8 @@ enum {
     WIRE_HANDSHAKE_MS = 3000,     /* for the keys' part */
     WIRE_HELLO_MS = 3000,         /* from there to link_hello, and to its answer */
     WIRE_CONNECT_MS = 5000,       /* for tcp's part */
-    WIRE_ALIVE_MS = 1000,         /* an idle link is asked this often whether it lives … */
-    WIRE_LOST_MS = 4000,          /* … and is down after this long without a word */
+    WIRE_ALIVE_MS = 250,          /* over tcp, who has nothing to say says so this often … */
+    WIRE_LOST_MS = 1000,          /* … and a link is down after this long without a whole frame, unless a big one is coming */
     WIRE_MAX_PENDING = 64,        /* connections that have not said who they are; the oldest goes first */
     WIRE_MAX_REFUSED_EVENTS = 10, /* a second; the rest is counted in the next one */
 };

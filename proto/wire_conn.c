@@ -2,6 +2,8 @@
 #include "proto/wire_int.h"
 
 #include <arpa/inet.h>
+#include <linux/tcp.h> /* the C library's struct tcp_info ends before the bytes */
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,7 +14,7 @@
 enum { CONNS_MAX = WIRE_MAX_LINKS + 4 * WIRE_MAX_PENDING };
 
 /* 0: the descriptor is no socket (any more). */
-static uint64_t cookie_of(int fd)
+uint64_t conn_cookie(int fd)
 {
     uint64_t cookie = 0;
     socklen_t len = sizeof cookie;
@@ -55,7 +57,7 @@ struct conn *conns_add(struct conns *cs, int fd, struct err *err)
             return NULL;
         c = &cs->items[cs->len++];
     }
-    *c = (struct conn){.fd = fd, .cookie = cookie_of(fd), .since_us = wire_now_us()};
+    *c = (struct conn){.fd = fd, .cookie = conn_cookie(fd), .since_us = wire_now_us()};
     address_of(fd, c->address, sizeof c->address);
     return c;
 }
@@ -83,7 +85,19 @@ struct conn *conns_oldest_pending(struct conns *cs, size_t max)
 
 bool conn_is_current(const struct conn *c)
 {
-    return c->cookie && cookie_of(c->fd) == c->cookie;
+    return c->cookie && conn_cookie(c->fd) == c->cookie;
+}
+
+bool conn_received(int fd, uint64_t cookie, uint64_t *ret_bytes)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof info;
+
+    if (!cookie || conn_cookie(fd) != cookie || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
+        len < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof info.tcpi_bytes_received)
+        return false;
+    *ret_bytes = info.tcpi_bytes_received;
+    return true;
 }
 
 void conn_kill(const struct conn *c)

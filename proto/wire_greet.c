@@ -25,6 +25,7 @@ static void up(struct wire_link *link)
     link->state = LINK_UP;
     link->deadline_us = 0;
     link->told = true;
+    link_watch(link);
     wire_note_add(link->wire, WIRE_UP, link);
 }
 
@@ -109,7 +110,9 @@ void wire_greet(struct wire *w, struct listener *l, const uint8_t *rid, zmq_msg_
         return;
     }
     link->listener = l;
+    link->ipc = l->ipc;
     link->fd = c->fd;
+    link->cookie = c->cookie;
     memcpy(link->rid, rid, RID_BYTES);
     link->next_same = w->by_rid[bucket];
     w->by_rid[bucket] = link;

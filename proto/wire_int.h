@@ -3,7 +3,7 @@
 
 /* What the files wire_*.c know of each other, and nobody else: wire_net.c the process, wire.c waiting and life, wire_note.c
  * events, wire_sock.c libzmq's options, wire_send.c links and sending, wire_greet.c their beginning, wire_recv.c what arrives,
- * wire_conn.c and wire_accept.c connections, wire_frame.c frames and their pool. */
+ * wire_alive.c signs of life, wire_conn.c and wire_accept.c connections, wire_frame.c frames and their pool. */
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -131,6 +131,9 @@ void conns_remove(struct conns *cs, struct conn *c);
 /* The longest without a hello; NULL: fewer than max wait. */
 struct conn *conns_oldest_pending(struct conns *cs, size_t max);
 bool conn_is_current(const struct conn *c); /* its descriptor is still this connection's */
+uint64_t conn_cookie(int fd);               /* 0: no socket (any more) */
+/* Bytes that the kernel has received for a tcp connection so far; false: it does not say, or it is another connection. */
+bool conn_received(int fd, uint64_t cookie, uint64_t *ret_bytes);
 void conn_kill(const struct conn *c);
 /* The peer of an ipc connection runs as our user. */
 bool conn_is_same_user(const struct conn *c);
@@ -175,11 +178,11 @@ struct listener {
 struct wire_link {
     struct wire *wire;
     enum link_state state;
-    bool dialed, blocked, told; /* told: the caller knows of it */
+    bool dialed, ipc, blocked, told; /* told: the caller knows of it */
     struct sock s;              /* dialed */
     struct listener *listener;  /* accepted … */
     uint8_t rid[RID_BYTES];
-    int fd; /* of its conn */
+    int fd; /* of its conn; of a dialed one once it is connected */
     struct wire_link *next_same; /* in the hash table */
     void *user;
     struct msg_link_hello hello; /* its strings point into texts */
@@ -194,6 +197,12 @@ struct wire_link {
     uint64_t sent, received; /* numbers of the last frames */
     uint64_t deadline_us;
     unsigned frames_since_end;
+    /* Signs of life (wire_alive.c). */
+    bool watched, heard;  /* heard: a whole frame came since the last look */
+    unsigned silent;      /* looks in a row without one */
+    uint64_t cookie;      /* of fd */
+    uint64_t sent_seen;   /* `sent` at the last look */
+    uint64_t bytes_seen;  /* that the kernel had received then */
     char why[TEXT_BYTES]; /* it ends */
     struct meter *meter;
 };
@@ -231,6 +240,7 @@ struct wire {
     struct pollfd *fds;
     size_t fds_cap;
     unsigned since_poll;
+    uint64_t look_us; /* at signs of life, next */
     /* Refusals: from this thread and the authentication's. */
     pthread_mutex_t refused_lock;
     uint64_t refused_window_us, refused_silent;
@@ -279,6 +289,14 @@ int64_t link_payload_max(enum link_purpose purpose);
 /* Greetings and goodbyes (number 0), registrations. */
 bool link_send_small(struct wire_link *link, const struct msg *m, uint64_t sent_number);
 void link_send_bye(struct wire_link *link, const char *text);
+/* A frame of nothing but its prefix, without a number. */
+bool link_send_bare(struct wire_link *link, enum msg_type type);
+
+/* signs of life (wire_alive.c) */
+/* It is up. */
+void link_watch(struct wire_link *link);
+/* Four times a second, for links that are watched. forgive: this process was not running. The link may be gone after this. */
+void link_look(struct wire_link *link, bool forgive);
 
 /* greetings (wire_greet.c) */
 void link_keep_hello(struct wire_link *link, const struct msg_link_hello *hello);

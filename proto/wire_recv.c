@@ -90,8 +90,11 @@ static enum took take_frame(struct wire_link *link, zmq_msg_t *head, zmq_msg_t *
     size_t payload_len = payload ? zmq_msg_size(payload) : 0;
     const char *wrong;
 
+    link->heard = true;
     if (!frame_prefix_get(zmq_msg_data(head), zmq_msg_size(head), &p)) {
         broken(link, "a frame without its beginning");
+    } else if (p.type == MSG_ALIVE && !payload && zmq_msg_size(head) == FRAME_PREFIX) {
+        /* It has been heard, and that is all. */
     } else if (p.type == MSG_LINK_OK || p.type == MSG_LINK_HELLO || p.type == MSG_BYE || p.type == MSG_REGISTER) {
         take_own(link, &p, head);
     } else if (link->state != LINK_UP && link->state != LINK_ENDING) {
@@ -278,6 +281,10 @@ void link_events(struct wire_link *link)
 
     while (link->state != LINK_GONE && (kind = sock_monitor_event(&link->s, &value)) != 0) {
         switch (kind) {
+        case ZMQ_EVENT_CONNECTED:
+            link->fd = value;
+            link->cookie = conn_cookie(value);
+            break;
         case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
             if (link->state == LINK_CONNECTING)
                 link_say_hello(link);
@@ -339,13 +346,22 @@ static void check_conns(struct wire *w, struct listener *l, uint64_t now)
 uint64_t wire_check_time(struct wire *w)
 {
     uint64_t now = wire_now_us(), next = UINT64_MAX;
+    bool look = now >= w->look_us, late = look && now - w->look_us > WIRE_ALIVE_MS * 1000;
 
+    if (look)
+        w->look_us = now + WIRE_ALIVE_MS * 1000;
     for (size_t i = w->n_links; i-- > 0;) {
         struct wire_link *link = w->links[i];
-        if (link->deadline_us && now >= link->deadline_us)
+        if (link->deadline_us && now >= link->deadline_us) {
             link_late(link);
-        else if (link->deadline_us && link->deadline_us < next)
+            continue;
+        }
+        if (link->deadline_us && link->deadline_us < next)
             next = link->deadline_us;
+        if (link->watched && w->look_us < next)
+            next = w->look_us;
+        if (link->watched && look)
+            link_look(link, late);
     }
     for (size_t i = 0; i < w->n_listeners; i++) {
         struct listener *l = w->listeners[i];

@@ -240,6 +240,24 @@ bool link_send_small(struct wire_link *link, const struct msg *m, uint64_t sent_
     return false;
 }
 
+/* If there is no room, what is in the queue says as much. */
+bool link_send_bare(struct wire_link *link, enum msg_type type)
+{
+    bool was_blocked = link->blocked;
+    zmq_msg_t part;
+
+    if (head_part(&part, type, NULL, 0, 0, false, 0, NULL) != 0)
+        return false;
+    if (send_head(link, &part, false, NULL) == WIRE_SENT)
+        return true;
+    zmq_msg_close(&part);
+    if (link->blocked && !was_blocked) { /* the caller has nothing that waits */
+        link->blocked = false;
+        link->wire->n_blocked--;
+    }
+    return false;
+}
+
 void link_send_bye(struct wire_link *link, const char *text)
 {
     struct msg m = {.type = MSG_BYE, .bye.text = text};

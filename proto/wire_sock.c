@@ -25,9 +25,7 @@ static int set_common(void *z, int64_t max_bytes, struct err *err)
         {ZMQ_RCVHWM, WIRE_SEND_QUEUE},
         {ZMQ_RECONNECT_IVL, -1},
         {ZMQ_HANDSHAKE_IVL, WIRE_HANDSHAKE_MS},
-        {ZMQ_HEARTBEAT_IVL, WIRE_ALIVE_MS},
-        {ZMQ_HEARTBEAT_TIMEOUT, WIRE_LOST_MS},
-        {ZMQ_HEARTBEAT_TTL, WIRE_LOST_MS},
+        {ZMQ_HEARTBEAT_IVL, 0}, /* see wire_alive.c */
         {ZMQ_TCP_KEEPALIVE, 1},
         {ZMQ_TCP_KEEPALIVE_IDLE, 5},
         {ZMQ_TCP_KEEPALIVE_INTVL, 2},

@@ -148,7 +148,7 @@ static int make_builders(struct node *n, struct err *err)
 static int set_up(struct node *n, struct err *err)
 {
     const struct node_options *o = n->o;
-    struct wire_net_options net = {.keys = o->keys, .node = o->name};
+    struct wire_net_options net = {.keys = o->keys, .node = o->name, .protocol_max = o->protocol};
     char endpoint[MSG_MAX_ADDRESS + 1];
 
     for (; n->n_seats < o->devices.n; n->n_seats++) {

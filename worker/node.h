@@ -39,6 +39,7 @@ struct node_options {
     struct device_list devices; /* what they may use is in there */
     struct device_options how;
     bool measure;            /* what the machine can do, for plans: half a second at the start */
+    unsigned protocol;       /* the highest that it speaks, for tests of mixed clusters; 0: the newest */
     uint64_t orphan_ms;      /* 0: as the coordinator says */
     int signal_fd;           /* a signalfd of SIGTERM and SIGINT; -1: none */
     int parent;              /* ends when this process is no longer its parent; 0: lives on */

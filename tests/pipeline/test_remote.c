@@ -77,6 +77,26 @@ static void test_nat(unsigned n, unsigned dials, const char *what)
     remote_fini(&r);
 }
 
+/* A cluster is upgraded node by node: workers that speak the protocol before the newest, on either side of one that speaks it. */
+static void test_versions(void)
+{
+    char before[16];
+    const char *const older[] = {"--model-dir", folder, "--protocol", before, NULL};
+
+    snprintf(before, sizeof before, "%d", PROTOCOL_MAX - 1);
+    remote_init(&r, "remote", 3);
+    remote_dialable(&r, 2, false);
+    remote_write_topology(&r, 7, 7);
+    remote_start(&r, 0, older);
+    remote_start(&r, 1, local);
+    remote_start(&r, 2, older);
+    ok(run(), "two workers that speak protocol %s beside one that speaks %d", before, PROTOCOL_MAX);
+    remote_stop(&r, 0, SIGKILL);
+    remote_start(&r, 0, local);
+    ok(remote_same(&r), "… and after one of them was upgraded");
+    remote_fini(&r);
+}
+
 static void test_join(void)
 {
     struct err err;
@@ -187,6 +207,7 @@ int main(void)
     test_nat(2, 1, "a node that dials, before one that is dialed");
     test_nat(3, 6, "two in a row that dial: the coordinator relays");
     test_nat(2, 3, "none that can be dialed");
+    test_versions();
     test_join();
     test_network();
     return tap_done();
