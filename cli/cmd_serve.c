@@ -11,6 +11,7 @@
 #include "base/sysinfo.h"
 #include "cli/command.h"
 #include "cli/control.h"
+#include "cli/keydir.h"
 #include "cli/local.h"
 #include "cli/ui.h"
 #include "front/front.h"
@@ -19,7 +20,7 @@ enum { POLL_MS = 100, PROGRESS_S = 2, PROGRESS_NODES = 64 };
 
 struct values {
     struct model_options model;
-    const char *listen, *api_key_file, *tls_cert, *tls_key, *cors, *alias, *join_listen, *trace;
+    const char *listen, *api_key_file, *tls_cert, *tls_key, *cors, *alias, *trace;
     struct opt_list hosts;
     bool no_auth;
     int64_t connections, connections_per_address, queue, grace_s, recover_timeout_s;
@@ -42,8 +43,9 @@ static const struct opt options[] = {
      .help = "Let web pages of this origin use the API, \"*\": of any (default: none)"},
     {"alias", 'a', OPT_STRING, .arg = "NAME", .offset = offsetof(struct values, alias),
      .help = "How the API calls the model (default: its file's name)"},
-    {"join-listen", 0, OPT_STRING, .arg = "ADDRESS", .offset = offsetof(struct values, join_listen),
-     .help = "Where workers may join by invitation, such as tcp://192.168.1.10:7100"},
+    {"join-listen", 0, OPT_STRING, .arg = "ADDRESS", .offset = offsetof(struct values, model.join_listen),
+     .help = "Where workers may join by invitation, such as tcp://192.168.1.10:7100. They are written into the file that --topology names, which "
+             "is begun where it is not there yet; without --topology into cluster.yaml in the keys' folder"},
     {"trace", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, trace),
      .help = "Record every input and decision of the scheduler"},
     {"recover-timeout", 0, OPT_INT, .arg = "SECONDS", .offset = offsetof(struct values, recover_timeout_s), .min = 1, .max = 86400,
@@ -67,6 +69,8 @@ static const struct opt_example examples[] = {
     {"stagecoach serve -m model.gguf", "The API at http://127.0.0.1:8080, the model in one worker process."},
     {"stagecoach serve -m model.gguf --topology home.yaml --listen 192.168.1.10:8080 --api-key-file keys",
      "Several machines, for the house."},
+    {"stagecoach serve -m model.gguf --join-listen tcp://192.168.1.10:7100",
+     "The same without writing a file: workers join by \"stagecoach invite\", and are remembered."},
     {0},
 };
 
@@ -200,6 +204,25 @@ static int serve(const struct values *v, struct engine *engine, struct control_f
     return rc < 0 ? -1 : 0;
 }
 
+/* A cluster that workers join needs a file that remembers them. */
+static int find_cluster(struct values *v, struct err *err)
+{
+    static char path[KEYDIR_PATH + 16];
+
+    if (!v->model.join_listen)
+        return 0;
+    if (v->model.workers)
+        return err_set(err, ERR_USAGE, "--join-listen with --workers: the model is split over worker processes of this machine or over those that join; "
+                                       "to use this one as well, run \"stagecoach worker\" on it");
+    if (v->model.topology)
+        return 0;
+    if (keydir_find(v->model.keys, path, err) != 0)
+        return -1;
+    snprintf(path + strlen(path), 16, "/cluster.yaml");
+    v->model.topology = path;
+    return 0;
+}
+
 static int run(void *values, const struct opts_parsed *parsed, struct err *err)
 {
     struct values *v = values;
@@ -212,8 +235,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
 
     (void)parsed;
     log_init(LOG_INFO, "stagecoach");
-    if (progress && local_engine_options(&v->model, &eo, &topology, err) == 0) {
-        eo.join_listen = v->join_listen;
+    if (progress && find_cluster(v, err) == 0 && local_engine_options(&v->model, &eo, &topology, err) == 0) {
         eo.trace_path = v->trace;
         eo.recover_timeout_ms = (unsigned)v->recover_timeout_s * 1000;
         eo.note = on_note;

@@ -213,14 +213,12 @@ static int serve(const struct values *v, const struct node_options *given, struc
     if (v->join) {
         bool anew = wire_join(o->keys, v->join, JOIN_MS, &joined, err) == 0;
         if (!anew && !joined_before(v, o, &joined))
-            return err_wrap(err, "joining");
+            return -1;
         if (anew)
             ui_say("joined the cluster of %s as %s", joined.coordinator, joined.name);
         name = joined.name;
-        if (!v->listen) {
-            o->coordinator = joined.address;
-            memcpy(o->coordinator_key, joined.key, sizeof joined.key);
-        }
+        o->coordinator = joined.address; /* also if it listens: who joins is not in anybody's file yet */
+        memcpy(o->coordinator_key, joined.key, sizeof joined.key);
     }
     o->name = name;
     log_init(v->child ? LOG_ERROR : LOG_INFO, name);

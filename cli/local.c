@@ -1,11 +1,13 @@
 /* See local.h. */
 #include "cli/local.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "base/strbuf.h"
@@ -211,12 +213,19 @@ int local_engine_options(const struct model_options *o, struct engine_options *r
         return -1;
     if (keydir_find(o->keys, keys, err) != 0 && o->topology)
         return -1;
-    if (o->topology && !(*ret_topology = topology_load(o->topology, err)))
+    if (o->topology && o->join_listen && access(o->topology, F_OK) != 0 && errno == ENOENT) {
+        if ((*ret_topology = topology_create(err)))
+            (*ret_topology)->listen = o->join_listen;
+    } else if (o->topology) {
+        *ret_topology = topology_load(o->topology, err);
+    }
+    if (o->topology && !*ret_topology)
         return -1;
     *ret = (struct engine_options){
         .model = o->model,
         .topology = *ret_topology,
         .topology_path = o->topology,
+        .join_listen = o->join_listen,
         .keys_dir = keys[0] ? keys : NULL,
         .program = "/proc/self/exe",
         .runtime_dir = getenv("XDG_RUNTIME_DIR"),

@@ -23,6 +23,7 @@ struct model_options {
     struct compute_options compute;
     const char *topology, *wire, *keys, *objective;
     int64_t workers;
+    const char *join_listen; /* serve: nodes may join, and the topology's file need not be there yet */
 };
 extern const struct opt model_option_table[];
 /* Both tables' groups, for a struct with a member `model`. */

@@ -127,6 +127,7 @@ struct pipe {
     int64_t broken_us; /* since when requests wait; 0: they do not */
     bool said_stuck;   /* that there is no plan has been told */
     bool short_of_memory; /* a stage did not fit where the plan had it; why says which */
+    struct err refusal; /* why a node could not load, before the first epoch ran; kind ERR_NONE: none did */
     char why[256];     /* what broke it */
     uint32_t n_before; /* the chain of the epoch before, for what may be kept */
     struct pipe_stage before[COST_MAX_STAGES];

@@ -70,24 +70,32 @@ static int add_declared(struct engine *e, struct err *err)
     const struct topology *t = e->options.topology;
     for (uint32_t i = 0; i < t->n_nodes; i++) {
         const struct topology_node *from = &t->nodes[i];
-        struct node *n = add(e, from->name);
-        if (!n)
+        uint8_t key[KEY_BYTES];
+        struct node *n;
+        if (!from->key && !keys_lookup(e->keys, from->name, key)) {
+            engine_event_text(e, ENGINE_NOTE_TROUBLE, from->name,
+                              "node %s is left out: it has no key in the topology, and none is trusted by that name in %s; add \"key:\", "
+                              "or let it join by an invitation",
+                              from->name, keys_dir(e->keys));
+            continue;
+        }
+        if (!(n = add(e, from->name)))
             return err_set(err, ERR_LIMIT, "%u nodes in the topology, at most %d allowed", t->n_nodes, CLUSTER_MAX_NODES);
         n->declared = true;
         n->standby = from->standby;
         n->dial_at_us = e->now_us;
         snprintf(n->address, sizeof n->address, "%s", from->address ? from->address : "");
-        n->has_key = from->key != NULL;
-        if (!n->has_key)
-            n->has_key = keys_lookup(e->keys, n->name, n->key);
+        n->has_key = true;
+        if (!from->key)
+            memcpy(n->key, key, sizeof key);
         else if (key_parse(from->key, n->key, err) != 0 || wire_net_grant(e->net, n->name, n->key, NODE_PURPOSES, err) != 0)
             return err_wrap(err, "node %s", n->name);
-        if (!n->has_key)
-            return err_set(err, ERR_INPUT,
-                           "node %s has no key in the topology, and none is trusted by that name in %s; add \"key:\" as "
-                           "\"stagecoach keygen\" prints it there, or let it join by an invitation",
-                           n->name, keys_dir(e->keys));
     }
+    if (e->n_nodes == 0 && t->n_nodes > 0 && !e->options.join_listen)
+        return err_set(err, ERR_INPUT,
+                       "none of the topology's nodes has a key there, and none is trusted by its name in %s; add \"key:\" as \"stagecoach "
+                       "keygen\" prints it on the node, or let it join by an invitation",
+                       keys_dir(e->keys));
     return 0;
 }
 
@@ -234,18 +242,18 @@ static void keep_hello(struct node *n, const struct msg_hello *from)
         resident[i].device = keep_text(a, resident[i].device);
 }
 
-/* A node that joined stands in the topology file from now on. */
+/* A node that joined stands in the topology file from now on. Its key does not: who may connect is what the folder of trusted keys
+ * says, so that removing a key there is all that removing takes. */
 static void write_down(struct engine *e, const struct node *n)
 {
     struct topology *t = e->options.topology;
-    char key[KEY_TEXT];
-    struct topology_node node = {.name = n->name, .address = n->address[0] ? n->address : NULL, .key = key_format(n->key, key)};
+    struct topology_node node = {.name = n->name, .address = n->address[0] ? n->address : NULL};
     struct err err;
 
     if (!t || !e->options.topology_path || topology_find(t, n->name) != UINT32_MAX)
         return;
     planning_devices(&n->hello, &node);
-    if (topology_put(t, &node, &err) != 0 || topology_save(t, e->options.topology_path, &err) != 0)
+    if (topology_put(t, &node, &err) != 0 || topology_note(t, n->name, e->options.topology_path, &err) != 0)
         engine_event_text(e, ENGINE_NOTE_TROUBLE, n->name, "node %s could not be written down: %s", n->name, err.text);
 }
 

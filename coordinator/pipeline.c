@@ -270,6 +270,8 @@ static void no_plan(struct engine *e, const struct err *err, bool others_may_com
     if (!p->ran_before && !others_may_come) {
         if (p->short_of_memory)
             err_set(&both, ERR_MEMORY, "%s; without that memory there is no plan: %s", p->why, err->text);
+        else if (p->refusal.kind) /* what a node said is nearer to the cause than that there is no plan without it */
+            both = p->refusal;
         fail(e, &both);
         return;
     }
@@ -356,7 +358,7 @@ static void gather(struct engine *e)
     for (uint32_t i = 0; e->pipe.ran_before && i < e->pipe.n_stages; i++)
         chain_here += stage_node(e, i)->state == NODE_HERE;
     if (here > 0 && (!awaited || (chain_here > 0 && chain_here == e->pipe.n_stages) || is_patience_over(e, for_child, spare_here)))
-        begin_epoch(e, awaited);
+        begin_epoch(e, awaited || e->options.join_listen);
 }
 
 /* Open requests are not kept waiting for ever. */
@@ -539,6 +541,7 @@ void pipeline_tested(struct engine *e)
         engine_event_text(e, ENGINE_NOTE_INFO, NULL, "the pipeline is ready: %u stage%s", p->n_stages, p->n_stages == 1 ? "" : "s");
     p->ran_before = true;
     p->short_of_memory = false;
+    p->refusal.kind = ERR_NONE;
     p->broken_us = 0;
     p->n_before = 0;
     enter(e, PIPE_RUNNING);
@@ -608,10 +611,14 @@ static void stage_error(struct engine *e, struct node *n, const struct msg_error
     }
     if (!e->pipe.ran_before && e->pipe.phase == PIPE_LOADING &&
         (m->kind == ERR_MEMORY || m->kind == ERR_INPUT || m->kind == ERR_UNSUPPORTED)) {
-        err_set(&err, (enum err_kind)m->kind, "%s", text); /* trying again would end the same way */
-        close_links(e, text);
-        fail(e, &err);
-        return;
+        /* Asked again it would end the same way; another node may do. Own workers are alike. */
+        err_set(&err, (enum err_kind)m->kind, "%s", text);
+        e->pipe.refusal = err;
+        if (n->child >= 0) {
+            close_links(e, text);
+            fail(e, &err);
+            return;
+        }
     }
     bool kept = s->kept;
     pipeline_forget(e, n, s->device);

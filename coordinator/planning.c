@@ -210,7 +210,7 @@ static struct topology *all_nodes(struct engine *e, struct err *err)
     struct topology *t = NULL;
 
     strbuf_init(&text, TOPOLOGY_MAX_BYTES);
-    if (!e->options.topology)
+    if (!e->options.topology || e->options.topology->n_nodes == 0)
         t = topology_create(err);
     else if (topology_write(e->options.topology, &text, err) == 0)
         t = topology_parse("the topology", strbuf_str(&text), text.len, err);

@@ -774,9 +774,8 @@ error:
     return NULL;
 }
 
-struct topology *topology_load(const char *path, struct err *err)
+char *topology_text(const char *path, size_t *ret_len, struct err *err)
 {
-    struct topology *t = NULL;
     char *text = NULL, shown[128];
     size_t len = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -785,23 +784,33 @@ struct topology *topology_load(const char *path, struct err *err)
         err_errno(err, errno, "%s: cannot be opened", shown);
         return NULL;
     }
-    if (!(text = mem_new(TOPOLOGY_MAX_BYTES + 2, 1, err)))
-        goto done;
-    while (len <= TOPOLOGY_MAX_BYTES) {
+    text = mem_new(TOPOLOGY_MAX_BYTES + 2, 1, err);
+    while (text && len <= TOPOLOGY_MAX_BYTES) {
         ssize_t n = read(fd, text + len, TOPOLOGY_MAX_BYTES + 1 - len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
             err_errno(err, errno, "%s: cannot be read", shown);
-            goto done;
+            free(text);
+            text = NULL;
         }
-        if (n == 0)
+        if (n <= 0)
             break;
         len += (size_t)n;
     }
-    t = topology_parse(shown, text, len, err);
-done:
-    free(text);
     close(fd);
+    *ret_len = len;
+    return text;
+}
+
+struct topology *topology_load(const char *path, struct err *err)
+{
+    char shown[128];
+    size_t len;
+    char *text = topology_text(path, &len, err);
+    struct topology *t = NULL;
+    if (text)
+        t = topology_parse(err_printable(shown, sizeof shown, path, strlen(path)), text, len, err);
+    free(text);
     return t;
 }

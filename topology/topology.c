@@ -1,14 +1,11 @@
-/* A topology as an object: making, changing and writing it. parse.c reads it. */
+/* A topology as an object: making, changing and writing it. parse.c reads it, save.c keeps its file. */
 #include "topology/topology.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { ARENA_MAX_BYTES = 32 << 20, WRITTEN_MAX_BYTES = 1 << 20 };
+enum { ARENA_MAX_BYTES = 32 << 20, WRITTEN_MAX_BYTES = TOPOLOGY_MAX_BYTES };
 
 struct topology *topology_create(struct err *err)
 {
@@ -278,69 +275,4 @@ int topology_write(const struct topology *t, struct strbuf *out, struct err *err
     write_groups(out, t);
     write_pins(out, t);
     return strbuf_check(out, "a topology file", err);
-}
-
-static int write_all(int fd, const char *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -1;
-        data += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
-/* The folder's entry, too, survives a power cut. */
-static void sync_folder(const char *path)
-{
-    char folder[4096];
-    const char *slash = strrchr(path, '/');
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        fsync(fd);
-        close(fd);
-    }
-}
-
-int topology_save(const struct topology *t, const char *path, struct err *err)
-{
-    char fresh[4096], old[4096], shown[128];
-    struct strbuf out;
-    int fd = -1, rc = -1;
-    err_printable(shown, sizeof shown, path, strlen(path));
-    if (snprintf(fresh, sizeof fresh, "%s.%ld.new", path, (long)getpid()) >= (int)sizeof fresh ||
-        snprintf(old, sizeof old, "%s.old", path) >= (int)sizeof old)
-        return err_set(err, ERR_LIMIT, "%s: the path has %zu bytes, at most %zu are allowed", shown, strlen(path), sizeof fresh - 32);
-    strbuf_init(&out, WRITTEN_MAX_BYTES);
-    strbuf_puts(&out, "# Written by stagecoach as workers joined; edit it as you like: docs/planning.md explains every key.\n");
-    if (topology_write(t, &out, err) != 0)
-        goto done;
-    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0 || write_all(fd, out.data, out.len) != 0 || fsync(fd) != 0) {
-        err_errno(err, errno, "%s: cannot be written", shown);
-        goto done;
-    }
-    unlink(old);
-    if (link(path, old) != 0 && errno != ENOENT && errno != EPERM && errno != EOPNOTSUPP) {
-        err_errno(err, errno, "%s: its last version cannot be kept as %s.old", shown, shown);
-        goto done;
-    }
-    if (rename(fresh, path) != 0) {
-        err_errno(err, errno, "%s: cannot be replaced", shown);
-        goto done;
-    }
-    sync_folder(path);
-    rc = 0;
-done:
-    if (fd >= 0)
-        close(fd);
-    if (rc != 0)
-        unlink(fresh);
-    strbuf_fini(&out);
-    return rc;
 }

@@ -111,6 +111,8 @@ void topology_destroy(struct topology *t); /* takes NULL */
 /* name: how messages call it. NULL and ERR_INPUT with "NAME:LINE:COLUMN: what was found, what is allowed". */
 struct topology *topology_parse(const char *name, const char *text, size_t len, struct err *err);
 struct topology *topology_load(const char *path, struct err *err);
+/* A file's bytes with a 0 behind them, to be freed; NULL. */
+char *topology_text(const char *path, size_t *ret_len, struct err *err);
 
 /* UINT32_MAX: there is none. */
 uint32_t topology_find(const struct topology *t, const char *node);
@@ -123,6 +125,9 @@ int topology_write(const struct topology *t, struct strbuf *out, struct err *err
 /* Writes a new file beside `path`, then puts it in its place: whoever reads sees the old or the new one, whole, also after a
  * power cut. Comments of an earlier file are not kept, but its last version stays as PATH.old. Blocks on the disk. */
 int topology_save(const struct topology *t, const char *path, struct err *err);
+/* Writes a node of t into the file, which keeps its other lines and comments as they are, whatever they were edited to since it
+ * was loaded. A file that does not have its nodes line by line, or is not there, is written anew, as by topology_save. */
+int topology_note(const struct topology *t, const char *node, const char *path, struct err *err);
 
 /* Reads one quantity as the file has it ("2.5Gbit/s"): for options and probes. ERR_USAGE. */
 enum topology_unit { TOPOLOGY_BYTES, TOPOLOGY_RATE, TOPOLOGY_OPS, TOPOLOGY_TIME_US, TOPOLOGY_WATTS };

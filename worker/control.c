@@ -109,6 +109,11 @@ void control_up(struct node *n, struct wire_link *link)
         wire_link_close(link, text);
         return;
     }
+    if (n->control && wire_link_dialed(link) && instance == n->coordinator && n->now_ms - n->seen_ms <= n->lost_ms) {
+        n->dialing = NULL;
+        wire_link_close(link, "the coordinator has come meanwhile"); /* it dials, too, where it knows our address */
+        return;
+    }
     if (n->control) {
         struct wire_link *old = n->control;
         control_down(n, instance == n->coordinator ? "it has come anew" : "it was silent, and another one has come");
@@ -374,6 +379,8 @@ static void free_orphans(struct node *n)
 
 void control_tick(struct node *n)
 {
+    if (n->dial_at_ms && n->control)
+        n->dial_at_ms = 0;
     if (n->dial_at_ms && n->now_ms >= n->dial_at_ms)
         control_dial(n);
     if (n->control && n->now_ms >= n->next_beat_ms) {

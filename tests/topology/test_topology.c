@@ -245,6 +245,59 @@ static void test_joining(void)
     unlink(old);
 }
 
+/* A node more in a file that a person wrote. */
+static void test_noting(void)
+{
+    static const char *const files[] = {
+        "# mine\ncluster: home   # the house\nnodes:\n  tower:\n    ram: 16GiB # half of it\n\n# how they are joined\nlinks:\n  default: {rtt: 1ms, rate: 1Gbit/s}\n",
+        "nodes:\n        tower: {ram: 16GiB}\n# the end",
+        "nodes: # all of them\n    # the big one\n    tower:\n      ram: 16GiB\n    attic: {ram: 8GiB, standby: true}",
+    };
+    char path[] = "/tmp/sc-topology-XXXXXX", old[64];
+    int fd = mkstemp(path);
+    struct err err = {0};
+
+    close(fd);
+    snprintf(old, sizeof old, "%s.old", path);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        FILE *f = fopen(path, "w");
+        fputs(files[i], f);
+        fclose(f);
+        struct topology *t = topology_load(path, &err), *again;
+        struct topology_node n = {.name = "new", .address = "tcp://10.0.0.9:7101", .n_devices = 1, .devices = {{.name = "cpu", .memory_bytes = 4096}}};
+        if (!ok(t && topology_put(t, &n, &err) == 0 && topology_note(t, "new", path, &err) == 0, "file %zu: a node is noted %s", i, err.text))
+            continue;
+        again = topology_load(path, &err);
+        ok(again && again->n_nodes == t->n_nodes && topology_find(again, "new") != UINT32_MAX && topology_find(again, "tower") != UINT32_MAX,
+           "it is read with all of them %s", err.text);
+        size_t len;
+        char *text = topology_text(path, &len, &err), *rest = strdup(files[i]);
+        bool kept = text != NULL;
+        for (char *at = rest, *line; kept && (line = strsep(&at, "\n"));)
+            kept = strstr(text, line) != NULL;
+        ok(kept, "its lines and comments are there");
+        free(text);
+        free(rest);
+        topology_destroy(again);
+        topology_destroy(t);
+    }
+    FILE *f = fopen(path, "w");
+    fputs("nodes: {tower: {ram: 16GiB}}\n", f);
+    fclose(f);
+    struct topology *t = topology_load(path, &err), *again;
+    struct topology_node n = {.name = "new", .n_devices = 1, .devices = {{.name = "cpu", .memory_bytes = 4096}}};
+    ok(t && topology_put(t, &n, &err) == 0 && topology_note(t, "new", path, &err) == 0 && (again = topology_load(path, &err)), "nodes in braces: written anew");
+    is_int(again->n_nodes, 2, "with all of them");
+    topology_destroy(again);
+    unlink(path);
+    ok(topology_note(t, "new", path, &err) == 0 && (again = topology_load(path, &err)) && again->n_nodes == 2, "no file: one is written");
+    topology_destroy(again);
+    ok(topology_note(t, "nobody", path, &err) != 0, "nobody: %s", err.text);
+    topology_destroy(t);
+    unlink(path);
+    unlink(old);
+}
+
 static void test_examples(void)
 {
     static const char *const names[] = {"two-pcs", "homelab", "prima-home", "helix-24"};
@@ -267,6 +320,7 @@ int main(void)
     test_bounds();
     test_quantities();
     test_joining();
+    test_noting();
     test_examples();
     return tap_done();
 }

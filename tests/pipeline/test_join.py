@@ -1,0 +1,121 @@
+"""A cluster that nobody wrote a file for: serve --join-listen, invitations, workers that join, one whose key is removed, a start
+from what was remembered. TAP."""
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.environ.get("SC_SRC", "."), "tests", "front"))
+from fronttest import PROGRAM, Server, done, folder, has, is_, make_model, ok, run, skip_all  # noqa: E402
+
+model, why = make_model("tiny.gguf", "--quant", "Q4_0", "--layers", "4")
+if not model:
+    skip_all(why)
+os.environ["XDG_CONFIG_HOME"] = os.path.join(folder, "boss")  # the coordinator's keys
+CLUSTER = os.path.join(folder, "boss", "stagecoach", "cluster.yaml")
+SECONDS = 60
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def until(what, seconds=SECONDS):
+    end = time.time() + seconds
+    while not what() and time.time() < end:
+        time.sleep(0.05)
+    return what()
+
+
+class Worker:
+    """With a home of its own, as on another machine."""
+
+    def __init__(self, name, *args):
+        self.name, self.args, self.p = name, args, None
+        self.log = os.path.join(folder, name + ".log")
+
+    def start(self, *more):
+        with open(self.log, "ab") as log:
+            self.p = subprocess.Popen([PROGRAM, "worker", "--keys", os.path.join(folder, self.name), "--name", self.name, "--threads", "1",
+                                       "--model-dir", folder, *self.args, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def said(self):
+        with open(self.log, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def stop(self, number=signal.SIGKILL):
+        if self.p and self.p.poll() is None:
+            self.p.send_signal(number)
+            self.p.wait()
+
+
+def node(server, name):
+    nodes = server.get("/v1/cluster")[1]["nodes"]
+    return next((n for n in nodes if n["name"] == name), {"state": "unknown"})
+
+
+def state(server, name):
+    return node(server, name)["state"]
+
+
+def remembered():
+    with open(CLUSTER, encoding="utf-8") as f:
+        return f.read()
+
+
+listen = f"tcp://127.0.0.1:{free_port()}"
+workers = [Worker("attic"), Worker("cellar", "--listen", f"tcp://127.0.0.1:{free_port()}")]
+prompt = {"prompt": "abc", "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+alone = Server(model, "--workers", 1, "--ctx", 64)
+want = alone.complete(**prompt)[0]["text"]
+alone.stop()
+
+try:
+    r = run("serve", "-m", model, "--join-listen", listen, "--workers", "2", "--listen", "127.0.0.1:0")
+    ok(r.status == 2 and "--workers" in r.err, "own workers and joining ones at once are refused", r.err)
+    s = Server(model, "--join-listen", listen, "--ctx", 64, wait=False)
+    ok(s.port and s.get("/health")[0] == 503, "serve waits for workers, and says that it is not ready", s.lines)
+    ok(not os.path.exists(CLUSTER), "nothing is remembered yet")
+    token = run("invite", "--address", listen).out.strip()
+    workers[0].start("--join", token)
+    ok(s.ready.wait(SECONDS) and s.port, "one worker joins: ready", s.lines)
+    is_(s.complete(**prompt)[0]["text"], want, "it answers as one process does")
+    has(remembered(), "attic", "it is remembered")
+    with open(CLUSTER, "a", encoding="utf-8") as f:
+        f.write("# a note of mine\n")
+    workers[1].start("--join", run("invite", "--address", listen).out.strip())
+    ok(until(lambda: state(s, "cellar") == "here"), "another joins", s.lines[-5:])
+    has(remembered(), "cellar", "it is remembered, too")
+    has(remembered(), "# a note of mine", "and what a person wrote meanwhile is kept")
+    has(remembered(), workers[1].args[1], "with its address")
+    is_(s.complete(**prompt)[0]["text"], want, "the same answer")
+    r = run("worker", "--keys", os.path.join(folder, "thief"), "--name", "thief", "--join", token)
+    ok(r.status == 1 and "thief" not in remembered(), "a token is good once", r.err)
+
+    is_(run("keygen", "--remove", "attic").status, 0, "the key of one is removed")
+    ok(until(lambda: state(s, "attic") == "away", 10), "it is gone at once", s.get("/v1/cluster")[1]["nodes"])
+    ok(until(lambda: s.get("/health")[0] == 200), "the other goes on alone", s.lines[-5:])
+    is_(s.complete(**prompt)[0]["text"], want, "and answers")
+    time.sleep(1)
+    ok(state(s, "attic") == "away", "it is not let in again", workers[0].said()[-500:])
+    s.stop()
+    workers[0].stop()
+
+    s = Server(model, "--join-listen", listen, "--ctx", 64)
+    is_(state(s, "cellar"), "here", "a start from what is remembered finds the node that is trusted")
+    is_(s.complete(**prompt)[0]["text"], want, "and answers")
+    has(workers[1].said(), "from memory", "with the weights that it kept")
+    ok(any("attic is left out" in line for line in s.lines), "the one whose key was removed is left out, and that is said", s.lines)
+    workers[0] = Worker("attic")
+    workers[0].start("--join", run("invite", "--address", listen).out.strip())
+    ok(until(lambda: state(s, "attic") == "here"), "until it is invited again", s.lines[-5:], workers[0].said()[-500:])
+    is_(remembered().count("attic"), 1, "it stands in the file once")
+    s.stop()
+finally:
+    for w in workers:
+        w.stop()
+done()
