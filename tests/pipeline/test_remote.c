@@ -53,7 +53,7 @@ static void test_stranger(void)
     remote_open(&r, model, CTX);
     ok(remote_ready(&r), "a cluster of one");
     remote_start(&r, 1, local);
-    for (int i = 0; i < 100 && !strstr(r.notes, "is not trusted here"); i++)
+    for (int i = 0; i < 1000 && !strstr(r.notes, "is not trusted here"); i++)
         usleep(50000);
     has_str(r.notes, "is not trusted here: an invitation or a file trusted/NAME.pub would admit it", "a key that nobody knows is refused, and why");
     has_str(r.notes, r.nodes[1].key, "… by its key");
@@ -114,7 +114,7 @@ static void test_join(void)
     is_int(k ? invite_create(k, &address, 1, 60, token, &err) : -1, 0, "an invitation");
     keys_close(k);
     remote_start(&r, 1, joining);
-    for (int i = 0; i < 200 && !strstr(r.notes, "node attic is here"); i++)
+    for (int i = 0; i < 1000 && !strstr(r.notes, "node attic is here"); i++)
         usleep(50000);
     has_str(r.notes, "node attic is here", "a node joins by it");
     FILE *f = fopen(r.topology_path, "r");
@@ -129,7 +129,7 @@ static void test_join(void)
     ok(remote_same(&r), "… answers");
     remote_stop(&r, 1, SIGTERM);
     remote_start(&r, 1, joining);
-    for (int i = 0; i < 200 && remote_log_count(r.nodes[1].log, "coordinator boss connected") < 2; i++)
+    for (int i = 0; i < 1000 && remote_log_count(r.nodes[1].log, "coordinator boss connected") < 2; i++)
         usleep(50000);
     is_int((long long)remote_log_count(r.nodes[1].log, "coordinator boss connected"), 2, "the same command again: it joined before, it dials");
     remote_close(&r);

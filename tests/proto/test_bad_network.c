@@ -292,7 +292,7 @@ static void test_stuck_frame(void)
 
     side_open(&b, "plain", &plain);
     side_listen(&b, "tcp://127.0.0.1:*");
-    at.sin_port = htons((uint16_t)atoi(strrchr(b.endpoint, ':') + 1));
+    at.sin_port = htons((uint16_t)strtoul(strrchr(b.endpoint, ':') + 1, NULL, 10));
     if (!ok(fd >= 0 && connect(fd, (struct sockaddr *)&at, sizeof at) == 0, "a peer made by hand"))
         return;
     codec_encode(c, &hello, frame + 18, sizeof frame - 18, &len, NULL);

@@ -99,7 +99,7 @@ static void start_other(void)
         printf("Bail out! the process that listens has ended\n");
         exit(1);
     }
-    other.port = (unsigned)atoi(strrchr(other.endpoint, ':') + 1);
+    other.port = (unsigned)strtoul(strrchr(other.endpoint, ':') + 1, NULL, 10);
     close(say[0]);
     close(say[1]);
 }
