@@ -6,12 +6,16 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/strbuf.h"
 #include "base/sysinfo.h"
 #include "base/threadpool.h"
+#include "bulk/probe.h"
 #include "cli/command.h"
+#include "cli/keydir.h"
 #include "cli/ui.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/device.h"
+#include "topology/topology.h"
 #include "worker/profile.h"
 
 enum { READ_BYTES = 256 << 20, READ_MS = 300, RATE_MS = 60, DISK_MS = 1000, PATH_BYTES = 4096, OUT_MAX_BYTES = 1 << 20, GPU_READ_BYTES = 512 << 20 };
@@ -19,7 +23,7 @@ enum { READ_BYTES = 256 << 20, READ_MS = 300, RATE_MS = 60, DISK_MS = 1000, PATH
 struct values {
     bool json;
     const char *cuda;
-    const char *model_dir, *file, *isa;
+    const char *model_dir, *file, *isa, *peer, *keys;
     int64_t threads;
 };
 
@@ -29,6 +33,10 @@ static const struct opt options[] = {
     {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "One JSON object with all that was measured"},
     {"model-dir", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, model_dir), .help = "Measure the disk with the largest file in this folder"},
     {"file", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, file), .help = "Measure the disk with this file"},
+    {"peer", 0, OPT_STRING, .arg = "ADDRESS", .offset = offsetof(struct values, peer),
+     .help = "Measure nothing but the link to the worker or coordinator that listens there: tcp://HOST:PORT, or NAME@tcp://HOST:PORT where several "
+             "nodes are trusted. Each of the two must trust the other's key"},
+    {"keys", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, keys), .help = "With --peer: this node's keys (default: ~/.config/stagecoach)"},
     {"threads", 't', OPT_INT, .arg = "N", .offset = offsetof(struct values, threads), .min = 1, .max = 1024,
      .help = "Threads that compute (default: one a processor)"},
     {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct values, isa),
@@ -41,6 +49,7 @@ static const struct opt_group groups[] = {{"Options", options, 0}, {0}};
 static const struct opt_example examples[] = {
     {"stagecoach probe --model-dir ~/models", "Memory, products in every quantization, the disk: lines for a topology file."},
     {"stagecoach probe --json | jq .read", "For a script."},
+    {"stagecoach probe --peer tower@tcp://192.168.1.10:7101", "Round trip and rate of the link to tower: a line for the file's links."},
     {0},
 };
 
@@ -262,16 +271,59 @@ static void say_json(const struct report *r)
     ui_outf("}\n");
 }
 
+/* --- a link -------------------------------------------------------------------------------------------------------------- */
+
+/* Of a link the file has one rate: the slower direction's. */
+static void say_link(const struct probe_result *r, bool json)
+{
+    struct strbuf out;
+    double least = r->up_bps < r->down_bps ? r->up_bps : r->down_bps;
+
+    strbuf_init(&out, OUT_MAX_BYTES);
+    if (json) {
+        strbuf_printf(&out, "{\"self\":\"%s\",\"peer\":\"%s\",\"rtt_us\":%.1f,\"up\":%.0f,\"down\":%.0f}\n", r->self, r->peer, r->rtt_us, r->up_bps, r->down_bps);
+    } else {
+        strbuf_printf(&out, "links: # stagecoach probe --peer, encrypted: to %s ", r->peer);
+        topology_quantity_text(&out, TOPOLOGY_RATE, r->up_bps);
+        strbuf_puts(&out, ", from it ");
+        topology_quantity_text(&out, TOPOLOGY_RATE, r->down_bps);
+        strbuf_printf(&out, "; of the coordinator's own links write coordinator-NODE\n  %s-%s: {rtt: ", r->self, r->peer);
+        topology_quantity_text(&out, TOPOLOGY_TIME_US, r->rtt_us);
+        strbuf_puts(&out, ", rate: ");
+        topology_quantity_text(&out, TOPOLOGY_RATE, least);
+        strbuf_puts(&out, "}\n");
+    }
+    ui_outf("%s", strbuf_str(&out));
+    strbuf_fini(&out);
+}
+
+static int measure_link(const struct values *v, struct err *err)
+{
+    char address[MSG_MAX_ADDRESS + 1];
+    uint8_t key[KEY_BYTES];
+    struct probe_result r;
+    struct keys *k = keydir_open(v->keys, NULL, err);
+    struct probe_options o = {.keys = k, .endpoint = address, .key = key};
+    int rc = k && keydir_peer(k, "--peer", v->peer, address, key, err) == 0 ? probe_link(&o, &r, err) : -1;
+
+    if (rc == 0)
+        say_link(&r, v->json);
+    keys_close(k);
+    return rc;
+}
+
 static int run(void *values, const struct opts_parsed *parsed, struct err *err)
 {
     static struct report r;
     const struct values *v = values;
     struct ui_progress bar = {0};
-    struct backend *be = backend_cpu_create((unsigned)v->threads, v->isa, err);
+    struct backend *be;
     int rc;
 
     (void)parsed;
-    if (!be)
+    if (v->peer)
+        return measure_link(v, err);
+    if (!(be = backend_cpu_create((unsigned)v->threads, v->isa, err)))
         return -1;
     r.isa = backend_cpu_isa(be);
     r.threads = backend_cpu_threads(be);
@@ -300,11 +352,11 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
 const struct command cmd_probe = {
     .opts = {.name = "probe",
              .summary = "Measure what this machine can do",
-             .synopsis = "[--model-dir DIR] [--json]",
+             .synopsis = "[--model-dir DIR | --peer ADDRESS] [--json]",
              .description = "Measures how fast memory is read, by one thread and by all, what the kernels multiply in every quantization, GPUs, and "
                             "the disk where a folder or file is given. Prints the node's profile as it stands in a topology file; a quantization has three "
                             "rates: with one row (one answer), with 8 rows and with 512 (a prompt); --json has them as operations and bytes a second. Takes a few seconds; other work "
-                            "on the machine makes it wrong.",
+                            "on the machine makes it wrong. With --peer: the link to another node instead, as a line for the file's links.",
              .groups = groups,
              .examples = examples},
     .values_bytes = sizeof(struct values),

@@ -133,43 +133,6 @@ static bool needs_keys(const struct values *v)
     return v->join || v->coordinator || strncmp(v->listen, "ipc:", 4) != 0 || v->keys;
 }
 
-struct only {
-    size_t n;
-    uint8_t key[KEY_BYTES];
-};
-
-static void note_key(void *arg, const char *name, const uint8_t *key)
-{
-    struct only *o = arg;
-    (void)name;
-    o->n++;
-    memcpy(o->key, key, sizeof o->key);
-}
-
-/* [NAME@]tcp://HOST:PORT: its key is the one trusted by that name, or the only one. */
-static int find_coordinator(const struct values *v, struct node_options *o, char address[MSG_MAX_ADDRESS + 1], struct err *err)
-{
-    const char *at = strchr(v->coordinator, '@');
-    char name[MSG_MAX_NAME + 1] = "";
-    struct only only = {0};
-
-    if (at && at - v->coordinator <= MSG_MAX_NAME)
-        memcpy(name, v->coordinator, (size_t)(at - v->coordinator));
-    if (at && !keys_lookup(o->keys, name, o->coordinator_key))
-        return err_set(err, ERR_NOT_FOUND, "--coordinator %s: no key is trusted by that name; \"stagecoach keygen --trust NAME=KEY\" does it", v->coordinator);
-    if (!at) {
-        keys_each(o->keys, note_key, &only);
-        if (only.n != 1)
-            return err_set(err, ERR_USAGE, "--coordinator %s: %zu nodes are trusted; %s", v->coordinator, only.n,
-                           only.n ? "say which by NAME@ADDRESS" : "\"stagecoach keygen --trust NAME=KEY\" adds the coordinator");
-        memcpy(o->coordinator_key, only.key, sizeof only.key);
-    }
-    if (wire_resolve(at ? at + 1 : v->coordinator, address, err) != 0)
-        return err_wrap(err, "--coordinator");
-    o->coordinator = address;
-    return 0;
-}
-
 /* An invitation that was taken up before is good for knowing where the coordinator is: the same command can be run again. */
 static bool joined_before(const struct values *v, const struct node_options *o, struct wire_joined *ret)
 {
@@ -208,8 +171,9 @@ static int serve(const struct values *v, const struct node_options *given, struc
     char address[MSG_MAX_ADDRESS + 1];
     const char *name = v->name ? v->name : o->keys ? keys_name(o->keys) : "worker";
 
-    if (v->coordinator && find_coordinator(v, o, address, err) != 0)
+    if (v->coordinator && keydir_peer(o->keys, "--coordinator", v->coordinator, address, o->coordinator_key, err) != 0)
         return -1;
+    o->coordinator = v->coordinator ? address : NULL;
     if (v->join) {
         bool anew = wire_join(o->keys, v->join, JOIN_MS, &joined, err) == 0;
         if (!anew && !joined_before(v, o, &joined))

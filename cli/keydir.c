@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "proto/wire.h"
+
 static int default_dir(char path[KEYDIR_PATH], struct err *err)
 {
     const char *base = getenv("XDG_CONFIG_HOME"), *rest = "stagecoach";
@@ -38,4 +40,38 @@ struct keys *keydir_open(const char *dir, const char *name, struct err *err)
 {
     char path[KEYDIR_PATH];
     return keydir_find(dir, path, err) == 0 ? keys_open(path, name, err) : NULL;
+}
+
+struct only {
+    size_t n;
+    uint8_t key[KEY_BYTES];
+};
+
+static void note_key(void *arg, const char *name, const uint8_t *key)
+{
+    struct only *o = arg;
+    (void)name;
+    o->n++;
+    memcpy(o->key, key, sizeof o->key);
+}
+
+int keydir_peer(struct keys *k, const char *option, const char *text, char address[MSG_MAX_ADDRESS + 1], uint8_t key[KEY_BYTES],
+                struct err *err)
+{
+    const char *at = strchr(text, '@');
+    char name[MSG_MAX_NAME + 1] = "";
+    struct only only = {0};
+
+    if (at && at - text <= MSG_MAX_NAME)
+        memcpy(name, text, (size_t)(at - text));
+    if (at && !keys_lookup(k, name, key))
+        return err_set(err, ERR_NOT_FOUND, "%s %s: no key is trusted by that name; \"stagecoach keygen --trust NAME=KEY\" does it", option, text);
+    if (!at) {
+        keys_each(k, note_key, &only);
+        if (only.n != 1)
+            return err_set(err, ERR_USAGE, "%s %s: %zu nodes are trusted; %s", option, text, only.n,
+                           only.n ? "say which by NAME@ADDRESS" : "\"stagecoach keygen --trust NAME=KEY\" adds one");
+        memcpy(key, only.key, sizeof only.key);
+    }
+    return wire_resolve(at ? at + 1 : text, address, err) == 0 ? 0 : err_wrap(err, "%s", option);
 }

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -687,4 +688,33 @@ long rig_rss_kib(pid_t pid)
     if (f)
         fclose(f);
     return kib;
+}
+
+void rig_limit_memory(pid_t pid, bool on)
+{
+    char path[64], line[256];
+    long kib = 0;
+    struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *f = on ? fopen(path, "re") : NULL;
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "VmSize: %ld kB", &kib) == 1)
+            limit.rlim_cur = (rlim_t)(kib + 64) << 10;
+    if (f)
+        fclose(f);
+    prlimit(pid, RLIMIT_AS, &limit, NULL);
+}
+
+unsigned rig_said(const struct rig *rig, unsigned node, const char *text)
+{
+    char path[400], line[512];
+    unsigned n = 0;
+    snprintf(path, sizeof path, "%s/%s.log", rig->folder, rig->nodes[node].name);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        n += strstr(line, text) != NULL;
+    if (f)
+        fclose(f);
+    return n;
 }

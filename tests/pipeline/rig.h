@@ -109,6 +109,18 @@ int64_t rig_note_ms(const char *text); /* when it said that, by rig_now_ms; -1: 
 void rig_forget_notes(void);
 _Noreturn void rig_bail(const char *what, const struct err *err);
 
+/* So that what it does next needs more memory than it gets; RIG_CAN_LIMIT 0: sanitizers end a process then. */
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__ || __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+enum { RIG_CAN_LIMIT = 0 };
+#else
+enum { RIG_CAN_LIMIT = 1 };
+#endif
+void rig_limit_memory(pid_t pid, bool on);
+/* How often the node's log has this text. */
+unsigned rig_said(const struct rig *rig, unsigned node, const char *text);
 /* Open descriptors, and resident KiB, of a process. */
 int rig_fds(pid_t pid);
 long rig_rss_kib(pid_t pid);

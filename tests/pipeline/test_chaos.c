@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "sched/trace.h"
+#include "tests/model/model_build.h"
 #include "tests/pipeline/rig.h"
 #include "tests/tap.h"
 
@@ -29,16 +31,6 @@ enum {
     LONG_OWN = 8,
     SLACK_BYTES = 64 << 10,
 };
-
-/* Under sanitizers a process that gets no memory ends. */
-#ifndef __has_feature
-#define __has_feature(x) 0
-#endif
-#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__ || __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-enum { CAN_LIMIT = 0 };
-#else
-enum { CAN_LIMIT = 1 };
-#endif
 
 enum fault {
     KILL, STOP, TERM, MEMORY, REPLAN, DRAIN,
@@ -118,23 +110,6 @@ static unsigned choose_node(void)
 
 /* --- faults -------------------------------------------------------------------------------------------------------------- */
 
-/* So that what it does next needs more than it gets. */
-static void limit_memory(pid_t pid, bool on)
-{
-    char path[64], line[256];
-    long kib = 0;
-    struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
-
-    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    FILE *f = on ? fopen(path, "re") : NULL;
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "VmSize: %ld kB", &kib) == 1)
-            limit.rlim_cur = (rlim_t)(kib + 64) << 10;
-    if (f)
-        fclose(f);
-    prlimit(pid, RLIMIT_AS, &limit, NULL);
-}
-
 static void start_anew(struct stream *s)
 {
     s->finished = false;
@@ -212,9 +187,9 @@ static void cause(enum fault kind, unsigned node)
         break;
     case MEMORY:
         t->expected = true;
-        t->limited = CAN_LIMIT && (!run.rig || rig_draw(2));
+        t->limited = RIG_CAN_LIMIT && (!run.rig || rig_draw(2));
         if (t->limited) {
-            limit_memory(pid, true);
+            rig_limit_memory(pid, true);
             drain((node + 1) % run.n_nodes); /* so that it is asked to load more */
         } else {
             if (run.rig)
@@ -245,7 +220,7 @@ static void undo(unsigned node)
     if (pid && t->kind == STOP)
         kill(pid, SIGCONT);
     if (pid && t->limited)
-        limit_memory(pid, false);
+        rig_limit_memory(pid, false);
     if (run.rig && t->kind == MEMORY && !t->limited) {
         run.rig->nodes[node].ram[0] = 0;
         if (pid)
@@ -385,9 +360,33 @@ static void settle(void)
         rig_sleep_ms(1);
 }
 
+/* What the schedule was told and decided in the last engine's life leads to the same decisions again. */
+static void replay_trace(void)
+{
+    struct err err = {0};
+    struct replay *r = replay_create(&err);
+    FILE *f = fopen(run.options.trace_path, "re");
+    char *line = NULL;
+    size_t room = 0, n = 0;
+    ssize_t len;
+    bool good = r && f;
+
+    while (good && (len = getline(&line, &room, f)) > 0) {
+        good = replay_line(r, line, (size_t)len - (line[len - 1] == '\n'), &err) == 0;
+        n++;
+    }
+    ok(good && n > 100, "the schedule's trace (%zu lines) is replayed to the same decisions %s", n, err.text);
+    free(line);
+    if (f)
+        fclose(f);
+    replay_destroy(r);
+    unlink(run.options.trace_path);
+}
+
 static void chaos(const enum fault *kinds, unsigned n_kinds, unsigned times)
 {
     enum fault deck[FAULTS * LONG_REMOTE];
+    static char trace[400];
     char text[256];
     unsigned n = 0;
 
@@ -398,13 +397,15 @@ static void chaos(const enum fault *kinds, unsigned n_kinds, unsigned times)
             deck[n++] = kinds[k];
     shuffle(deck, n);
     rig_forget_notes();
+    snprintf(trace, sizeof trace, "%s/trace", model_folder());
+    run.options.trace_path = trace;
     run.e = rig_engine(&run.options);
     for (unsigned i = 0; i < n; i++)
         next_fault(deck[i]);
     settle();
     if (!run.rig && (rig_note("signal 11", text, sizeof text) || rig_note("signal 6 ", text, sizeof text))) {
         tap_note("%s", text);
-        run.bad = run.bad || !CAN_LIMIT || !strstr(text, "signal 6 ");
+        run.bad = run.bad || !RIG_CAN_LIMIT || !strstr(text, "signal 6 ");
     }
     if (run.bad)
         rig_show_notes();
@@ -412,6 +413,7 @@ static void chaos(const enum fault *kinds, unsigned n_kinds, unsigned times)
        run.n_streams);
     engine_destroy(run.e);
     run.bad = false;
+    replay_trace();
 }
 
 static void test_own(const char *model, unsigned workers, const enum fault *kinds, unsigned n_kinds, unsigned times)

@@ -85,13 +85,17 @@ static void test_links(const char *model, const char *name, const char *const *c
 struct victim {
     struct rig *rig;
     unsigned node;
-    int sig;
+    int sig;           /* 0: none */
+    const char *link; /* what its link's relay is told; NULL: nothing */
 };
 
 static void strike(void *arg)
 {
     struct victim *v = arg;
-    kill(v->rig->nodes[v->node].pid, v->sig);
+    if (v->sig)
+        kill(v->rig->nodes[v->node].pid, v->sig);
+    if (v->link)
+        rig_link(v->rig, v->node, "%s", v->link);
 }
 
 /* The first stage's node; the rig's nodes are called n0, n1, … */
@@ -122,26 +126,116 @@ static void test_standby(const char *model)
 {
     struct rig *rig = rig_create(model, 4, 1, rig_memory_for(model, 3) + SLACK_BYTES);
     struct engine_options o = rig_options(rig, model, 0);
-    static const int sigs[] = {SIGKILL, SIGSTOP};
+    static const struct {
+        const char *what;
+        int sig;
+        const char *link, *after;
+    } faults[] = {
+        {"is killed", SIGKILL, NULL, NULL},
+        {"hangs (SIGSTOP)", SIGSTOP, NULL, NULL},
+        {"is behind a link that is half open", 0, "halt on", "halt off"},
+        {"is behind a link that flips a bit", 0, "corrupt", NULL},
+        {"is behind a link that is cut", 0, "cut", NULL},
+    };
 
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < sizeof faults / sizeof *faults; i++) {
         struct engine *e = rig_engine(&o);
         await_nodes(e, 4);
-        struct victim v = {rig, node_of_stage(e, 1), sigs[i]};
+        struct victim v = {rig, node_of_stage(e, 1), faults[i].sig, faults[i].link};
         int64_t gap = 0;
         char text[256] = "";
         rig_forget_notes();
         bool good = all_the_same(e, false, 2, strike, &v, &gap);
         if (!rig_note("runs again", text, sizeof text))
             tap_note("it was not interrupted");
-        ok(good && text[0], "a worker gets signal %d, another stands by: the same answers", sigs[i]);
+        ok(good && text[0], "a worker %s, another stands by: the same answers", faults[i].what);
         tap_note("the longest time without a token: %" PRId64 " ms; %s", gap, text);
         engine_destroy(e);
+        if (faults[i].after)
+            rig_link(rig, v.node, "%s", faults[i].after);
         kill(rig->nodes[v.node].pid, SIGKILL);
         while (rig_reap(rig, v.node) == -1)
             rig_sleep_ms(5);
         rig_start(rig, v.node);
     }
+    rig_destroy(rig);
+}
+
+/* --- no memory while loading, at the start ---------------------------------------------------------------------------------- */
+
+/* An engine whose node n1 gets no more memory once it has said what it has, before anything is loaded. */
+static struct engine *begin_without_memory(struct rig *rig, const char *model)
+{
+    struct engine_options o = rig_options(rig, model, 0);
+    struct err err = {0};
+    char text[256];
+
+    kill(rig->nodes[2].pid, SIGKILL); /* it is waited for */
+    while (rig_reap(rig, 2) == -1)
+        rig_sleep_ms(5);
+    rig_forget_notes();
+    struct engine *e = engine_create(&o, &err);
+    if (!e)
+        rig_bail("engine_create", &err);
+    while (!rig_note("node n1 is here", text, sizeof text))
+        rig_sleep_ms(2);
+    rig_limit_memory(rig->nodes[1].pid, true);
+    rig_start(rig, 2);
+    return e;
+}
+
+static void test_no_memory(const char *model)
+{
+    struct rig *rig = rig_create(model, 4, 1, rig_memory_for(model, 3) + SLACK_BYTES);
+    struct engine *e = begin_without_memory(rig, model);
+    char text[256] = "";
+    struct err err = {0};
+
+    is_int(engine_wait_ready(e, STREAM_MS, &err), 0, "a worker gets no memory for its layers at the start; another stands by %s", err.text);
+    ok(rig_note("node n1: ", text, sizeof text), "what it said is told: %s", text);
+    ok(all_the_same(e, false, 0, NULL, NULL, NULL), "the other has taken its place");
+    engine_destroy(e);
+    rig_destroy(rig);
+
+    rig = rig_create(model, 3, 0, rig_memory_for(model, 3) + SLACK_BYTES);
+    e = begin_without_memory(rig, model);
+    ok(engine_wait_ready(e, STREAM_MS, &err) < 0 && strstr(err.text, "node n1: "), "where nobody can, the start fails with the worker's sentence: %s", err.text);
+    engine_destroy(e);
+    rig_destroy(rig);
+}
+
+/* --- drained for a while ---------------------------------------------------------------------------------------------------- */
+
+static void drain_n1(void *arg)
+{
+    struct err err;
+    if (engine_command(arg, ENGINE_DRAIN, "n1", 1, &err) != 0)
+        tap_note("%s", err.text);
+}
+
+static void test_drain(const char *model)
+{
+    struct rig *rig = rig_create(model, 3, 0, rig_memory_for(model, 3) + SLACK_BYTES);
+    struct engine_options o = rig_options(rig, model, 0);
+    struct engine *e = rig_engine(&o);
+    char text[256] = "";
+
+    rig_forget_notes();
+    ok(all_the_same(e, false, 2, drain_n1, e, NULL), "a node that is needed is drained for 1 s in the middle of answers: they wait, and are the same");
+    ok(rig_note("n1 may be used again", text, sizeof text), "it comes back by itself");
+    engine_destroy(e);
+    rig_destroy(rig);
+    rig = rig_create(model, 4, 0, rig_memory_for(model, 3) + SLACK_BYTES);
+    o = rig_options(rig, model, 0);
+    e = rig_engine(&o);
+    await_nodes(e, 4);
+    rig_forget_notes();
+    ok(all_the_same(e, false, 2, drain_n1, e, NULL), "where there are others, they take its part: the same answers");
+    for (int64_t until = rig_now_ms() + STREAM_MS; !rig_note("n1 may be used again", text, sizeof text) && rig_now_ms() < until;)
+        rig_sleep_ms(20);
+    await_nodes(e, 4);
+    ok(all_the_same(e, false, 0, NULL, NULL, NULL), "when it is back, answers go on");
+    engine_destroy(e);
     rig_destroy(rig);
 }
 
@@ -184,17 +278,12 @@ static void test_timeout(const char *model)
 
 static unsigned count_loads(const struct rig *rig, bool from_memory)
 {
-    char path[400], line[512];
-    unsigned n = 0;
+    unsigned all = 0, kept = 0;
     for (unsigned i = 0; i < rig->n; i++) {
-        snprintf(path, sizeof path, "%s/%s.log", rig->folder, rig->nodes[i].name);
-        FILE *f = fopen(path, "re");
-        while (f && fgets(line, sizeof line, f))
-            n += strstr(line, "ready: stage") && (strstr(line, "from memory") != NULL) == from_memory;
-        if (f)
-            fclose(f);
+        all += rig_said(rig, i, "ready: stage");
+        kept += rig_said(rig, i, "from memory");
     }
-    return n;
+    return from_memory ? kept : all - kept;
 }
 
 static void test_restart(const char *model)
@@ -224,9 +313,9 @@ static void test_restart(const char *model)
 static void one_round(struct engine *e, struct rig *rig, unsigned i)
 {
     struct err err;
-    struct victim v = {rig, 0, SIGCONT};
+    struct victim v = {rig, 0, 0, NULL};
     if (i % 2)
-        rig_link(rig, i / 2 % rig->n, "cut");
+        v = (struct victim){rig, i / 2 % rig->n, 0, "cut"};
     else
         engine_command(e, ENGINE_REPLAN, NULL, 0, &err);
     ok(all_the_same(e, false, 3, strike, &v, NULL), "round %u of faults: the same answers", i);
@@ -324,6 +413,9 @@ int main(void)
     rig_answers(model, answers, ANSWERS);
     test_requests(model);
     test_standby(model);
+    if (RIG_CAN_LIMIT)
+        test_no_memory(model);
+    test_drain(model);
     test_timeout(model);
     test_restart(model);
     test_leaks(model);
