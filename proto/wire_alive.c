@@ -20,7 +20,8 @@ enum {
 
 void link_watch(struct wire_link *link)
 {
-    link->watched = !link->ipc && link->protocol >= PROTOCOL_ALIVE;
+    /* Who registers waits for one answer, within a time of its own. */
+    link->watched = !link->ipc && link->protocol >= PROTOCOL_ALIVE && link->hello.purpose != LINK_REGISTER;
     link->heard = true; /* its greeting */
     link->silent = 0;
     link->sent_seen = link->sent;
