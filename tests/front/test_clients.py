@@ -91,12 +91,32 @@ r = chat(messages=ASK_WEATHER, tools=[WEATHER, CLOCK], tool_choice=NAMED, max_to
 call = (r.choices[0].message.tool_calls or [None])[0]
 ok(call and call.function.name == "get_weather" and call.type == "function" and call.id, "a named tool is called", r.choices[0])
 arguments = json.loads(call.function.arguments) if call else {}
-ok(isinstance(arguments, dict), "with arguments of JSON", call)
+ok(list(arguments) == ["city"] and isinstance(arguments["city"], str), "with arguments by its schema", call)
 is_((r.choices[0].finish_reason, r.choices[0].message.content), ("tool_calls", None), "finish_reason tool_calls, no content")
 content, calls, finish, _, _ = put_together(chat(messages=ASK_WEATHER, tools=[WEATHER, CLOCK], tool_choice=NAMED, max_tokens=60, stream=True))
 is_(([c[1:] for c in calls], finish, content), ([["get_weather", call.function.arguments]], "tool_calls", ""), "streamed: the same call")
 r = chat(messages=ASK_WEATHER, tools=[WEATHER], tool_choice="required", max_tokens=60, parallel_tool_calls=False)
 is_([c.function.name for c in r.choices[0].message.tool_calls or []], ["get_weather"], "tool_choice required, one call")
+TIMES = {"type": "function", "function": {"name": "set_alarm", "parameters": {
+    "type": "object", "properties": {"hour": {"type": "integer", "minimum": 0, "maximum": 23}, "days": {"type": "array", "items": {"enum": ["Mon", "Tue"]},
+                                                                                                      "maxItems": 2}}, "required": ["hour", "days"]}}}
+for seed in range(6):
+    r = chat(messages=ASK_WEATHER, tools=[WEATHER, TIMES], tool_choice="required", max_tokens=120, temperature=1.0, seed=seed)
+    c = r.choices[0]
+    a = json.loads(c.message.tool_calls[0].function.arguments) if c.message.tool_calls else {}
+    fine = c.finish_reason == "length" or (len(c.message.tool_calls) == 1 and (
+        c.message.tool_calls[0].function.name == "get_weather" and isinstance(a["city"], str) or
+        c.message.tool_calls[0].function.name == "set_alarm" and 0 <= a["hour"] <= 23 and set(a["days"]) <= {"Mon", "Tue"}))
+    if not fine:
+        ok(False, "one of several tools, at temperature 1", c)
+ok(True, "required, of several tools, at temperature 1: a tool's name, arguments by its schema")
+try:
+    chat(tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}},
+                                                  "strict": True}}],
+         tool_choice="required")
+    ok(False, "a schema that cannot be kept is refused")
+except openai.BadRequestError as e:
+    ok(e.param == "tools" and "tools[0].function.parameters" in str(e), "a schema that cannot be kept is refused by its place", e)
 history = [*ASK_WEATHER, {"role": "assistant", "content": None, "tool_calls": [
     {"id": call.id, "type": "function", "function": {"name": "get_weather", "arguments": call.function.arguments}}]},
     {"role": "tool", "tool_call_id": call.id, "content": "18 degrees, sunny"}]

@@ -3,6 +3,7 @@ server is as before. 1500 of them, 10,000 with SC_LONG=1; SC_SEED=N repeats a ru
 import json
 import os
 import random
+import re
 import threading
 
 from fronttest import Server, done, is_, make_model, ok, skip_all
@@ -46,6 +47,8 @@ COMMON = {
     "repeat_last_n": [-2, 1.5, "x"], "logit_bias": [[1], "x", 5, {"x": 1}, {"1": "x"}, {"1": 200}, {"99999999": 1}, {"-1": 1}],
     "stream": but("boolean"), "ignore_eos": but("boolean"), "model": but("string"), "user": but("string"),
     "stream_options": [{"include_usage": True}, 5, "x"], "stop_token_ids": [5, "x", ["a"], [-1], [1] * 17, {"a": 1}],
+    "response_format": [5, "x", {"type": "x"}, {"type": 5}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {"schema": 5}}],
+    "grammar": [5, "root ::= ", "x"], "guided_choice": [5, [], [1]], "guided_regex": [5, "("],
     "min_tokens": [5, "x"], "mirostat": [1, "x"], "audio": [{"voice": "x"}], "modalities": [["audio"], 5], "prompt_logprobs": [1, 0],
 }
 CHAT_ONLY = {
@@ -110,7 +113,7 @@ def check(conn, method, path, body, name):
         message = error["message"]
         fine = 400 <= status < 500 and " " in message and len(message) > 12 and error["type"] and "param" in error and "code" in error
         if name and path not in ("/apply-template",):
-            fine = fine and (error["param"] is None or error["param"].split("[")[0] in (name, "content", "messages")) and (name in message or error["param"])
+            fine = fine and (error["param"] is None or re.split(r"[.\[]", error["param"])[0] in (name, "content", "messages")) and (name in message or error["param"])
         return None if fine else (method, path, body[:200], status, text[:300])
     except (ValueError, KeyError, TypeError) as e:
         return method, path, body[:200], status, text[:300], repr(e)
