@@ -83,7 +83,7 @@ static int message_check(const json_t *m, size_t i, struct api_error *e)
     if (content && !json_is_string(content) && !json_is_array(content))
         return api_refuse(e, "messages", "messages[%zu].content is %s; a string or a list of parts is expected", i,
                           json_type_words(content));
-    if (!content && !api_field(m, "tool_calls"))
+    if (!content && !api_field(m, "tool_calls") && !api_field(m, "reasoning_content"))
         return api_refuse(e, "messages", "messages[%zu].content is missing; a string is expected", i);
     for (size_t k = 0; k < sizeof strings / sizeof *strings; k++) {
         const json_t *v = api_field(m, strings[k]);

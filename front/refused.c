@@ -37,7 +37,6 @@ static const struct {
     {"dynatemp_range", ZERO, NULL},
     {"tfs_z", ONE, NULL},
     {"n_probs", ZERO, "logprobs"},
-    {"samplers", NEVER, NULL},
     {"lora", EMPTY, NULL},
 };
 

@@ -54,6 +54,8 @@ has(s.post("/apply-template", messages=ASK, chat_template_kwargs={"mood": "gay"}
 call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}
 calls = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]}]
 is_(s.post(CHAT, messages=calls, max_tokens=1)[0], 200, "an assistant's message without content, but with tool_calls")
+thought = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "reasoning_content": "Hm."}, ASK[1]]
+is_(s.post(CHAT, messages=thought, max_tokens=1)[0], 200, "or with its thoughts alone")
 lp = s.post(CHAT, messages=ASK, logprobs=True, top_logprobs=4, **GREEDY)[1]["choices"][0]["logprobs"]["content"]
 ok(len(lp) == 16 and all(len(t["top_logprobs"]) == 4 and t["top_logprobs"][0]["token"] == t["token"] for t in lp), "logprobs", lp)
 is_(b"".join(bytes(t["bytes"]) for t in lp).decode("utf-8", "replace").strip(), answer.strip(), "whose bytes spell the answer")
