@@ -166,9 +166,9 @@ int api_key_begin(struct api_key *k, int64_t now_ms, struct api_error *e)
     if (k->at_once && k->running >= k->at_once)
         rc = refuse(e, 1, k->at_once, k->at_once == 1 ? "request at once" : "requests at once");
     else if (k->requests && k->requests_left < 1)
-        rc = refuse(e, seconds_until(1 - k->requests_left, k->requests), k->requests, "requests a minute");
+        rc = refuse(e, seconds_until(1 - k->requests_left, k->requests), k->requests, k->requests == 1 ? "request a minute" : "requests a minute");
     else if (k->tokens && k->tokens_left <= 0)
-        rc = refuse(e, seconds_until(1 - k->tokens_left, k->tokens), k->tokens, "tokens a minute");
+        rc = refuse(e, seconds_until(1 - k->tokens_left, k->tokens), k->tokens, k->tokens == 1 ? "token a minute" : "tokens a minute");
     if (rc == 0) {
         k->running++;
         k->requests_left -= 1;
