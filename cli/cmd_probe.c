@@ -62,7 +62,7 @@ struct gpu {
 struct report {
     const char *isa;
     unsigned threads;
-    double read_one, read_all, disk; /* bytes a second; disk 0: not measured */
+    double read_one, read_all, attention, disk; /* bytes a second; disk 0: not measured */
     char disk_why[512];              /* "": nobody asked */
     struct profile_rate rates[PROFILE_MAX_RATES];
     size_t n_rates;
@@ -206,6 +206,7 @@ static void say_devices(const struct report *r)
         ui_outf("      \"%s\": {memory: %lluMiB} # %s\n", g->name, (unsigned long long)(g->memory >> 20), g->text);
     }
     ui_outf("    profile:\n      cpu: {read: %s", bytes_rate(buf, r->read_all));
+    ui_outf(", attention: %s", ops_rate(buf, r->attention));
 }
 
 /* All quantizations' products are the same there, once they are unpacked. */
@@ -255,7 +256,8 @@ static void say_gpu_json(const struct gpu *g, int i)
 
 static void say_json(const struct report *r)
 {
-    ui_outf("{\"isa\":\"%s\",\"threads\":%u,\"read\":{\"one\":%.0f,\"all\":%.0f},\"rates\":{", r->isa, r->threads, r->read_one, r->read_all);
+    ui_outf("{\"isa\":\"%s\",\"threads\":%u,\"read\":{\"one\":%.0f,\"all\":%.0f},\"attention\":%.0f,\"rates\":{", r->isa, r->threads, r->read_one, r->read_all,
+            r->attention);
     for (size_t i = 0; i < r->n_rates; i++) {
         ui_outf("%s\"%s\":{", i ? "," : "", quant_traits(r->rates[i].type)->name);
         for (int rows = 0; rows < PROFILE_ROWS; rows++)
@@ -331,6 +333,8 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
         ui_say("measuring memory, products%s: let nothing else run for some seconds", v->file || v->model_dir ? ", the disk" : "");
     ui_progress_begin(&bar, "measuring", false);
     rc = measure_read(&r, err) == 0 && measure_rates(&r, be, &bar, err) == 0 ? 0 : -1;
+    if (rc == 0)
+        rc = profile_attention(be, RATE_MS, &r.attention, err);
     if (rc == 0)
         measure_disk(&r, v);
     if (rc == 0)

@@ -97,11 +97,39 @@ static void take_usual_rates(const struct plan_model *m, const char *isa, double
             d->ops[k][t] = gops[k] * 1e9 * threads;
 }
 
-static void take_rate(const struct msg_rate *r, uint32_t t, struct plan_device *d)
+static double rate_with(const struct msg_rate *r, int k)
 {
     double per_s[COST_ROWS] = {r->one_per_s, r->few_per_s, r->per_s};
-    for (int k = 0; k < COST_ROWS && r->per_s > 0; k++)
-        d->ops[k][t] = per_s[k] > 0 ? per_s[k] : r->per_s;
+    return per_s[k] > 0 ? per_s[k] : r->per_s;
+}
+
+static bool is_float(const char *type)
+{
+    return type[0] == 'F' || type[0] == 'B';
+}
+
+/* With cost_rows[k] rows. A type that it did not measure is taken to be as fast as the slowest of its kind that it did. */
+static double measured_rate(const struct msg_device *from, const char *type, int k)
+{
+    double least = 0;
+    for (int alike = 1; alike >= 0 && least <= 0; alike--)
+        for (size_t i = 0; i < from->n_rates; i++) {
+            double per_s = rate_with(&from->rates[i], k);
+            if (strcmp(from->rates[i].type, type) == 0 && per_s > 0)
+                return per_s;
+            if (per_s > 0 && (!alike || is_float(from->rates[i].type) == is_float(type)))
+                least = least <= 0 || per_s < least ? per_s : least;
+        }
+    return least;
+}
+
+static void take_rates(const struct plan_model *m, const struct msg_device *from, struct plan_device *d)
+{
+    for (uint32_t t = 0; t < m->n_types; t++)
+        for (int k = 0; k < COST_ROWS; k++) {
+            double per_s = measured_rate(from, m->type_names[t], k);
+            d->ops[k][t] = per_s > 0 ? per_s : d->ops[k][t];
+        }
 }
 
 static bool is_gpu(const struct msg_device *d)
@@ -123,11 +151,11 @@ static void adjust_device(const struct plan_model *m, const struct msg_hello *h,
     d->numerics = from->numerics_class;
     if (from->n_rates == 0 && !is_gpu(from))
         take_usual_rates(m, h->isa, threads, d);
-    for (size_t i = 0; i < from->n_rates; i++) {
-        uint32_t t = type_index(m, from->rates[i].type);
-        if (t != UINT32_MAX)
-            take_rate(&from->rates[i], t, d);
-    }
+    take_rates(m, from, d);
+    if (from->attention_per_s > 0)
+        d->attn_ops = from->attention_per_s;
+    else if (m->n_types > 0 && !is_gpu(from))
+        d->attn_ops = d->ops[COST_ROWS - 1][0] / 4; /* a guess that follows the rest */
     for (size_t i = 0; i < n_bits; i++) {
         uint32_t t = type_index(m, bits[i].type);
         if (t != UINT32_MAX && bits[i].bits > 0)

@@ -190,6 +190,7 @@ static int check_devices(struct at at, const struct msg_hello *m)
         TRY(text(&at, "text", d->text, MSG_MAX_TEXT));
         TRY(range(&at, "threads", d->threads, 0, MSG_MAX_THREADS));
         TRY(number(&at, "copy_bytes_per_s", d->copy_bytes_per_s, 0));
+        TRY(number(&at, "attention_per_s", d->attention_per_s, 0));
         TRY(many(&at, "bits", d->n_bits, d->bits, MSG_MAX_TYPES));
         TRY(check_bits(&at, d->bits, d->n_bits));
     }

@@ -218,7 +218,7 @@ static int in_registered(struct codec *c, const Sc__Registered *p, struct msg_re
 #define HELLO_STRINGS(X) X(version) X(node) X(numerics_class) X(isa) X(address)
 #define RESIDENT_FIELDS(X) X(present) X(layer_first) X(layer_end) X(embed) X(head)
 
-#define DEVICE_FIELDS(X) X(memory_bytes) X(read_bytes_per_s) X(numerics_revision) X(threads) X(copy_bytes_per_s)
+#define DEVICE_FIELDS(X) X(memory_bytes) X(read_bytes_per_s) X(numerics_revision) X(threads) X(copy_bytes_per_s) X(attention_per_s)
 #define DEVICE_STRINGS(X) X(name) X(numerics_class) X(text)
 
 static Sc__Bits **out_bits(struct codec *c, const struct msg_bits *m, size_t n)

@@ -163,6 +163,7 @@ struct msg_device {
     const struct msg_bits *bits;
     size_t n_bits;
     const char *text; /* what it is, for people: "NVIDIA GeForce RTX 4090" */
+    double attention_per_s;     /* operations a second in attention; 0: not measured */
 };
 
 /* What a stage still holds from an earlier epoch. */

@@ -48,7 +48,7 @@ static int measure_cpu(struct seat *s, struct backend *be, struct err *err)
         s->rates[s->n_rates] = (struct msg_rate){.type = quant_traits(r.type)->name, .per_s = r.per_s[PROFILE_PROMPT],
                                                  .few_per_s = r.per_s[PROFILE_FEW], .one_per_s = r.per_s[PROFILE_ROW]};
     }
-    return rc;
+    return rc == 0 ? profile_attention(be, RATE_MS, &s->attention_per_s, err) : rc;
 }
 
 /* A part of the processors like one that was measured is not measured again: it takes its time, and everybody waits. */
@@ -58,6 +58,7 @@ static bool take_from_twin(struct node *n, struct seat *s)
         if (twin->device->kind == DEVICE_CPU && s->device->kind == DEVICE_CPU &&
             device_threads(twin->device, &n->o->how) == device_threads(s->device, &n->o->how)) {
             s->read_per_s = twin->read_per_s;
+            s->attention_per_s = twin->attention_per_s;
             s->n_rates = twin->n_rates;
             memcpy(s->rates, twin->rates, sizeof s->rates);
             return true;
@@ -93,7 +94,7 @@ int hello_measure(struct node *n, struct err *err)
 static struct msg_device describe(struct node *n, struct seat *s)
 {
     return (struct msg_device){
-        .name = s->device->name, .memory_bytes = builder_memory(s->builder), .read_bytes_per_s = s->read_per_s, .rates = s->rates,
+        .name = s->device->name, .memory_bytes = builder_memory(s->builder), .read_bytes_per_s = s->read_per_s, .attention_per_s = s->attention_per_s, .rates = s->rates,
         .n_rates = s->n_rates, .numerics_class = s->numerics, .numerics_revision = s->numerics_revision,
         .threads = device_threads(s->device, &n->o->how), .copy_bytes_per_s = s->copy_per_s, .bits = s->bits, .n_bits = s->n_bits, .text = s->text,
     };

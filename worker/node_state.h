@@ -53,7 +53,7 @@ struct seat {
     char text[MSG_MAX_NAME + 64];
     const char *numerics;
     uint32_t numerics_revision;
-    double read_per_s, copy_per_s;
+    double read_per_s, copy_per_s, attention_per_s;
     struct msg_rate rates[NODE_RATES];
     size_t n_rates;
     struct msg_bits bits[MSG_MAX_TYPES];

@@ -169,6 +169,55 @@ int profile_rate(struct backend *be, unsigned ms, struct profile_rate *ret, stru
     return rc;
 }
 
+/* --- attention ---------------------------------------------------------------------------------------------------------- */
+
+static double attend_once(struct run *run, const struct batch *batch, const struct layer *layer, const struct kv_view *kv, const float *hidden)
+{
+    double began;
+    run->ops->begin(run, batch);
+    run->ops->set_hidden(run, hidden);
+    began = seconds();
+    run->ops->attend(run, layer, kv);
+    run->ops->finish(run, NULL);
+    return seconds() - began;
+}
+
+int profile_attention(struct backend *be, unsigned ms, double *ret_per_s, struct err *err)
+{
+    enum { HEADS = 32, KV_HEADS = 8, DIM = 64, BLOCKS = 32, POSITIONS = BLOCKS * KV_BLOCK };
+    struct layer layer = {.attn = {.n_heads = HEADS, .n_kv_heads = KV_HEADS, .head_dim_k = DIM, .head_dim_v = DIM, .scale = 0.125f, .group = KV_FULL}};
+    struct run_shape shape = {.max_rows = 1, .max_seqs = 1, .max_blocks = BLOCKS, .embd = HEADS * DIM, .q_dim = HEADS * DIM, .k_dim = KV_HEADS * DIM,
+                              .v_dim = KV_HEADS * DIM, .head_dim_v = DIM, .ff_dim = HEADS * DIM, .n_ropes = 1};
+    struct kv_view kv = {.type = KV_F16, .block_bytes = be->ops->kv_block_bytes(&layer.attn, KV_F16), .n_blocks = BLOCKS};
+    uint32_t table[BLOCKS], seq = 0, pos = POSITIONS - 1;
+    int32_t token = 0;
+    struct batch batch = {.n_rows = 1, .seq = &seq, .pos = &pos, .token = &token, .table = {table, table}, .table_stride = BLOCKS};
+    float *hidden = mem_new(HEADS * DIM, sizeof *hidden, err);
+    struct run *run = hidden ? be->ops->run_create(be, &shape, err) : NULL;
+    double took = 0, until;
+    unsigned n = 0;
+    int rc = -1;
+
+    for (uint32_t i = 0; i < BLOCKS; i++)
+        table[i] = i;
+    if (run && (kv.base = be->ops->alloc(be, BLOCKS * kv.block_bytes, err))) {
+        memset(kv.base, FILL, BLOCKS * kv.block_bytes);
+        attend_once(run, &batch, &layer, &kv, hidden);
+        until = seconds() + ms * 1e-3;
+        do {
+            took += attend_once(run, &batch, &layer, &kv, hidden);
+            n++;
+        } while (seconds() < until);
+        *ret_per_s = 2.0 * HEADS * (DIM + DIM) * POSITIONS * n / took;
+        be->ops->free(be, kv.base, BLOCKS * kv.block_bytes);
+        rc = 0;
+    }
+    if (run)
+        be->ops->run_destroy(run);
+    free(hidden);
+    return rc;
+}
+
 /* --- disk --------------------------------------------------------------------------------------------------------------- */
 
 struct disk {

@@ -29,6 +29,8 @@ int profile_read(struct threadpool *team, uint64_t bytes, unsigned ms, double *r
 /* The backend's products with matrices of ret->type, for about ms with each number of rows. Matrices of which few rows make use
  * come from memory, as a model's do, not from a cache. */
 int profile_rate(struct backend *be, unsigned ms, struct profile_rate *ret, struct err *err);
+/* The backend's attention: one row that looks at a thousand positions of an F16 cache; operations a second, as rates count them. */
+int profile_attention(struct backend *be, unsigned ms, double *ret_per_s, struct err *err);
 /* Bytes a second of a file read past the page cache (O_DIRECT), several reads at a time. ERR_UNSUPPORTED where its file system has no
  * such reads. */
 int profile_disk(const char *path, unsigned ms, double *ret_per_s, struct err *err);
