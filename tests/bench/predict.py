@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Clusters drawn by lot on this machine, and how well the plan predicted what they did: what ./dev bench predict runs.
 
-    predict.py --program build/stagecoach -m FILE [--clusters 10] [--seed 1] [--tg 24] [--parallel 16] [--json]
+    predict.py --program build/stagecoach -m FILE [--clusters 10] [--seed 1] [--tg 24] [--parallel 16] [--whole] [--json]
 
 Each cluster has two to four nodes of one thread, each a worker process that stays on one processor and that a control group lets have only
 a share of it, behind a relay with the delay and rate of the cluster's links. The workers measure
 themselves when they start, `bench --topology` plans with that and runs one stream and --parallel streams, and says what the plan
 had promised. Where the plan leaves a node out, it is put in by a pin and the two are compared: the plan should be the faster one.
-Control groups need root; without them all nodes are as fast as the machine lets them be.
+Control groups need root; without them, or with --whole, nodes are as fast as the machine lets them be.
 
 Wanted: one stream within 15%, many within 20%, on nine of ten. Markdown on stdout (or JSON), what it is doing on stderr. Exit status:
 0 measured, 1 a program failed, 2 wrong usage."""
@@ -49,11 +49,11 @@ def free_port():
 
 
 class Throttle:
-    """A control group with a share of one processor; version 1 or 2."""
+    """A control group with a share of one processor; version 1 or 2. name None: none."""
 
     def __init__(self, name):
         self.folder = None
-        for top, v2 in (("/sys/fs/cgroup/cpu", False), ("/sys/fs/cgroup", True)):
+        for top, v2 in (("/sys/fs/cgroup/cpu", False), ("/sys/fs/cgroup", True)) if name else ():
             folder = f"{top}/{name}"
             try:
                 os.mkdir(folder)
@@ -86,9 +86,13 @@ class Throttle:
 
 
 class Node:
-    def __init__(self, a, folder, name, share, cpu, link, coordinator_key):
-        self.name, self.share, self.throttle = name, share, Throttle(f"stagecoach-{os.getpid()}-{name}")
-        self.keys = os.path.join(folder, name)
+    def __init__(self, folder, name, share):
+        self.name, self.share, self.keys = name, share, os.path.join(folder, name)
+        self.throttle = self.process = self.relay = self.log = None
+
+    def start(self, a, folder, cpu, link, coordinator_key):
+        name, share = self.name, self.share
+        self.throttle = Throttle(None if a.whole else f"stagecoach-{os.getpid()}-{name}")
         self.key = keygen(a, self.keys, "--name", name, "--trust", f"coordinator={coordinator_key}")
         self.port = free_port()
         models = os.path.dirname(os.path.abspath(a.model))
@@ -117,11 +121,12 @@ class Node:
             return f.read()
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
-        self.relay.close()
-        self.log.close()
-        self.throttle.close()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        for part in (self.relay, self.log, self.throttle):
+            if part:
+                part.close()
 
 
 def keygen(a, folder, *args):
@@ -183,7 +188,8 @@ def cluster(a, number, rng):
         keys = os.path.join(folder, "coordinator")
         key = keygen(a, keys, "--name", "coordinator")
         for i, (share, cpu) in enumerate(placed):
-            nodes.append(Node(a, folder, f"n{i}", share, cpu, link, key))
+            nodes.append(Node(folder, f"n{i}", share))
+            nodes[-1].start(a, folder, cpu, link, key)
             keygen(a, keys, "--trust", f"n{i}={nodes[-1].key}")
         topology = os.path.join(folder, "cluster.yaml")
         write_topology(topology, nodes, link, [])
@@ -223,6 +229,7 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--tg", type=int, default=24)
     p.add_argument("--parallel", type=int, default=16)
+    p.add_argument("--whole", action="store_true", help="no control groups: all nodes are equal")
     p.add_argument("--json", action="store_true")
     a = p.parse_args()
     if min(a.clusters, a.first, a.tg) < 1 or a.parallel < 2:

@@ -22,7 +22,7 @@ def predict(*args):
                           capture_output=True, text=True, timeout=300)
 
 
-p = predict("-m", model, "--clusters", "1", "--seed", "2", "--tg", "4", "--parallel", "3", "--json")
+p = predict("-m", model, "--clusters", "1", "--seed", "2", "--tg", "4", "--parallel", "3", "--whole", "--json")
 ok(p.returncode == 0, "one cluster", p.stderr, p.stdout)
 if p.returncode == 0:
     found = json.loads(p.stdout)
