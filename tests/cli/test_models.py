@@ -100,6 +100,17 @@ p.stdout.close()
 err = p.stderr.read()
 ok(p.wait(60) == 1 and err == b"", "a reader that goes away ends run without a word", err)
 
+# --- devices ---
+usual = json.loads(answer("-p", "One", "-n", 6, "--temp", 0, "--json").out)["cases"]
+for where in (["--device", "cpu:1"], ["--device", "cpu:0,cpu:1"], ["--workers", 2, "--threads", 1, "--weights", "file", "--pin", "no"]):
+    is_(json.loads(answer("-p", "One", "-n", 6, "--temp", 0, "--json", *where).out)["cases"], usual, f"{' '.join(map(str, where))}: the same tokens")
+for args, status, want in [(["--device", "tpu:0"], 2, 'unknown device "tpu:0"; known: cpu,'), (["--device", "cpu,cpu:0"], 2, "cpu:0 a part of them"),
+                           (["--device", "cpu:0,nothing"], 2, 'unknown device "nothing"'), (["--vram", "cuda:0=1GiB"], 2, "the devices are cpu"),
+                           (["--device", "cuda:15", "--cuda", "untested"], 1, "cuda:15"), (["--topology", "x.yaml", "--pin", "no"], 2, "--pin with --topology"),
+                           (["--topology", "x.yaml", "--device", "cpu"], 2, "say it to the workers there")]:
+    r = run("run", "-m", model, "-p", "One", *args)
+    ok(r.status == status and want in r.err, f"{' '.join(args)}: {want}", r.status, r.err)
+
 # --- eval ---
 compare = shared("testdata", "compare.py")
 reference = os.path.join(folder, "ref.json")
