@@ -9,8 +9,13 @@
 #include <stdint.h>
 #include <string.h>
 
+/* kernels/cuda compiles these for devices as well. */
+#ifndef SC_MATH
+#define SC_MATH static inline
+#endif
+
 /* e^x, within 3 ulp. Below -86: exactly 0 (what a softmax drops; keeps denormals out). Above 88.7: inf. */
-static inline float sc_expf(float x)
+SC_MATH float sc_expf(float x)
 {
     if (x < -86.0f)
         return 0.0f;
@@ -35,26 +40,26 @@ static inline float sc_expf(float x)
     return p * scale * 2.0f;
 }
 
-static inline float sc_siluf(float x)
+SC_MATH float sc_siluf(float x)
 {
     return x / (1.0f + sc_expf(-x));
 }
 
 /* x * Phi(x) by the usual tanh approximation, written with one exp: 0.5 * (1 + tanh u) = 1 / (1 + e^-2u). */
-static inline float sc_geluf(float x)
+SC_MATH float sc_geluf(float x)
 {
     float u = 0.797884561f * x * fmaf(0.044715f * x, x, 1.0f);
     return x / (1.0f + sc_expf(-2.0f * u));
 }
 
-static inline float sc_tanhf(float x)
+SC_MATH float sc_tanhf(float x)
 {
     float e = sc_expf(-2.0f * fabsf(x));
     return copysignf((1.0f - e) / (1.0f + e), x);
 }
 
 /* e^x for |x| < 700, relative error below 1e-15; beyond: 0 or inf. */
-static inline double sc_exp(double x)
+SC_MATH double sc_exp(double x)
 {
     if (x < -700.0)
         return 0.0;
@@ -71,7 +76,7 @@ static inline double sc_exp(double x)
 }
 
 /* Natural logarithm of a finite x > 0, absolute error below 1e-15 * max(1, |ln x|). */
-static inline double sc_log(double x)
+SC_MATH double sc_log(double x)
 {
     int e;
     double m = frexp(x, &e); /* exact */
@@ -86,7 +91,7 @@ static inline double sc_log(double x)
 }
 
 /* sin and cos for |x| < 2^20 or so, absolute error below 1e-15. */
-static inline void sc_sincos(double x, double *ret_sin, double *ret_cos)
+SC_MATH void sc_sincos(double x, double *ret_sin, double *ret_cos)
 {
     const double magic = 6755399441055744.0;
     double n = (x * 0.63661977236758134308 + magic) - magic;
@@ -107,7 +112,7 @@ static inline void sc_sincos(double x, double *ret_sin, double *ret_cos)
 }
 
 /* Half and bfloat16, to float exactly and from float to nearest even. */
-static inline float sc_f16_to_f32(uint16_t h)
+SC_MATH float sc_f16_to_f32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, em = h & 0x7FFF, bits;
     float f;
@@ -124,7 +129,7 @@ static inline float sc_f16_to_f32(uint16_t h)
     return f;
 }
 
-static inline uint16_t sc_f32_to_f16(float f)
+SC_MATH uint16_t sc_f32_to_f16(float f)
 {
     uint32_t bits, sign, rest;
     memcpy(&bits, &f, sizeof bits);
@@ -146,7 +151,7 @@ static inline uint16_t sc_f32_to_f16(float f)
     return (uint16_t)(sign | bits);
 }
 
-static inline float sc_bf16_to_f32(uint16_t h)
+SC_MATH float sc_bf16_to_f32(uint16_t h)
 {
     uint32_t bits = (uint32_t)h << 16;
     float f;

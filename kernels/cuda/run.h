@@ -1,0 +1,76 @@
+#ifndef KERNELS_CUDA_RUN_H
+#define KERNELS_CUDA_RUN_H
+
+/* A run's buffers, and how its steps come to be launches: shared by run.c (buffers, steps, graphs) and ops.c (the operations). */
+
+#include "kernels/cuda/device.h"
+
+enum {
+    SPLIT_ROWS = 64,             /* rows up to which tiles of attention are blocks of their own */
+    SPLIT_BYTES = 64 << 20,      /* of their results, at most */
+    GRAPH_ROWS = 64,             /* rows up to which a step is a graph */
+    GRAPHS = 64,                 /* kept at once */
+    TABLE_ENTRIES = 2048,        /* new table entries that a step brings with it; more go as whole tables */
+    PINNED_LOGITS = 8,           /* rows of logits that come back through pinned memory */
+};
+
+/* What distinguishes one graph from another. */
+struct graph_key {
+    uint32_t rows, wanted, tiles; /* buckets: powers of two */
+};
+
+struct graph {
+    struct graph_key key;
+    void *exec;
+    uint64_t used; /* when last */
+};
+
+/* Experts' lists on the device. */
+struct expert_lists {
+    uint32_t *expert, *active, *first_tile, *count, *at;
+    float *weight, *router;
+};
+
+struct cuda_run {
+    struct run run;
+    struct cuda *c;
+    struct run_shape shape;
+    struct batch batch;
+    struct graph_key key;
+    struct err err; /* the step's first */
+
+    /* On the device, in one piece. */
+    uint64_t memory;
+    size_t memory_bytes;
+    struct cuda_step *step; /* then, as they come from the host: */
+    uint32_t *seq, *pos, *wanted, *entries;
+    int32_t *token;
+    size_t step_bytes;
+    uint32_t *table[KV_GROUPS];
+    double *freq[MAX_ROPES];
+    float *cos[MAX_ROPES], *sin[MAX_ROPES];
+    float *x, *n, *q, *k, *v, *att, *gate, *up, *t, *y, *logits, *partial;
+    struct expert_lists experts;
+    struct cuda_acts acts, acts16;
+    size_t partial_bytes;
+
+    /* On the host, pinned. */
+    char *host_step;      /* mirrors step … token */
+    uint32_t *host_table; /* what the tables on the device hold: KV_GROUPS × max_seqs × max_blocks */
+    float *host_x;        /* rows in, or out */
+    float *host_logits, *host_normed;
+    float *pages; /* many rows of logits: pageable */
+    size_t pages_bytes;
+
+    struct graph graphs[GRAPHS];
+    uint64_t steps;
+    enum { STEP_DIRECT, STEP_CAPTURED, STEP_REPLAYED } mode;
+    struct graph *graph; /* replayed */
+};
+
+/* Nothing is to be enqueued: it is in the graph, or something went wrong. */
+bool run_skips(const struct cuda_run *r);
+/* Enqueues a kernel of the step. */
+void run_launch(struct cuda_run *r, void *kernel, uint32_t x, uint32_t y, uint32_t z, uint32_t threads, const void *args);
+
+#endif
