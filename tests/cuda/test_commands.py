@@ -1,0 +1,54 @@
+"""Commands on an emulated CUDA device, processes and all: TAP. The same answers as on the processor, to the last digit of their
+log-probabilities: alone, beside the processor, on two devices; and sentences where there is no device. Skips without the
+emulated driver, shared/testdata or Python's gguf and numpy."""
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
+from clitest import BUILD, done, has, is_, make_model, ok, run, skip_all  # noqa: E402
+
+EMULATED = os.path.join(BUILD, "tests", "cuda", "emulated")
+LEFT = "emulated CUDA device: at exit"
+if not os.path.exists(os.path.join(EMULATED, "libcuda.so.1")):
+    skip_all("no emulated CUDA device was built")
+if os.environ.get("SC_SANITIZE", "no") != "no":
+    skip_all("sanitizers want to be the first library")
+model, why = make_model("tiny.gguf", "--quant", "Q4_K", "--layers", "3")
+if not model:
+    skip_all(why)
+PROMPTS = ["-p", "The quick brown fox", "-p", "One two three four five six seven", "-n", 6, "--temp", 0, "--json", "--logprobs", 3]
+
+
+def on(devices, *args, settings="", driver=True):
+    env = {"SC_EMULATED_CUDA": settings}
+    if driver:
+        env["LD_LIBRARY_PATH"] = EMULATED + ":" + os.environ.get("LD_LIBRARY_PATH", "")
+    return run("run", "-m", model, *PROMPTS, *(("--device", devices) if devices else ()), *args, env=env)
+
+
+right = on(None)
+ok(right.status == 0, "on the processor", right.err)
+cases = json.loads(right.out)["cases"] if right.status == 0 else None
+for devices, args, settings in (("cuda:0", [], ""), ("cuda:0,cpu", [], ""), ("cpu,cuda:1,cuda:0", [], "devices=2"), ("cuda:0", ["--kv", "q8_0"], "")):
+    want = cases if "--kv" not in args else json.loads(on(None, *args).out)["cases"]
+    r = on(devices, "--cuda", "untested", *args, settings=settings)
+    name = " ".join([devices, *args])
+    if ok(r.status == 0, f"on {name}", r.err):
+        is_(json.loads(r.out)["cases"], want, f"{name}: the processor's answers")
+    ok(LEFT not in r.err, f"{name}: nothing is left on a device", r.err)
+
+r = on("cuda:0")
+ok(r.status != 0, "kernels that no device has proved are not used unasked")
+has(r.err, "--cuda untested", "which says how")
+r = on("cuda:3", "--cuda", "untested")
+ok(r.status != 0, "a device that is not there")
+has(r.err, "cuda:3", "is named")
+r = on("cuda:0", "--cuda", "untested", settings="memory=1")
+ok(r.status != 0 and LEFT not in r.err, "too little memory", r.err)
+has(r.err, "MiB", "with numbers")
+if not any(os.path.exists(os.path.join(d, "libcuda.so.1")) for d in ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib/wsl/lib")):
+    r = on("cuda:0", "--cuda", "untested", driver=False)
+    ok(r.status != 0, "no driver")
+    has(r.err, "driver", "which is said")
+done()
