@@ -4,7 +4,11 @@
 
 #include "text/gram_schema.h"
 
-enum { MAX_STATES = 1 << 17 };
+enum {
+    MAX_STATES = 1 << 17,
+    MAX_KEY = 64,                                         /* characters of a key that nobody named: models would go on for ever … */
+    COUNTED_STATES = GRAM_DFA_MAX_STATES / (2 * MAX_KEY), /* … unless counting them takes too many states */
+};
 
 /* --- arrays -------------------------------------------------------------------------------------------------------------- */
 
@@ -167,7 +171,7 @@ static void read_members(struct schema_compiler *c, struct members *m, const jso
 static uint32_t other_keys(struct schema_compiler *c, const struct members *m, unsigned which, json_t *rest, const char *path)
 {
     struct gram_builder *b = &c->b;
-    struct gram_string key = {.max = GRAM_ANY_NUMBER};
+    struct gram_string key = {.max = MAX_KEY};
     json_t *schema = which ? NULL : rest;
     struct gram_list names = {0};
     uint32_t value, any;
@@ -179,7 +183,7 @@ static uint32_t other_keys(struct schema_compiler *c, const struct members *m, u
         return gram_never(b);
     value = schema_part_for(c, schema, schema_path(c, path, which ? "patternProperties" : "additionalProperties"));
     if (m->n == 0 && m->n_patterns == 0)
-        return GRAM_SEQ_OF(b, schema_any_string(c), schema_colon(c), value);
+        return GRAM_SEQ_OF(b, gram_json_string(b, &key), schema_colon(c), value);
     any = gram_rep(b, gram_set(b, NULL, 0, true), 0, GRAM_ANY_NUMBER);
     key.dfa = gram_dfa_of(b, any);
     for (size_t i = 0; i < m->n && gram_goes_on(b); i++)
@@ -189,6 +193,8 @@ static uint32_t other_keys(struct schema_compiler *c, const struct members *m, u
         key.dfa = gram_dfa_combine(b, key.dfa, gram_dfa_of(b, any), GRAM_DFA_WITHOUT);
     for (size_t i = 0; i < m->n_patterns && key.dfa; i++)
         key.dfa = gram_dfa_with(b, key.dfa, m->patterns[i], which >> i & 1 ? GRAM_DFA_AND : GRAM_DFA_WITHOUT);
+    if (key.dfa && key.dfa->n_states > COUNTED_STATES)
+        key.max = GRAM_ANY_NUMBER;
     return GRAM_SEQ_OF(b, gram_json_string(b, &key), schema_colon(c), value);
 }
 
