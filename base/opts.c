@@ -9,21 +9,39 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 
-enum { NAME_MAX_BYTES = 32, HELP_INDENT = 26, SHOWN_BYTES = 64 };
+enum { NAME_MAX_BYTES = 32, SHOWN_BYTES = 64 };
 
-static const struct opt help_option = {.name = "help", .letter = 'h', .kind = OPT_FLAG, .help = "Show this help"};
+static const char *const color_names[] = {"auto", "always", "never", NULL};
+static const struct opt common_options[] = {
+    {"config", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct opts_parsed, config),
+     .help = "Read options from this file (default: ~/.config/stagecoach/config, where it is there); none: from no file"},
+    {"show-config", 0, OPT_FLAG, .offset = offsetof(struct opts_parsed, show_config),
+     .help = "Print every option's value and where it comes from, and end"},
+    {"color", 0, OPT_CHOICE, .arg = "WHEN", .offset = offsetof(struct opts_parsed, color), .choices = color_names, .def = "auto",
+     .help = "When colors are used; auto is on a terminal where NO_COLOR is not set"},
+    {"help", 'h', OPT_FLAG, .offset = offsetof(struct opts_parsed, help), .help = "Show this help"},
+    {0},
+};
+const struct opt_group opts_common = {.title = "Every command", .opts = common_options};
 
 int opts_for_each(const struct opt_command *command, int (*fn)(void *arg, const struct opt_group *group, const struct opt *opt), void *arg)
 {
-    static const struct opt_group no_group = {.title = "Options"};
-    const struct opt_group *group = command->groups;
     int rc;
 
-    for (; group && group->title; group++)
+    for (const struct opt_group *group = command->groups; group && group->title; group++)
         for (const struct opt *o = group->opts; o->name; o++)
             if ((rc = fn(arg, group, o)) != 0)
                 return rc;
-    return fn(arg, command->groups && command->groups->title ? group - 1 : &no_group, &help_option);
+    for (const struct opt *o = common_options; o->name; o++)
+        if ((rc = fn(arg, &opts_common, o)) != 0)
+            return rc;
+    return 0;
+}
+
+/* Where a group's values are. */
+static char *base_of(const struct opt_group *group, void *values, struct opts_parsed *parsed)
+{
+    return group == &opts_common ? (char *)parsed : (char *)values + group->base;
 }
 
 /* --- names --------------------------------------------------------------- */
@@ -201,9 +219,14 @@ static int set_list(const struct opt *o, const char *text, struct opt_list *list
 
 static int set_flag(const struct opt *o, const char *text, const char *shown, bool *ret, struct err *err)
 {
-    bool yes = strcmp(text, "yes") == 0 || strcmp(text, "on") == 0;
+    static const char *const yes_words[] = {"yes", "on", "true", "1"}, *const no_words[] = {"no", "off", "false", "0"};
+    bool yes = false, no = false;
 
-    if (!yes && strcmp(text, "no") != 0 && strcmp(text, "off") != 0)
+    for (size_t i = 0; i < sizeof yes_words / sizeof *yes_words; i++) {
+        yes |= strcmp(text, yes_words[i]) == 0;
+        no |= strcmp(text, no_words[i]) == 0;
+    }
+    if (!yes && !no)
         return err_set(err, ERR_USAGE, "--%s: \"%s\" is neither yes nor no", o->name, shown);
     *ret = yes;
     return 0;
@@ -250,10 +273,11 @@ static int set_value(const struct opt *o, const char *text, char *at, struct err
 
 /* --- parsing ------------------------------------------------------------- */
 
-static int set_default(void *values, const struct opt_group *group, const struct opt *o)
+static int set_default(void *arg, const struct opt_group *group, const struct opt *o)
 {
     struct err err;
-    return o->def ? set_value(o, o->def, (char *)values + group->base, &err) : 0;
+    void **both = arg;
+    return o->def ? set_value(o, o->def, base_of(group, both[0], both[1]), &err) : 0;
 }
 
 static int check_required(void *arg, const struct opt_group *group, const struct opt *o)
@@ -269,11 +293,31 @@ static int check_required(void *arg, const struct opt_group *group, const struct
     return err_set(err, ERR_USAGE, "--%s %s is missing", o->name, o->arg);
 }
 
-static void note_given(struct opts_parsed *parsed, const struct opt *o)
+/* 1: it may be set; 0: a stronger source has done so already. */
+static int claim(struct opts_parsed *parsed, const struct opt_group *group, const struct opt *o, const struct opts_origin *origin, void *values)
 {
-    if (!opts_given(parsed, o->name) && parsed->n_given < OPTS_MAX)
-        parsed->given[parsed->n_given++] = o;
+    struct opts_origin *was = NULL;
+    struct opt_list *list;
+
+    for (size_t i = 0; i < parsed->n_given && !was; i++)
+        if (parsed->given[i] == o)
+            was = &parsed->origins[i];
+    if (was && was->rank < origin->rank)
+        return 0;
+    if (!was && parsed->n_given < OPTS_MAX) {
+        parsed->given[parsed->n_given] = o;
+        was = &parsed->origins[parsed->n_given++];
+        if (o->kind == OPT_LIST) { /* it grows within one source; a default gives way to the first */
+            list = (struct opt_list *)(void *)(base_of(group, values, parsed) + o->offset);
+            list->len = 0;
+        }
+    }
+    if (was)
+        *was = *origin;
+    return 1;
 }
+
+static const struct opts_origin line_origin = {"command line", 0};
 
 struct cursor {
     int argc, i;
@@ -281,14 +325,10 @@ struct cursor {
 };
 
 /* Stores option l with `value`, or with the next word where it is NULL and a value is needed. */
-static int take(struct cursor *c, const struct lookup *l, const char *value, char *values, struct opts_parsed *parsed, struct err *err)
+static int take(struct cursor *c, const struct lookup *l, const char *value, void *values, struct opts_parsed *parsed, struct err *err)
 {
     const struct opt *o = l->opt;
 
-    if (o == &help_option) {
-        parsed->help = true;
-        return 0;
-    }
     if (o->kind == OPT_FLAG && value)
         return err_set(err, ERR_USAGE, "--%s takes no value; --no-%s switches it off", o->name, o->name);
     if (o->kind == OPT_FLAG)
@@ -298,11 +338,12 @@ static int take(struct cursor *c, const struct lookup *l, const char *value, cha
             return err_set(err, ERR_USAGE, "--%s needs a value: %s", o->name, o->arg);
         value = c->argv[++c->i];
     }
-    note_given(parsed, o);
-    return set_value(o, value, values + l->group->base, err);
+    parsed->alone |= o->alone;
+    claim(parsed, l->group, o, &line_origin, values);
+    return set_value(o, value, base_of(l->group, values, parsed), err);
 }
 
-static int parse_long(const struct opt_command *command, struct cursor *c, char *values, struct opts_parsed *parsed, struct err *err)
+static int parse_long(const struct opt_command *command, struct cursor *c, void *values, struct opts_parsed *parsed, struct err *err)
 {
     const char *word = c->argv[c->i] + 2, *equals = strchr(word, '=');
     char name[NAME_MAX_BYTES + 4];
@@ -316,16 +357,16 @@ static int parse_long(const struct opt_command *command, struct cursor *c, char 
     if (find_name(command, name, &l))
         return take(c, &l, equals ? equals + 1 : NULL, values, parsed, err);
     struct lookup off;
-    if (strncmp(name, "no-", 3) == 0 && find_name(command, name + 3, &off) && off.opt->kind == OPT_FLAG && off.opt != &help_option) {
+    if (strncmp(name, "no-", 3) == 0 && find_name(command, name + 3, &off) && off.opt->kind == OPT_FLAG && off.group != &opts_common) {
         if (equals)
             return err_set(err, ERR_USAGE, "--%s takes no value", name);
-        note_given(parsed, off.opt);
-        return set_value(off.opt, "no", values + off.group->base, err);
+        claim(parsed, off.group, off.opt, &line_origin, values);
+        return set_value(off.opt, "no", base_of(off.group, values, parsed), err);
     }
     return unknown_name(&l, err);
 }
 
-static int parse_letters(const struct opt_command *command, struct cursor *c, char *values, struct opts_parsed *parsed, struct err *err)
+static int parse_letters(const struct opt_command *command, struct cursor *c, void *values, struct opts_parsed *parsed, struct err *err)
 {
     for (const char *s = c->argv[c->i] + 1; *s; s++) {
         struct lookup l = {.letter = *s};
@@ -361,15 +402,14 @@ static int check_args(const struct opt_command *command, const struct opts_parse
     return 0;
 }
 
-int opts_parse(const struct opt_command *command, int argc, char **argv, void *values, struct opts_parsed *ret, struct err *err)
+int opts_parse_line(const struct opt_command *command, int argc, char **argv, void *values, struct opts_parsed *ret, struct err *err)
 {
     struct cursor c = {.argc = argc, .argv = argv};
 
     *ret = (struct opts_parsed){0};
-    ret->args = mem_new((size_t)argc, sizeof *ret->args, err);
-    if (!ret->args)
+    if (!(ret->args = mem_new((size_t)argc, sizeof *ret->args, err)) || !(ret->origins = mem_new(OPTS_MAX, sizeof *ret->origins, err)))
         return -1;
-    if (opts_for_each(command, set_default, values) != 0)
+    if (opts_for_each(command, set_default, (void *[]){values, ret}) != 0)
         return err_set(err, ERR_INTERNAL, "%s: a default in the table of options does not fit", command->name);
     for (c.i = 1; c.i < argc; c.i++) {
         const char *word = argv[c.i];
@@ -389,14 +429,46 @@ int opts_parse(const struct opt_command *command, int argc, char **argv, void *v
         if (rc != 0)
             return -1;
     }
-    if (opts_for_each(command, check_required, (void *[]){ret, err}) != 0)
+    return 0;
+}
+
+int opts_parse_other(const struct opt_command *command, const char *name, const char *value, const struct opts_origin *origin, void *values,
+                     struct opts_parsed *parsed, struct err *err)
+{
+    struct lookup l;
+
+    if (!opts_find(command, name)) {
+        find_name(command, name, &l);
+        unknown_name(&l, err);
+        return err_wrap(err, "%s", origin->text);
+    }
+    find_name(command, name, &l);
+    if (claim(parsed, l.group, l.opt, origin, values) == 0 || set_value(l.opt, value, base_of(l.group, values, parsed), err) == 0)
+        return 0;
+    return err_wrap(err, "%s", origin->text);
+}
+
+int opts_parse_end(const struct opt_command *command, const struct opts_parsed *parsed, struct err *err)
+{
+    const void *both[] = {parsed, err};
+
+    if (parsed->help || parsed->show_config)
+        return 0;
+    if (opts_for_each(command, check_required, (void *)both) != 0)
         return -1;
-    return check_args(command, ret, err);
+    return check_args(command, parsed, err);
+}
+
+int opts_parse(const struct opt_command *command, int argc, char **argv, void *values, struct opts_parsed *ret, struct err *err)
+{
+    if (opts_parse_line(command, argc, argv, values, ret, err) != 0)
+        return -1;
+    return opts_parse_end(command, ret, err);
 }
 
 static int free_list(void *values, const struct opt_group *group, const struct opt *o)
 {
-    if (o->kind == OPT_LIST) {
+    if (o->kind == OPT_LIST && group != &opts_common) {
         struct opt_list *list = (struct opt_list *)((char *)values + group->base + o->offset);
         free(list->items);
         *list = (struct opt_list){0};
@@ -408,129 +480,68 @@ void opts_fini(const struct opt_command *command, void *values, struct opts_pars
 {
     opts_for_each(command, free_list, values);
     free(parsed->args);
+    free(parsed->origins);
     *parsed = (struct opts_parsed){0};
+}
+
+const struct opts_origin *opts_origin(const struct opts_parsed *parsed, const char *name)
+{
+    for (size_t i = 0; i < parsed->n_given; i++)
+        if (strcmp(parsed->given[i]->name, name) == 0)
+            return &parsed->origins[i];
+    return NULL;
 }
 
 bool opts_given(const struct opts_parsed *parsed, const char *name)
 {
-    for (size_t i = 0; i < parsed->n_given; i++)
-        if (strcmp(parsed->given[i]->name, name) == 0)
-            return true;
-    return false;
+    return opts_origin(parsed, name) != NULL;
+}
+
+const struct opt *opts_find(const struct opt_command *command, const char *name)
+{
+    struct lookup l;
+
+    if (!find_name(command, name, &l) || l.opt->alone)
+        return NULL;
+    return l.group != &opts_common || strcmp(name, "color") == 0 ? l.opt : NULL;
+}
+
+void opts_value_text(const struct opt_group *group, const struct opt *o, const void *values, struct strbuf *out)
+{
+    const void *at = (const char *)values + group->base + o->offset;
+    const struct opt_list *list = at;
+    const char *const *text = at;
+
+    switch (o->kind) {
+    case OPT_FLAG:
+        strbuf_puts(out, *(const bool *)at ? "yes" : "no");
+        break;
+    case OPT_INT:
+        strbuf_printf(out, "%lld", (long long)*(const int64_t *)at);
+        break;
+    case OPT_UINT:
+    case OPT_SIZE:
+        strbuf_printf(out, "%llu", (unsigned long long)*(const uint64_t *)at);
+        break;
+    case OPT_FLOAT:
+        strbuf_printf(out, "%g", *(const double *)at);
+        break;
+    case OPT_STRING:
+    case OPT_CHOICE:
+        strbuf_puts(out, *text ? *text : "");
+        break;
+    case OPT_LIST:
+        for (size_t i = 0; i < list->len; i++)
+            strbuf_printf(out, "%s%s", i ? " " : "", list->items[i]);
+        break;
+    }
 }
 
 int opts_set(const struct opt_command *command, const char *name, const char *value, void *values, struct err *err)
 {
     struct lookup l;
 
-    if (!find_name(command, name, &l) || l.opt == &help_option)
+    if (!find_name(command, name, &l) || l.group == &opts_common)
         return unknown_name(&l, err);
     return set_value(l.opt, value, (char *)values + l.group->base, err);
-}
-
-/* --- help ---------------------------------------------------------------- */
-
-static unsigned columns(const char *s, size_t len)
-{
-    unsigned n = 0;
-    for (size_t i = 0; i < len; i++)
-        n += ((unsigned char)s[i] & 0xC0) != 0x80; /* our own texts hold no wide characters */
-    return n;
-}
-
-void opts_wrap(struct strbuf *out, const char *text, unsigned column, unsigned indent, unsigned width)
-{
-    bool fresh = true; /* nothing on this line yet */
-
-    while (*text) {
-        size_t len = strcspn(text, " \n");
-        unsigned wide = columns(text, len);
-        if (!fresh && column + 1 + wide > width) {
-            strbuf_printf(out, "\n%*s", (int)indent, "");
-            column = indent;
-            fresh = true;
-        }
-        if (len) {
-            strbuf_puts(out, fresh ? "" : " ");
-            strbuf_add(out, text, len);
-            column += wide + !fresh;
-            fresh = false;
-        }
-        text += len;
-        for (; *text == ' ' || *text == '\n'; text++)
-            if (*text == '\n') {
-                strbuf_printf(out, "\n%*s", text[1] == '\n' ? 0 : (int)indent, "");
-                column = indent;
-                fresh = true;
-            }
-    }
-    strbuf_putc(out, '\n');
-}
-
-struct help_state {
-    struct strbuf *out;
-    unsigned width;
-    const struct opt_group *group;
-};
-
-static int help_row(void *arg, const struct opt_group *group, const struct opt *o)
-{
-    struct help_state *h = arg;
-    struct strbuf left, right;
-    bool on = o->kind == OPT_FLAG && o->def && strcmp(o->def, "yes") == 0;
-
-    if (group != h->group) {
-        strbuf_printf(h->out, "\n%s:\n", group->title);
-        h->group = group;
-    }
-    strbuf_init(&left, 256);
-    strbuf_init(&right, 4096);
-    if (o->letter)
-        strbuf_printf(&left, "  -%c, --%s%s", o->letter, on ? "no-" : "", o->name);
-    else
-        strbuf_printf(&left, "      --%s%s", on ? "no-" : "", o->name);
-    if (o->kind != OPT_FLAG)
-        strbuf_printf(&left, " %s", o->arg);
-    strbuf_puts(&right, o->help);
-    if (o->kind == OPT_CHOICE) {
-        for (size_t i = 0; o->choices[i]; i++)
-            strbuf_printf(&right, "%s%s", i == 0 ? ": " : o->choices[i + 1] ? ", " : " or ", o->choices[i]);
-    }
-    if (o->kind == OPT_LIST)
-        strbuf_puts(&right, " (may be repeated)");
-    if (o->def && o->kind != OPT_FLAG)
-        strbuf_printf(&right, " (default %s)", o->def);
-    unsigned column = columns(left.data, left.len);
-    strbuf_add(h->out, left.data, left.len);
-    if (column + 2 > HELP_INDENT) {
-        strbuf_putc(h->out, '\n');
-        column = 0;
-    }
-    strbuf_printf(h->out, "%*s", (int)(HELP_INDENT - column), "");
-    opts_wrap(h->out, strbuf_str(&right), HELP_INDENT, HELP_INDENT, h->width);
-    strbuf_fini(&left);
-    strbuf_fini(&right);
-    return 0;
-}
-
-void opts_help(const struct opt_command *command, const char *program, unsigned width, struct strbuf *out)
-{
-    struct help_state h = {out, width, NULL};
-    struct strbuf usage;
-
-    strbuf_init(&usage, 1024);
-    strbuf_printf(&usage, "Usage: %s %s %s", program, command->name, command->synopsis);
-    opts_wrap(out, strbuf_str(&usage), 0, 7, width);
-    strbuf_fini(&usage);
-    strbuf_putc(out, '\n');
-    opts_wrap(out, command->description, 0, 0, width);
-    opts_for_each(command, help_row, &h);
-    if (command->examples && command->examples->command)
-        strbuf_puts(out, "\nExamples:\n");
-    for (const struct opt_example *e = command->examples; e && e->command; e++) {
-        strbuf_printf(out, "  %s\n      ", e->command);
-        opts_wrap(out, e->what, 6, 6, width);
-    }
-    strbuf_puts(out, "\nExit status: ");
-    opts_wrap(out, command->exit_status ? command->exit_status : "0 done, 1 failed, 2 wrong usage.", 13, 2, width);
 }

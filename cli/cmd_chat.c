@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/opts_text.h"
 #include "cli/chat.h"
 #include "cli/command.h"
 #include "cli/lineedit.h"
@@ -117,8 +118,8 @@ static int show_setting(void *arg, const struct opt_group *group, const struct o
     char value[32] = "-";
     struct strbuf line;
 
-    if (o->kind == OPT_FLAG)
-        return 0; /* --help */
+    if (group == &opts_common)
+        return 0; /* --help and its like */
     if (o->kind == OPT_FLOAT)
         snprintf(value, sizeof value, "%g", *(const double *)(const void *)at);
     else if (o->kind == OPT_INT)

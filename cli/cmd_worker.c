@@ -45,7 +45,7 @@ static const struct opt options[] = {
      .help = "Dial the coordinator there, instead of waiting for it: tcp://HOST:PORT, or NAME@tcp://HOST:PORT where several nodes are trusted"},
     {"model-dir", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, model_dir),
      .help = "Model files that may be used, in this folder and those in it"},
-    {"cache", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, cache),
+    {"cache", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, cache), .own_variable = true, /* ./dev has STAGECOACH_CACHE */
      .help = "Keep what comes over the network there, for the next start (default: nothing is kept)"},
     {"cache-size", 0, OPT_SIZE, .arg = "SIZE", .offset = offsetof(struct values, cache_size), .help = "At most so much of it (default: 64GiB)"},
     {"ram", 0, OPT_SIZE, .arg = "SIZE", .offset = offsetof(struct values, ram),
@@ -57,7 +57,7 @@ static const struct opt options[] = {
     {0},
 };
 static const struct opt inner[] = {
-    {"child", 0, OPT_FLAG, .offset = offsetof(struct values, child), .help = "Started by a coordinator: end with it, and log only what is wrong"},
+    {"child", 0, OPT_FLAG, .offset = offsetof(struct values, child), .alone = true, .help = "Started by a coordinator: end with it, and log only what is wrong"},
     {"model", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, model), .help = "A model file that may be used"},
     {"cpus", 0, OPT_STRING, .arg = "LIST", .offset = offsetof(struct values, cpus), .help = "Processors to stay on, such as 0,3"},
     {"protocol", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, protocol), .min = PROTOCOL_MIN, .max = PROTOCOL_MAX,

@@ -22,5 +22,6 @@ extern const struct command cmd_keygen, cmd_invite;
 extern const struct command cmd_plan;
 extern const struct command cmd_worker, cmd_probe;
 extern const struct command cmd_serve, cmd_status, cmd_stop;
+extern const struct command cmd_completion;
 
 #endif

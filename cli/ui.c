@@ -99,14 +99,26 @@ unsigned ui_width(void)
     return 80;
 }
 
-const char *ui_style(enum ui_style style, bool for_stdout)
+static const char *color = "auto";
+
+void ui_set_color(const char *when)
 {
-    static const char *const codes[] = {"\033[0m", "\033[1m", "\033[2m", "\033[1;31m", "\033[1;32m", "\033[36m"};
+    color = when;
+}
+
+static bool wants_color(bool for_stdout)
+{
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
 
-    if (!isatty(for_stdout ? STDOUT_FILENO : STDERR_FILENO) || (no_color && *no_color) || !term || strcmp(term, "dumb") == 0)
-        return "";
-    return codes[style];
+    if (strcmp(color, "auto") != 0)
+        return strcmp(color, "always") == 0;
+    return isatty(for_stdout ? STDOUT_FILENO : STDERR_FILENO) && !(no_color && *no_color) && term && strcmp(term, "dumb") != 0;
+}
+
+const char *ui_style(enum ui_style style, bool for_stdout)
+{
+    static const char *const codes[] = {"\033[0m", "\033[1m", "\033[2m", "\033[1;31m", "\033[1;32m", "\033[36m", "\033[1;33m"};
+    return wants_color(for_stdout) ? codes[style] : "";
 }
 
 const char *ui_bytes(char *buf, size_t buf_size, uint64_t bytes)

@@ -28,7 +28,9 @@ bool ui_out_is_terminal(void);
 bool ui_err_is_terminal(void);
 unsigned ui_width(void); /* of the terminal, 80 where there is none */
 /* An escape sequence for stderr or stdout, "" where colors are not wanted. */
-enum ui_style { UI_PLAIN, UI_BOLD, UI_DIM, UI_RED, UI_GREEN, UI_CYAN };
+enum ui_style { UI_PLAIN, UI_BOLD, UI_DIM, UI_RED, UI_GREEN, UI_CYAN, UI_YELLOW };
+/* "always", "never"; "auto" (at first): on a terminal that knows them, where NO_COLOR is not set. */
+void ui_set_color(const char *when);
 const char *ui_style(enum ui_style style, bool for_stdout);
 
 /* A progress bar on stderr: "loading x.gguf [####    ] 52%  1.2 of 2.3 GiB". On a terminal it is redrawn at most ten times

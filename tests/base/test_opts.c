@@ -1,4 +1,4 @@
-#include "base/opts.h"
+#include "base/opts_text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +12,7 @@ struct shared {
 };
 
 struct values {
-    bool json, color;
+    bool json, paint;
     int64_t n;
     uint64_t seed;
     double temp;
@@ -30,7 +30,7 @@ static const struct opt own[] = {
     {"temp", 0, OPT_FLOAT, .arg = "T", .offset = offsetof(struct values, temp), .max = 100, .def = "0.8",
      .help = "Temperature, a rather long explanation of which is given here so that the line has to be wrapped somewhere"},
     {"json", 'j', OPT_FLAG, .offset = offsetof(struct values, json), .help = "Answer in JSON"},
-    {"color", 0, OPT_FLAG, .offset = offsetof(struct values, color), .def = "yes", .help = "No colors"},
+    {"paint", 0, OPT_FLAG, .offset = offsetof(struct values, paint), .def = "yes", .help = "No colors"},
     {0},
 };
 static const struct opt common[] = {
@@ -82,15 +82,15 @@ static void refuses(const char *words, const char *want)
 static void test_forms(void)
 {
     is_int(parse("-m|x"), 0, "least");
-    ok(v.n == 128 && v.temp == 0.8 && v.shared.ram == 1 << 30 && v.color && !v.json, "defaults");
+    ok(v.n == 128 && v.temp == 0.8 && v.shared.ram == 1 << 30 && v.paint && !v.json, "defaults");
     is_str(v.shared.kv, "f16", "of a choice");
     ok(opts_given(&parsed, "model") && !opts_given(&parsed, "temp"), "what was given is known");
     is_int(parse("-mx|-n5|-p|one|--prompt=two|--prompt|three|-pfour|--temp=0|-j|arg"), 0, "all forms");
     ok(v.n == 5 && v.temp == 0 && v.json && v.prompts.len == 4 && parsed.n_args == 1, "arrive");
     is_str(v.prompts.items[1], "two", "in order");
     is_str(v.prompts.items[3], "four", "the last too");
-    is_int(parse("-jn|7|-m|x|--no-color|--seed|18446744073709551615"), 0, "letters together");
-    ok(v.json && v.n == 7 && !v.color && v.seed == UINT64_MAX, "arrive");
+    is_int(parse("-jn|7|-m|x|--no-paint|--seed|18446744073709551615"), 0, "letters together");
+    ok(v.json && v.n == 7 && !v.paint && v.seed == UINT64_MAX, "arrive");
     is_int(parse("--json|--no-json|--model=|--count=-1"), 0, "off again, an empty value, a negative one");
     ok(!v.json && *v.model == '\0' && v.n == -1, "arrive");
     is_int(parse("-m|x|-n|5|-n|6|--|-z"), 0, "the last one wins; -- ends options");
@@ -111,7 +111,7 @@ static void test_errors(void)
     refuses("-m|x|a|b", "unexpected argument \"b\"");
     refuses("-m|x|--tmep|1", "unknown option --tmep; did you mean --temp?");
     refuses("-m|x|--promt=1", "did you mean --prompt?");
-    refuses("-m|x|--colr", "did you mean --color?");
+    refuses("-m|x|--pant", "did you mean --paint?");
     refuses("-m|x|--xyzzyx", "unknown option --xyzzyx");
     ok(!strstr(err.text, "mean"), "nothing near, nothing suggested");
     refuses("-m|x|--no-temp", "unknown option --no-temp");
@@ -179,9 +179,9 @@ static void test_help(void)
     has_str(strbuf_str(&sb),
             "Usage: prog run -m FILE [OPTION]… [ARG]\n\nRuns a model.\n\nSecond paragraph.\n\nOptions:\n  -m, --model FILE        GGUF",
             "head");
-    has_str(strbuf_str(&sb), "      --kv TYPE           Cache: f16, f32 or q8_0 (default f16)\n  -h, --help",
+    has_str(strbuf_str(&sb), "      --kv TYPE           Cache: f16, f32 or q8_0 (default f16)\n\nEvery command:",
             "a choice, and --help at the end");
-    has_str(strbuf_str(&sb), "      --no-color          No colors\n", "a flag that is on");
+    has_str(strbuf_str(&sb), "      --no-paint          No colors\n", "a flag that is on");
     has_str(strbuf_str(&sb), "Examples:\n  prog run -m x.gguf\n      Runs it.\n\nExit status: 0 done", "examples and exit status");
     ok(longest_line(strbuf_str(&sb)) <= 80, "no line is longer than 80");
     strbuf_clear(&sb);
@@ -189,7 +189,7 @@ static void test_help(void)
     ok(longest_line(strbuf_str(&sb)) <= 60, "nor than 60");
     strbuf_fini(&sb);
     is_int(opts_for_each(&command, count, &n), 0, "opts_for_each");
-    is_int(n, 10, "sees every option");
+    is_int(n, 13, "sees every option, those of every command too");
 }
 
 static void test_nearest(void)

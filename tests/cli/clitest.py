@@ -15,6 +15,7 @@ TIMEOUT = 300
 count = failed = 0
 folder = tempfile.mkdtemp(prefix="sc-cli-")
 atexit.register(shutil.rmtree, folder, True)
+os.environ["STAGECOACH_CONFIG"] = "none"
 os.environ["XDG_STATE_HOME"] = os.path.join(folder, "state")
 
 

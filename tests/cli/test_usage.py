@@ -4,7 +4,8 @@ import subprocess
 
 from clitest import PROGRAM, done, folder, has, is_, ok, run
 
-COMMANDS = ["run", "chat", "eval", "bench", "tokenize", "template", "inspect", "plan"]
+COMMANDS = ["run", "chat", "eval", "bench", "tokenize", "template", "inspect", "plan", "serve", "status", "stop", "worker", "probe", "keygen",
+            "invite", "completion"]
 
 r = run("--version")
 ok(r.status == 0 and r.out.startswith("stagecoach ") and r.err == "", "--version", r.out, r.err)
