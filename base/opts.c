@@ -285,8 +285,7 @@ static int check_required(void *arg, const struct opt_group *group, const struct
     const struct opts_parsed *parsed = ((void **)arg)[0];
     struct err *err = ((void **)arg)[1];
 
-    (void)group;
-    if (!o->required || opts_given(parsed, o->name))
+    if (!o->required || group->optional || opts_given(parsed, o->name))
         return 0;
     if (o->letter)
         return err_set(err, ERR_USAGE, "-%c %s (--%s) is missing", o->letter, o->arg, o->name);
@@ -294,7 +293,8 @@ static int check_required(void *arg, const struct opt_group *group, const struct
 }
 
 /* 1: it may be set; 0: a stronger source has done so already. */
-static int claim(struct opts_parsed *parsed, const struct opt_group *group, const struct opt *o, const struct opts_origin *origin, void *values)
+static int claim(struct opts_parsed *parsed, const struct opt_group *group, const struct opt *o, const struct opts_origin *origin,
+                 void *values)
 {
     struct opts_origin *was = NULL;
     struct opt_list *list;

@@ -54,6 +54,7 @@ struct opt_group {
     const char *title; /* NULL ends the list of groups */
     const struct opt *opts;
     size_t base;
+    bool optional; /* nothing in it is required */
 };
 
 struct opt_example {
@@ -67,7 +68,7 @@ struct opt_command {
     const char *synopsis;    /* what stands behind the name: "-m FILE -p TEXT [OPTION]…" */
     const char *description; /* paragraphs, separated by an empty line */
     const struct opt_group *groups;
-    size_t min_args, max_args; /* how many arguments that are no options */
+    size_t min_args, max_args;      /* how many arguments that are no options */
     const char *const *arg_choices; /* what they may be, for completions; NULL: files */
     const struct opt_example *examples;
     const char *exit_status; /* NULL: OPTS_EXIT_STATUS */
@@ -75,14 +76,14 @@ struct opt_command {
 
 /* Where a value came from. */
 struct opts_origin {
-    char text[OPTS_MAX_ORIGIN]; /* "command line", "STAGECOACH_CTX", "/home/a/.config/stagecoach/config:3" */
+    char text[OPTS_MAX_ORIGIN]; /* "command line", "STAGECOACH_CTX", "~/.config/stagecoach/config:3" */
     unsigned rank;              /* of several that set an option the one that came first wins */
 };
 
 struct opts_parsed {
     const char **args; /* what was no option, in order; opts_fini frees the array */
     size_t n_args;
-    bool help; /* --help was there: nothing else was checked */
+    bool help;  /* --help was there: nothing else was checked */
     bool alone; /* an option was given that stands for itself */
     /* What every command takes: --config, --color, --show-config. */
     const char *config, *color;

@@ -175,8 +175,8 @@ static void zsh(struct state *s)
             strbuf_puts(s->out, s->command->max_args ? "        '*:file:_files' ;;\n" : "        ;;\n");
         }
     }
-    strbuf_printf(s->out, "    esac\n}\nif [[ $funcstack[1] == _%s ]]; then _%s \"$@\"; else compdef _%s %s; fi\n", p->name, p->name, p->name,
-                  p->name);
+    strbuf_printf(s->out, "    esac\n}\nif [[ $funcstack[1] == _%s ]]; then _%s \"$@\"; else compdef _%s %s; fi\n", p->name, p->name,
+                  p->name, p->name);
 }
 
 /* --- fish ---------------------------------------------------------------- */

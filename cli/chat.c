@@ -1,8 +1,10 @@
 /* See chat.h. */
-#include "cli/chat.h"
+#include "cli/chat_inner.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -97,7 +99,7 @@ int chat_set_system(struct chat *c, const char *text, struct err *err)
 }
 
 /* The conversation as the template takes it: the system message, then the messages from `first` on. */
-static json_t *with_system(const struct chat *c, size_t first)
+json_t *chat_with_system(const struct chat *c, size_t first)
 {
     json_t *all = json_array(), *message;
     size_t i;
@@ -114,7 +116,7 @@ static json_t *with_system(const struct chat *c, size_t first)
 int chat_save(const struct chat *c, const char *path, struct err *err)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), rc;
-    json_t *all = with_system(c, 0);
+    json_t *all = chat_with_system(c, 0);
 
     if (fd < 0) {
         json_decref(all);
@@ -131,7 +133,7 @@ int chat_save(const struct chat *c, const char *path, struct err *err)
 
 static int render(struct chat *c, size_t first, struct token_list *tokens, struct err *err)
 {
-    json_t *messages = with_system(c, first);
+    json_t *messages = chat_with_system(c, first);
     int rc;
 
     tokens->len = 0;
@@ -190,7 +192,7 @@ static size_t showable(const struct chat *c, bool *ret_stop)
     return len;
 }
 
-static int show(struct chat *c, struct err *err)
+int chat_show(struct chat *c, struct err *err)
 {
     bool stop;
     size_t len = showable(c, &stop);
@@ -206,7 +208,7 @@ static int show(struct chat *c, struct err *err)
     return stop;
 }
 
-static void add_text(struct chat *c, const char *piece, size_t len)
+void chat_add_text(struct chat *c, const char *piece, size_t len)
 {
     while (c->answer.len == 0 && len > 0 && (*piece == ' ' || *piece == '\n')) { /* templates end in a space, answers begin with one */
         piece++;
@@ -222,8 +224,8 @@ static int on_token(void *arg, size_t i, int32_t token, struct err *err)
 
     (void)i;
     ui_progress_end(&c->bar);
-    add_text(c, piece, detokenizer_next(&c->text, token, piece, sizeof piece));
-    return show(c, err);
+    chat_add_text(c, piece, detokenizer_next(&c->text, token, piece, sizeof piece));
+    return chat_show(c, err);
 }
 
 static void on_prompt(void *arg, uint64_t done, uint64_t total)
@@ -258,22 +260,60 @@ static int remember_cached(struct chat *c, const struct gen_case *g, struct err 
     return 0;
 }
 
-static void end_line(struct chat *c, const struct gen_case *g)
+static void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void note(const char *fmt, ...)
+{
+    char text[200];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    ui_say("%s(%s)%s", ui_style(UI_DIM, false), text, ui_style(UI_PLAIN, false));
+}
+
+static void end_line(struct chat *c, enum gen_end end, uint64_t n_new)
 {
     ui_out("\n", 1);
     fflush(stdout);
-    if (g->end == GEN_CANCELLED)
-        ui_say("%s(stopped)%s", ui_style(UI_DIM, false), ui_style(UI_PLAIN, false));
-    else if (g->end == GEN_CONTEXT || (g->end == GEN_LENGTH && g->tokens.len > c->local.ctx))
-        ui_say("%s(the context of %u positions is full: the answer ends here)%s", ui_style(UI_DIM, false), c->local.ctx,
-               ui_style(UI_PLAIN, false));
-    else if (g->end == GEN_LENGTH)
-        ui_say("%s(cut after %llu tokens; /set count changes that)%s", ui_style(UI_DIM, false), (unsigned long long)g->n_new,
-               ui_style(UI_PLAIN, false));
+    if (end == GEN_CANCELLED)
+        note("stopped");
+    else if (end == GEN_CONTEXT)
+        note("the context of %u positions is full: the answer ends here", c->local.ctx);
+    else if (end == GEN_LENGTH)
+        note("cut after %llu tokens; /set count changes that", (unsigned long long)n_new);
 }
 
-/* Answers the conversation, whose last message is the user's. */
-static int answer(struct chat *c, const struct sample_params *params, int64_t n, struct err *err)
+static void add_stats(struct chat *c)
+{
+    c->total.prompt_tokens += c->last.prompt_tokens;
+    c->total.prompt_seconds += c->last.prompt_seconds;
+    c->total.new_tokens += c->last.new_tokens;
+    c->total.new_seconds += c->last.new_seconds;
+    c->total.timed_tokens += c->last.timed_tokens;
+}
+
+/* What stands in c->answer becomes a message. A question without an answer would confuse templates: it is forgotten. */
+static int keep_answer(struct chat *c, enum gen_end end, uint64_t n_new, struct err *err)
+{
+    bool stop;
+    size_t len = showable(c, &stop);
+
+    if (end == GEN_CANCELLED && c->answer.len == 0) {
+        drop_last(c);
+        note("stopped before it began: the question is forgotten");
+        return 0;
+    }
+    add_stats(c);
+    len = stop ? len : c->answer.len; /* what was held back is not the user's part after all */
+    if (len > c->shown)
+        ui_out(c->answer.data + c->shown, len - c->shown);
+    end_line(c, end, n_new);
+    return add_message(c, "assistant", strbuf_str(&c->answer), len, err);
+}
+
+/* By the model in this process, or on our own pipeline. */
+static int answer_here(struct chat *c, const struct sample_params *params, int64_t n, struct err *err)
 {
     struct gen_case g = {0};
     struct gen_options options = {.params = params, .keep = true, .on_token = on_token, .on_prompt = on_prompt, .arg = c};
@@ -298,27 +338,28 @@ static int answer(struct chat *c, const struct sample_params *params, int64_t n,
         rc = -1;
     if (rc != 0)
         goto done;
-    if (g.end == GEN_CANCELLED && g.tokens.len == g.n_prompt) { /* a question without an answer would confuse templates */
-        drop_last(c);
-        ui_say("%s(stopped before it began: the question is forgotten)%s", ui_style(UI_DIM, false), ui_style(UI_PLAIN, false));
-        goto done;
-    }
-    c->total.prompt_tokens += c->last.prompt_tokens;
-    c->total.prompt_seconds += c->last.prompt_seconds;
-    c->total.new_tokens += c->last.new_tokens;
-    c->total.new_seconds += c->last.new_seconds;
-    c->total.timed_tokens += c->last.timed_tokens;
-    add_text(c, piece, detokenizer_end(&c->text, piece, sizeof piece));
-    bool stop;
-    size_t len = showable(c, &stop);
-    len = stop ? len : c->answer.len; /* what was held back is not the user's part after all */
-    if (len > c->shown)
-        ui_out(c->answer.data + c->shown, len - c->shown);
-    end_line(c, &g);
-    rc = add_message(c, "assistant", strbuf_str(&c->answer), len, err);
+    chat_add_text(c, piece, detokenizer_end(&c->text, piece, sizeof piece));
+    rc = keep_answer(c, g.end == GEN_LENGTH && g.tokens.len > c->local.ctx ? GEN_CONTEXT : g.end, g.n_new, err);
 done:
     gen_case_fini(&g);
     return rc;
+}
+
+/* Answers the conversation, whose last message is the user's. */
+static int answer(struct chat *c, const struct sample_params *params, int64_t n, struct err *err)
+{
+    char finish[CHAT_FINISH_BYTES];
+    enum gen_end end = GEN_STOP;
+
+    if (!c->server.url[0])
+        return answer_here(c, params, n, err);
+    if (chat_answer_remote(c, params, n, finish, err) != 0)
+        return -1;
+    if (strcmp(finish, "cancelled") == 0)
+        end = GEN_CANCELLED;
+    else if (strcmp(finish, "length") == 0)
+        end = n >= 0 && c->last.new_tokens >= (uint64_t)n ? GEN_LENGTH : GEN_CONTEXT;
+    return keep_answer(c, end, c->last.new_tokens, err);
 }
 
 int chat_ask(struct chat *c, const char *text, size_t len, const struct sample_params *params, int64_t n, struct err *err)

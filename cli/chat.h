@@ -1,7 +1,7 @@
 #ifndef CLI_CHAT_H
 #define CLI_CHAT_H
 
-/* A conversation with a model in this process: its messages, the chat template, and one sequence whose KV cache is kept
+/* A conversation with a model in this process, or behind a server: its messages, the chat template, and one sequence whose KV cache is kept
  * from turn to turn as far as the rendered text stays the same. When the context is full, the oldest turns are left out,
  * with a word. Answers stream to stdout. */
 
@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/strbuf.h"
+#include "cli/control.h"
 #include "cli/generate.h"
 #include "cli/local.h"
 #include "cli/ui.h"
@@ -17,6 +18,7 @@
 enum { CHAT_ANSWER_MAX_BYTES = 16 << 20 };
 
 struct chat {
+    struct control_server server; /* url "": none, the model is ours; of local only name and ctx are filled else */
     struct local local;
     struct template *template;
     bool fallback;            /* the model has no template of its own */
@@ -35,6 +37,8 @@ struct chat {
 };
 
 int chat_open(struct chat *c, const struct model_options *options, const char *system, struct err *err);
+/* The same by a server's API. */
+int chat_open_remote(struct chat *c, const struct control_server *server, const char *system, struct err *err);
 void chat_close(struct chat *c);
 
 /* Asks, streams the answer and keeps both. Ctrl-C (somebody must be watching) keeps what has come so far. On failure the

@@ -18,6 +18,7 @@ enum { PATH_BYTES = 4096 };
 
 struct values {
     struct model_options model;
+    struct control_options control;
     struct sample_options sample;
     int64_t n;
     const char *system, *once;
@@ -38,13 +39,17 @@ static const struct opt count_option[] = {
 };
 static const struct opt_group groups[] = {
     {"Options", options, 0},
-    MODEL_OPTION_GROUPS(values),
+    {"Model", model_option_table, offsetof(struct values, model), .optional = true},
+    {"Computing", compute_option_table, offsetof(struct values, model.compute)},
+    {"Or a server", control_option_table, offsetof(struct values, control)},
     {"Choosing tokens (/set changes them)", sample_option_table, offsetof(struct values, sample)},
     {"Length (/set too)", count_option, 0},
     {0},
 };
 static const struct opt_example examples[] = {
     {"stagecoach chat -m model.gguf", "Talks. /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends."},
+    {"stagecoach chat", "Talks with the model that your server on this machine serves."},
+    {"stagecoach chat --url http://192.168.1.10:8080 --api-key-file keys", "Or another server."},
     {"stagecoach chat -m model.gguf --system \"Answer in French.\" --once \"How are you?\"", "One question, one answer."},
     {0},
 };
@@ -67,7 +72,7 @@ static int ask(struct talk *t, const char *text, bool retry, struct err *err)
     int rc;
 
     sample_options_get(&t->v->sample, t->seeded, &params);
-    if (sample_params_check(&params, local_n_vocab(&t->chat.local), err) != 0)
+    if (sample_params_check(&params, t->v->model.model ? local_n_vocab(&t->chat.local) : UINT32_MAX, err) != 0)
         return -1;
     ui_watch_interrupt(!t->terminal);
     if (t->terminal)
@@ -171,6 +176,8 @@ static int do_stats(struct talk *t, const char *arg, struct err *err)
                ui_bytes(kv, sizeof kv, session_kv_bytes(s)), session_threads(s), session_isa(s));
         ui_say("  %-22s %8u of %u positions", "context", session_length(s, 0), c->local.ctx);
     }
+    if (c->server.url[0])
+        ui_say("%s at %s, context of %u positions", c->local.name, c->server.url, c->local.ctx);
     ui_say("  %-22s %8zu", "messages", json_array_size(c->messages));
     say_speed("last question, read", c->last.prompt_tokens, gen_prompt_speed(&c->last));
     ui_say("  %-22s %8llu tokens", "  found in the cache", (unsigned long long)c->reused);
@@ -348,8 +355,18 @@ static int talk(struct talk *t, struct err *err)
 
 static int run(void *values, const struct opts_parsed *parsed, struct err *err)
 {
+    struct control_server server;
     struct talk t = {.v = values, .seeded = opts_given(parsed, "seed"), .terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)};
-    int rc = chat_open(&t.chat, &t.v->model, t.v->system, err);
+    int rc;
+
+    if (t.v->model.model && (t.v->control.url || t.v->control.key_file))
+        return err_set(err, ERR_USAGE, "-m and %s contradict each other: a server has its own model", t.v->control.url ? "--url" : "--api-key-file");
+    if (t.v->model.model)
+        rc = chat_open(&t.chat, &t.v->model, t.v->system, err);
+    else if ((rc = control_pick(t.v->control.url, t.v->control.key_file, &server, err)) != 0)
+        return -1;
+    else if ((rc = chat_open_remote(&t.chat, &server, t.v->system, err)) != 0 && !t.v->control.url && !server.pid)
+        err_wrap(err, "neither -m FILE nor --url, and no server of yours runs here");
 
     if (rc == 0 && t.v->once) {
         t.terminal = false;
@@ -367,8 +384,9 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
 const struct command cmd_chat = {
     .opts = {.name = "chat",
              .summary = "Talk with a model",
-             .synopsis = "-m FILE [--once TEXT] [OPTION]…",
-             .description = "Talks with a model by its own chat template. What you type never counts as a control token. Where standard input is no "
+             .synopsis = "[-m FILE | --url URL] [--once TEXT] [OPTION]…",
+             .description = "Talks with a model by its own chat template: with one that it loads (-m), or with one that is served: at --url, or by "
+                            "your server on this machine. What you type never counts as a control token. Where standard input is no "
                             "terminal, each of its lines is a message. Ctrl-C stops an answer, Ctrl-D ends, /help lists the commands. When the "
                             "context is full, the oldest turns are forgotten.",
              .groups = groups,

@@ -169,12 +169,13 @@ static int wait_ready(struct engine *engine, struct err *err)
 
 static int serve(const struct values *v, struct engine *engine, struct control_file *control, struct err *err)
 {
-    char name[256];
+    char name[256], key[CONTROL_KEY_BYTES];
     struct front_options fo = {
         .listen = v->listen,
         .api_key_file = v->api_key_file,
         .tls_cert = v->tls_cert,
         .tls_key = v->tls_key,
+        .admin_key = key,
         .no_auth = v->no_auth,
         .cors = v->cors,
         .hosts = v->hosts.items,
@@ -188,10 +189,10 @@ static int serve(const struct values *v, struct engine *engine, struct control_f
     int rc;
 
     model_name(v, name, sizeof name);
-    if (!(front = front_create(&fo, engine, err)))
+    if (control_key(key, err) != 0 || !(front = front_create(&fo, engine, err)))
         return -1;
     log_line(LOG_INFO, "loading %s; %s answers /health meanwhile", name, front_url(front));
-    control_hold(control, front_url(front));
+    control_hold(control, front_url(front), key);
     rc = wait_ready(engine, err);
     if (rc == 0) {
         log_line(LOG_INFO, "ready: %s serves %s, context %u, %u sequences at once", front_url(front), name, engine_ctx(engine),

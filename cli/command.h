@@ -21,7 +21,7 @@ extern const struct command cmd_run, cmd_chat, cmd_eval, cmd_bench, cmd_tokenize
 extern const struct command cmd_keygen, cmd_invite;
 extern const struct command cmd_plan;
 extern const struct command cmd_worker, cmd_probe;
-extern const struct command cmd_serve, cmd_status, cmd_stop;
+extern const struct command cmd_serve, cmd_status, cmd_stop, cmd_replan, cmd_drain;
 extern const struct command cmd_completion;
 
 #endif

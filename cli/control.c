@@ -4,18 +4,16 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/socket.h>
+#include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/strbuf.h"
+#include "cli/ui.h"
 
 static const char prefix[] = "serve-";
 
@@ -34,7 +32,18 @@ static int folder_path(char *path, size_t size)
     return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == getuid() && (st.st_mode & 077) == 0 ? 0 : -1;
 }
 
-void control_hold(struct control_file *file, const char *url)
+int control_key(char ret[CONTROL_KEY_BYTES], struct err *err)
+{
+    unsigned char bytes[32];
+
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+        return err_errno(err, errno, "a random key");
+    for (size_t i = 0; i < sizeof bytes; i++)
+        snprintf(ret + 2 * i, 3, "%02x", bytes[i]);
+    return 0;
+}
+
+void control_hold(struct control_file *file, const char *url, const char *key)
 {
     char folder[CONTROL_PATH_BYTES - 32];
 
@@ -43,7 +52,7 @@ void control_hold(struct control_file *file, const char *url)
         return;
     snprintf(file->path, sizeof file->path, "%s/%s%ld", folder, prefix, (long)getpid());
     file->fd = open(file->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (file->fd >= 0 && (flock(file->fd, LOCK_EX) != 0 || dprintf(file->fd, "%s\n", url) < 0))
+    if (file->fd >= 0 && (flock(file->fd, LOCK_EX) != 0 || dprintf(file->fd, "%s\n%s\n", url, key) < 0))
         control_drop(file);
 }
 
@@ -67,13 +76,19 @@ static int read_server(const char *folder, const char *name, struct control_serv
     if (s.pid <= 1 || (fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) < 0)
         return 0;
     bool lives = flock(fd, LOCK_SH | LOCK_NB) != 0;
-    ssize_t n = read(fd, s.url, sizeof s.url - 1);
+    char text[HTTP_URL_BYTES + CONTROL_KEY_BYTES] = "";
+    ssize_t n = read(fd, text, sizeof text - 1);
     close(fd);
     if (!lives && n > 0) /* an empty one is just being made */
         unlink(path);
     if (!lives || n <= 0)
         return 0;
-    s.url[strcspn(s.url, "\n")] = '\0';
+    size_t len = strcspn(text, "\n");
+    const char *key = text + len + (text[len] == '\n');
+    if (len >= sizeof s.url || strcspn(key, "\n") >= sizeof s.key)
+        return 0;
+    snprintf(s.url, sizeof s.url, "%.*s", (int)len, text);
+    snprintf(s.key, sizeof s.key, "%.*s", (int)strcspn(key, "\n"), key);
     *ret = s;
     return 1;
 }
@@ -107,86 +122,66 @@ int control_find(const char *url, struct control_server *ret, struct err *err)
     return n == 1 ? 0 : -1;
 }
 
-/* --- HTTP ---------------------------------------------------------------- */
+/* --- asking -------------------------------------------------------------- */
 
-static int connect_to(const char *url, int timeout_ms, struct err *err)
+enum { ASK_MS = 10000, KEY_FILE_BYTES = 1 << 20 };
+static const char usual_url[] = "http://127.0.0.1:8080";
+
+const struct opt control_option_table[] = {
+    {"url", 0, OPT_STRING, .arg = "URL", .offset = offsetof(struct control_options, url),
+     .help = "The server (default: yours on this machine, else http://127.0.0.1:8080)"},
+    {"api-key-file", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct control_options, key_file),
+     .help = "Ask with the first key of this file (default: a server of yours on this machine needs none)"},
+    {0},
+};
+
+/* The first key of a file such as `serve --api-key-file` takes. */
+static int read_key(const char *path, char *ret, size_t size, struct err *err)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
-    struct timeval t = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
-    char host[CONTROL_URL_BYTES];
-    const char *from = url + strlen("http://");
-    int fd, rc;
+    size_t len;
+    char *text = ui_read_file(path, KEY_FILE_BYTES, &len, err);
+    int rc = -1;
 
-    if (strncmp(url, "https://", strlen("https://")) == 0)
-        return err_set(err, ERR_UNSUPPORTED, "%s: the commands speak plain HTTP; ask %s/v1/cluster with curl", url, url);
-    if (strncmp(url, "http://", strlen("http://")) != 0 || strlen(url) >= sizeof host)
-        return err_set(err, ERR_USAGE, "%s: an address such as http://127.0.0.1:8080 is expected", url);
-    snprintf(host, sizeof host, "%.*s", (int)strcspn(from, "/"), from);
-    char *colon = strrchr(host, ':'), *name = host;
-    if (!colon || strchr(colon, ']'))
-        return err_set(err, ERR_USAGE, "%s: a port is missing, as in http://127.0.0.1:8080", url);
-    *colon = '\0';
-    if (host[0] == '[' && colon > host + 1 && colon[-1] == ']') {
-        name++;
-        colon[-1] = '\0';
+    if (!text)
+        return -1;
+    for (char *line = text; rc != 0 && *line; line += strcspn(line, "\n"), line += *line == '\n') {
+        char *key = line + strspn(line, " \t");
+        size_t n = strcspn(key, "# \t\r\n");
+        if (n == 0 || n >= size)
+            continue;
+        snprintf(ret, size, "%.*s", (int)n, key);
+        rc = 0;
     }
-    if ((rc = getaddrinfo(name, colon + 1, &hints, &found)) != 0)
-        return err_set(err, ERR_NOT_FOUND, "%s: %s", url, gai_strerror(rc));
-    fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0) {
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
-    }
-    if (fd < 0 || connect(fd, found->ai_addr, found->ai_addrlen) != 0) {
-        err_errno(err, errno, "nobody answers at %s", url);
-        if (fd >= 0)
-            close(fd);
-        fd = -1;
-    }
-    freeaddrinfo(found);
-    return fd;
+    free(text);
+    return rc == 0 ? 0 : err_set(err, ERR_INPUT, "%s holds no key", path);
 }
 
-static int exchange(int fd, const char *url, const char *path, const char *key, struct strbuf *reply, struct err *err)
+int control_pick(const char *url, const char *key_file, struct control_server *ret, struct err *err)
 {
-    struct strbuf ask;
-    char buf[16384];
-    ssize_t n;
-    int rc = 0;
+    struct control_server found;
 
-    strbuf_init(&ask, 4096);
-    strbuf_printf(&ask, "GET %s HTTP/1.0\r\nHost: localhost\r\n", path); /* 1.0: the whole body, then the end */
-    if (key)
-        strbuf_printf(&ask, "Authorization: Bearer %s\r\n", key);
-    strbuf_puts(&ask, "\r\n");
-    if (ask.failed || send(fd, ask.data, ask.len, MSG_NOSIGNAL) != (ssize_t)ask.len)
-        rc = err_errno(err, errno, "asking %s", url);
-    strbuf_fini(&ask);
-    while (rc == 0 && (n = recv(fd, buf, sizeof buf, 0)) != 0)
-        if (n > 0)
-            strbuf_add(reply, buf, (size_t)n);
-        else if (errno != EINTR)
-            rc = err_errno(err, errno, "the answer of %s", url);
-    return rc == 0 ? strbuf_check(reply, "the answer", err) : -1;
+    if (control_find(url, &found, err) == 0) {
+        *ret = found;
+    } else if (err->kind != ERR_NOT_FOUND) {
+        return -1;
+    } else {
+        *ret = (struct control_server){0};
+        if ((size_t)snprintf(ret->url, sizeof ret->url, "%s", url ? url : usual_url) >= sizeof ret->url)
+            return err_set(err, ERR_USAGE, "--url: %zu bytes, at most %zu allowed", strlen(url), sizeof ret->url - 1);
+    }
+    err_clear(err);
+    return key_file ? read_key(key_file, ret->key, sizeof ret->key, err) : 0;
 }
 
-char *control_get(const char *url, const char *path, const char *key, int timeout_ms, int *ret_status, struct err *err)
+char *control_ask(const struct control_server *s, const char *path, const char *body, struct err *err)
 {
-    int fd = connect_to(url, timeout_ms, err);
-    struct strbuf reply;
-    char *body = NULL, *split;
+    struct http_request r = {.url = s->url, .path = path, .key = s->key[0] ? s->key : NULL, .body = body, .timeout_ms = ASK_MS, .is_own = s->pid != 0};
+    int status = 0;
+    char *reply = http_ask(&r, &status, err);
 
-    if (fd < 0)
-        return NULL;
-    strbuf_init(&reply, CONTROL_MAX_REPLY);
-    if (exchange(fd, url, path, key, &reply, err) == 0) {
-        split = reply.len ? strstr(reply.data, "\r\n\r\n") : NULL;
-        if (!split || sscanf(reply.data, "HTTP/%*d.%*d %d", ret_status) != 1)
-            err_set(err, ERR_IO, "%s: what answers there does not speak HTTP", url);
-        else if (!(body = strdup(split + 4)))
-            err_set(err, ERR_MEMORY, "%s: out of memory", url);
-    }
-    strbuf_fini(&reply);
-    close(fd);
-    return body;
+    if (!reply || status == 200)
+        return reply;
+    http_refused(s->url, status, reply, err);
+    free(reply);
+    return NULL;
 }

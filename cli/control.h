@@ -1,19 +1,22 @@
 #ifndef CLI_CONTROL_H
 #define CLI_CONTROL_H
 
-/* How `status` and `stop` find the servers of this user on this machine: each keeps a file with its address in a folder that
- * only the user may read, locked while it lives. And the little HTTP that they need to ask one. */
+/* How commands find the servers of this user on this machine: each keeps a file with its address, and a key that only this user
+ * can know, in a folder that only the user may read, locked while it lives. */
 
 #include <stddef.h>
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "base/opts.h"
+#include "cli/http.h"
 
-enum { CONTROL_URL_BYTES = 256, CONTROL_PATH_BYTES = 256, CONTROL_MAX_REPLY = 64 << 20 };
+enum { CONTROL_PATH_BYTES = 256, CONTROL_KEY_BYTES = 512 };
 
 struct control_server {
-    char url[CONTROL_URL_BYTES];
-    pid_t pid;
+    char url[HTTP_URL_BYTES];
+    char key[CONTROL_KEY_BYTES]; /* for whatever it can be asked, its cluster's administration too; "": none */
+    pid_t pid;                   /* 0: not found here, but named */
 };
 
 /* Of a server: its file, held until control_drop. fd < 0: it has none (no folder to be had), which is no failure. */
@@ -21,14 +24,24 @@ struct control_file {
     int fd;
     char path[CONTROL_PATH_BYTES];
 };
-void control_hold(struct control_file *file, const char *url);
+void control_hold(struct control_file *file, const char *url, const char *key);
+/* A key for control_hold and the server's own ears: random, hexadecimal. */
+int control_key(char ret[CONTROL_KEY_BYTES], struct err *err);
 void control_drop(struct control_file *file);
 
 /* The server at url, or where url is NULL the only one. ERR_NOT_FOUND: none; ERR_USAGE: several, which are named. */
 int control_find(const char *url, struct control_server *ret, struct err *err);
 
-/* GET url + path, with a key where one is given. The body (0-terminated, the caller frees it), its HTTP status in *ret_status.
- * NULL and err where nobody answers within timeout_ms. */
-char *control_get(const char *url, const char *path, const char *key, int timeout_ms, int *ret_status, struct err *err);
+/* Whom a command means to ask: the server at url, or this user's only one here, or else http://127.0.0.1:8080. The key is the first
+ * of key_file, or that of the server's own file. */
+int control_pick(const char *url, const char *key_file, struct control_server *ret, struct err *err);
+/* http_ask of it, where any other status than 200 is an error with the server's words. */
+char *control_ask(const struct control_server *s, const char *path, const char *body, struct err *err);
+
+/* --url and --api-key-file, for commands that ask a server. */
+struct control_options {
+    const char *url, *key_file;
+};
+extern const struct opt control_option_table[];
 
 #endif

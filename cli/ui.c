@@ -99,6 +99,12 @@ unsigned ui_width(void)
     return 80;
 }
 
+unsigned ui_height(void)
+{
+    struct winsize w;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 ? w.ws_row : 0;
+}
+
 static const char *color = "auto";
 
 void ui_set_color(const char *when)

@@ -26,7 +26,8 @@ void ui_error(const char *command, const char *text);
 
 bool ui_out_is_terminal(void);
 bool ui_err_is_terminal(void);
-unsigned ui_width(void); /* of the terminal, 80 where there is none */
+unsigned ui_width(void);  /* of the terminal, 80 where there is none */
+unsigned ui_height(void); /* 0 where there is none */
 /* An escape sequence for stderr or stdout, "" where colors are not wanted. */
 enum ui_style { UI_PLAIN, UI_BOLD, UI_DIM, UI_RED, UI_GREEN, UI_CYAN, UI_YELLOW };
 /* "always", "never"; "auto" (at first): on a terminal that knows them, where NO_COLOR is not set. */

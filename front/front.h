@@ -20,6 +20,7 @@ enum { FRONT_MAX_CONNECTIONS = 65536 };
 struct front_options {
     const char *listen;       /* "127.0.0.1:8080", "[::1]:0"; another address than loopback needs keys, or no_auth */
     const char *api_key_file; /* api_keys.h; NULL: no keys */
+    const char *admin_key;    /* shown by who may change the cluster; NULL: nobody may */
     const char *tls_cert, *tls_key; /* PEM files; NULL: plain HTTP */
     bool no_auth;
     const char *cors;         /* the one origin whose pages may ask, "*": any; NULL: none */

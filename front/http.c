@@ -314,7 +314,7 @@ static int check_head(struct call *c, const char *path, const char *method)
     int rc = find_route(c, path, method);
     struct api_key *key;
     if (guard_check(&f->guard, header(c->connection, MHD_HTTP_HEADER_AUTHORIZATION), header(c->connection, MHD_HTTP_HEADER_HOST), origin,
-                    c->route && c->route->is_open, &key, &c->error) != 0)
+                    !c->route ? GUARD_KEY : c->route->is_open ? GUARD_OPEN : c->route->needs_admin ? GUARD_ADMIN : GUARD_KEY, &key, &c->error) != 0)
         return -1;
     if (rc != 0)
         return rc;

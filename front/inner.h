@@ -45,6 +45,7 @@ struct call;
 struct route {
     const char *path, *method; /* "{model}" at the end of a path: its name */
     bool is_open;     /* needs no key */
+    bool needs_admin; /* needs the admin's */
     bool needs_model; /* 503 until the chain has answered for the first time */
     bool counts;      /* against its key's limits */
     /* Works on the body in a helper's thread. 0: call.reply holds the answer, or call.job runs. */

@@ -9,6 +9,7 @@
 #include "front/inner.h"
 
 enum { GGUF_KEY_BYTES = 128 };
+enum { DRAIN_MAX_S = 30 * 86400 };
 
 /* --- the model ----------------------------------------------------------- */
 
@@ -285,6 +286,41 @@ static int get_metrics(struct call *c, struct api_error *e)
     return 0;
 }
 
+static int post_replan(struct call *c, struct api_error *e)
+{
+    struct err err;
+
+    if (engine_command(c->front->engine, ENGINE_REPLAN, NULL, 0, &err) != 0)
+        return api_from_err(e, &err);
+    strbuf_puts(&c->reply, "{\"status\":\"ok\"}");
+    return 0;
+}
+
+/* {"node": NAME, "seconds": 0} */
+static int drain(struct call *c, const json_t *body, struct api_error *e)
+{
+    const char *node = NULL;
+    size_t len = 0;
+    int64_t seconds = 0;
+    struct err err;
+
+    if (api_text(body, "node", &node, &len, e) != 0 || api_int(body, "seconds", 0, DRAIN_MAX_S, &seconds, e) != 0)
+        return -1;
+    if (!node)
+        return api_refuse(e, "node", "node is missing; the name of a node is expected");
+    if (strlen(node) != len)
+        return api_refuse(e, "node", "node holds a character 0");
+    if (engine_command(c->front->engine, ENGINE_DRAIN, node, (unsigned)seconds, &err) != 0)
+        return api_from_err(e, &err);
+    strbuf_puts(&c->reply, "{\"status\":\"ok\"}");
+    return 0;
+}
+
+static int post_drain(struct call *c, struct api_error *e)
+{
+    return with_body(c, e, drain);
+}
+
 const struct route routes[] = {
     {"/", "GET", .is_open = true, .run = get_page},
     {"/health", "GET", .is_open = true, .run = get_health},
@@ -297,6 +333,8 @@ const struct route routes[] = {
     {"/detokenize", "POST", .run = post_detokenize},
     {"/apply-template", "POST", .run = post_template},
     {"/v1/cluster", "GET", .run = get_cluster},
+    {"/v1/cluster/replan", "POST", .needs_admin = true, .run = post_replan},
+    {"/v1/cluster/drain", "POST", .needs_admin = true, .run = post_drain},
     {"/v1/cluster/activity", "GET", .run = get_activity},
     {"/metrics", "GET", .run = get_metrics},
 };

@@ -181,7 +181,7 @@ struct front *front_create(const struct front_options *options, struct engine *e
     snprintf(f->model, sizeof f->model, "%s", options->model);
     pthread_mutex_init(&f->lock, NULL);
     if (tls_read(&f->tls, options->tls_cert, options->tls_key, err) != 0 || listen_at(f, options->listen, &loopback, err) != 0 || check_options(f, loopback, err) != 0 ||
-        guard_init(&f->guard, options->api_key_file, loopback, options->hosts, options->n_hosts, options->cors, err) != 0 ||
+        guard_init(&f->guard, options->api_key_file, options->admin_key, loopback, options->hosts, options->n_hosts, options->cors, err) != 0 ||
         page_init(&f->page, err) != 0 || prompt_init(&f->prompt, engine_gguf(engine), err) != 0 ||
         (guides_init(&f->guides, f->prompt.tokenizer, engine_n_vocab(engine)), false) || watch_start(f, err) != 0 || start_helpers(f, err) != 0 ||
         start_http(f, err) != 0) {

@@ -179,8 +179,8 @@ static void test_help(void)
     has_str(strbuf_str(&sb),
             "Usage: prog run -m FILE [OPTION]… [ARG]\n\nRuns a model.\n\nSecond paragraph.\n\nOptions:\n  -m, --model FILE        GGUF",
             "head");
-    has_str(strbuf_str(&sb), "      --kv TYPE           Cache: f16, f32 or q8_0 (default f16)\n\nEvery command:",
-            "a choice, and --help at the end");
+    has_str(strbuf_str(&sb),
+            "      --kv TYPE           Cache: f16, f32 or q8_0 (default f16)\n\nEvery command:", "a choice, and --help at the end");
     has_str(strbuf_str(&sb), "      --no-paint          No colors\n", "a flag that is on");
     has_str(strbuf_str(&sb), "Examples:\n  prog run -m x.gguf\n      Runs it.\n\nExit status: 0 done", "examples and exit status");
     ok(longest_line(strbuf_str(&sb)) <= 80, "no line is longer than 80");
