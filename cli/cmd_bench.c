@@ -406,6 +406,7 @@ const struct command cmd_bench = {
                             "computed: the busiest one's share is how saturated the pipeline was.",
              .groups = groups,
              .examples = examples},
+    .fetches_model = true,
     .values_bytes = sizeof(struct values),
     .run = run,
 };

@@ -391,6 +391,7 @@ const struct command cmd_chat = {
                             "context is full, the oldest turns are forgotten.",
              .groups = groups,
              .examples = examples},
+    .fetches_model = true,
     .values_bytes = sizeof(struct values),
     .run = run,
 };

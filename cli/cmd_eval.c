@@ -311,6 +311,7 @@ const struct command cmd_eval = {
                  "With --text: the perplexity, over chunks of --ctx tokens of which the second half is scored.",
              .groups = groups,
              .examples = examples},
+    .fetches_model = true,
     .values_bytes = sizeof(struct values),
     .run = run,
 };

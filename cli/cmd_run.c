@@ -362,6 +362,7 @@ const struct command cmd_run = {
                             "beginning (BOS) is added. The same prompt, options and seed give the same text on any machine and in any company.",
              .groups = groups,
              .examples = examples},
+    .fetches_model = true,
     .values_bytes = sizeof(struct values),
     .run = run,
 };

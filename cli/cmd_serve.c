@@ -263,6 +263,7 @@ const struct command cmd_serve = {
                  "running answers have ended.",
              .groups = groups,
              .examples = examples},
+    .fetches_model = true,
     .values_bytes = sizeof(struct values),
     .run = run,
 };

@@ -11,6 +11,7 @@
 
 struct command {
     struct opt_command opts;
+    bool fetches_model;  /* -m may name a model that is to be fetched first */
     size_t values_bytes; /* of the struct that the options write into */
     /* Results go to stdout through ui.h, everything else to stderr. Returns 0, or -1 and err: main prints it and turns its
      * kind into the exit status. */
@@ -22,6 +23,6 @@ extern const struct command cmd_keygen, cmd_invite;
 extern const struct command cmd_plan;
 extern const struct command cmd_worker, cmd_probe;
 extern const struct command cmd_serve, cmd_status, cmd_stop, cmd_replan, cmd_drain;
-extern const struct command cmd_completion;
+extern const struct command cmd_completion, cmd_pull, cmd_doctor;
 
 #endif

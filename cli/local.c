@@ -26,7 +26,7 @@ static const enum act_type wire_types[] = {ACT_F32, ACT_F16, ACT_Q8_0, ACT_F32};
 
 const struct opt model_option_table[] = {
     {"model", 'm', OPT_STRING, .required = true, .arg = "FILE", .offset = offsetof(struct model_options, model),
-     .help = "GGUF file; of a split model any part"},
+     .help = "GGUF file; of a split model any part. run, chat, serve, eval and bench also take a URL or hf:OWNER/REPO:FILE (see pull)"},
     {"ctx", 'c', OPT_INT, .arg = "N", .offset = offsetof(struct model_options, ctx), .min = 1, .max = CTX_MAX,
      .help = "Positions (prompt and answer) a sequence may have (default: the model's, at most 8192)"},
     {"parallel", 0, OPT_INT, .arg = "N", .offset = offsetof(struct model_options, parallel), .min = 1, .max = PARALLEL_MAX,

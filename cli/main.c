@@ -10,6 +10,7 @@
 #include "base/strbuf.h"
 #include "cli/settings.h"
 #include "cli/program.h"
+#include "cli/pull.h"
 #include "cli/ui.h"
 
 enum { HELP_MAX_BYTES = 1 << 18, HELP_MAX_WIDTH = 100, USAGE_STATUS = 2, MAX_COMMANDS = 64 };
@@ -124,27 +125,56 @@ static int read_options(const struct command *command, int argc, char **argv, st
     return opts_parse_end(&command->opts, parsed, err);
 }
 
+struct fetched {
+    void *values;
+    char *path;
+    struct err *err;
+};
+
+/* -m hf:… or https://…: fetched, and named by its file from here on. */
+static int fetch_model(void *arg, const struct opt_group *group, const struct opt *o)
+{
+    struct fetched *f = arg;
+    const char **value = (const char **)(void *)((char *)f->values + group->base + o->offset);
+
+    if (group == &opts_common || strcmp(o->name, "model") != 0 || !*value || !pull_is_remote(*value))
+        return 0;
+    if (!(f->path = mem_new(1, PULL_PATH, f->err)))
+        return -1;
+    ui_watch_interrupt(true);
+    if (pull_model(&(struct pull_options){.from = *value}, f->path, f->err) != 0)
+        return -1;
+    ui_unwatch_interrupt();
+    *value = f->path;
+    return 0;
+}
+
 static int run_command(const struct command *command, int argc, char **argv)
 {
     struct opts_parsed parsed = {0};
     struct settings config = {0};
     struct err err;
+    struct fetched fetched = {.err = &err};
     int status = 0;
     void *values = mem_new(1, command->values_bytes, &err);
 
     err_clear(&err);
     if (!values)
         return report(command, &err);
+    fetched.values = values;
     if (read_options(command, argc, argv, &config, values, &parsed, &err) != 0)
         status = report(command, &err);
     else if (parsed.help)
         status = print_help(command);
     else if (parsed.show_config)
         status = show_config(command, &config, values, &parsed);
+    else if (command->fetches_model && opts_for_each(&command->opts, fetch_model, &fetched) != 0)
+        status = report(command, &err);
     else if (command->run(values, &parsed, &err) != 0 || ui_flush(&err) != 0)
         status = report(command, &err);
     opts_fini(&command->opts, values, &parsed);
     settings_fini(&config);
+    free(fetched.path);
     free(values);
     return status;
 }

@@ -8,7 +8,7 @@
 const struct command *const program_commands[] = {
     &cmd_run, &cmd_chat, &cmd_eval, &cmd_bench, &cmd_tokenize, &cmd_template, &cmd_inspect,
     &cmd_serve, &cmd_status, &cmd_stop, &cmd_replan, &cmd_drain,
-    &cmd_plan,
+    &cmd_pull, &cmd_doctor, &cmd_plan,
     &cmd_worker, &cmd_probe,
     &cmd_keygen, &cmd_invite,
     &cmd_completion,
@@ -16,7 +16,7 @@ const struct command *const program_commands[] = {
 static const struct opt_command *const tables[] = {
     &cmd_run.opts, &cmd_chat.opts, &cmd_eval.opts, &cmd_bench.opts, &cmd_tokenize.opts, &cmd_template.opts, &cmd_inspect.opts,
     &cmd_serve.opts, &cmd_status.opts, &cmd_stop.opts, &cmd_replan.opts, &cmd_drain.opts,
-    &cmd_plan.opts,
+    &cmd_pull.opts, &cmd_doctor.opts, &cmd_plan.opts,
     &cmd_worker.opts, &cmd_probe.opts,
     &cmd_keygen.opts, &cmd_invite.opts,
     &cmd_completion.opts,

@@ -5,7 +5,7 @@ import subprocess
 from clitest import PROGRAM, done, folder, has, is_, ok, run
 
 COMMANDS = ["run", "chat", "eval", "bench", "tokenize", "template", "inspect", "plan", "serve", "status", "stop", "worker", "probe", "keygen",
-            "invite", "completion"]
+            "invite", "completion", "replan", "drain", "pull", "doctor"]
 
 r = run("--version")
 ok(r.status == 0 and r.out.startswith("stagecoach ") and r.err == "", "--version", r.out, r.err)
