@@ -1,8 +1,15 @@
 /* stagecoach invite: a token with which one more node joins. */
+#include <ifaddrs.h>
 #include <inttypes.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
+#include <string.h>
+#include <time.h>
 
 #include "cli/command.h"
+#include "cli/control.h"
 #include "cli/keydir.h"
 #include "cli/ui.h"
 #include "proto/invite.h"
@@ -13,11 +20,11 @@ struct values {
     int64_t minutes;
 };
 
-enum { MINUTES_MAX = INVITE_MAX_SECONDS / 60 };
+enum { SERVER_WAIT_S = 5, MINUTES_MAX = INVITE_MAX_SECONDS / 60 };
 
 static const struct opt options[] = {
-    {"address", 'a', OPT_LIST, .required = true, .arg = "ADDRESS", .offset = offsetof(struct values, addresses),
-     .help = "Where the coordinator listens, as the new node reaches it: tcp://HOST:PORT; given several times, they are tried in order"},
+    {"address", 'a', OPT_LIST, .arg = "ADDRESS", .offset = offsetof(struct values, addresses),
+     .help = "Where the coordinator listens, as the new node reaches it: tcp://HOST:PORT; given several times, they are tried in order (default: where your running server lets workers join)"},
     {"minutes", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, minutes), .min = 1, .max = MINUTES_MAX, .def = "60",
      .help = "How long it is good"},
     {"keys", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, keys), .help = "Folder of the coordinator's keys (default: ~/.config/stagecoach)"},
@@ -25,22 +32,80 @@ static const struct opt options[] = {
 };
 static const struct opt_group groups[] = {{"Options", options, 0}, {0}};
 static const struct opt_example examples[] = {
-    {"stagecoach invite --address tcp://192.168.1.10:7100", "A token for one node, good for an hour."},
+    {"stagecoach invite", "A token for one node, good for an hour, while \"stagecoach serve --join-listen tcp://0.0.0.0:7100\" runs here."},
+    {"stagecoach invite --address tcp://192.168.1.10:7100", "The same where others reach this machine by that address only."},
     {"stagecoach worker --join TOKEN", "On the new node: registers its key, then works."},
     {0},
 };
+
+/* Addresses as others may reach them. */
+struct addresses {
+    char text[INVITE_MAX_ADDRESSES][MSG_MAX_ADDRESS + 1];
+    const char *items[INVITE_MAX_ADDRESSES];
+    size_t n;
+};
+
+static void add(struct addresses *a, const char *host, const char *port)
+{
+    if (a->n == INVITE_MAX_ADDRESSES || snprintf(a->text[a->n], sizeof a->text[a->n], "tcp://%s:%s", host, port) >= (int)sizeof a->text[a->n])
+        return;
+    a->items[a->n] = a->text[a->n];
+    a->n++;
+}
+
+/* "0.0.0.0" is every address of this machine: those of its networks, or where there is none loopback's. */
+static void add_all(struct addresses *a, const char *port)
+{
+    struct ifaddrs *list = NULL;
+    char host[64];
+
+    if (getifaddrs(&list) != 0)
+        list = NULL;
+    for (const struct ifaddrs *i = list; i; i = i->ifa_next)
+        if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET && !(i->ifa_flags & IFF_LOOPBACK) && (i->ifa_flags & IFF_UP) &&
+            getnameinfo(i->ifa_addr, sizeof(struct sockaddr_in), host, sizeof host, NULL, 0, NI_NUMERICHOST) == 0)
+            add(a, host, port);
+    freeifaddrs(list);
+    if (a->n == 0)
+        add(a, "127.0.0.1", port);
+}
+
+/* Where this user's running server lets workers join. */
+static int of_server(struct addresses *a, struct err *err)
+{
+    struct control_server s;
+    const char *port, *host;
+
+    /* One that was started a moment ago, by the line before, may not have its file yet. */
+    for (double until = ui_seconds() + SERVER_WAIT_S; control_find(NULL, &s, err) != 0; nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL))
+        if (err->kind != ERR_NOT_FOUND || ui_seconds() >= until)
+            return err_wrap(err, "no --address, and");
+    if (!s.join[0])
+        return err_set(err, ERR_USAGE, "the server at %s lets no workers join: start it with --join-listen tcp://0.0.0.0:7100, or give --address", s.url);
+    host = s.join + strlen("tcp://");
+    port = strrchr(s.join, ':') + 1;
+    if (strncmp(host, "0.0.0.0:", 8) == 0 || strncmp(host, "*:", 2) == 0) {
+        add_all(a, port);
+        return 0;
+    }
+    snprintf(a->text[0], sizeof a->text[0], "%.*s", (int)sizeof a->text[0] - 1, s.join);
+    a->items[0] = a->text[0];
+    a->n = 1;
+    return 0;
+}
 
 static int run(void *values, const struct opts_parsed *parsed, struct err *err)
 {
     const struct values *v = values;
     char token[INVITE_MAX_TOKEN];
-    struct keys *k = keydir_open(v->keys, NULL, err);
+    struct addresses own = {.n = 0};
+    struct keys *k = NULL;
     int rc;
 
     (void)parsed;
-    if (!k)
+    if ((v->addresses.len == 0 && of_server(&own, err) != 0) || !(k = keydir_open(v->keys, NULL, err)))
         return -1;
-    rc = invite_create(k, v->addresses.items, v->addresses.len, (uint64_t)v->minutes * 60, token, err);
+    rc = invite_create(k, own.n ? own.items : v->addresses.items, own.n ? own.n : v->addresses.len, (uint64_t)v->minutes * 60, token, err);
     if (rc == 0) {
         ui_outf("%s\n", token);
         ui_say("For one node, for %" PRId64 " minutes, while the coordinator runs. There: stagecoach worker --join TOKEN", v->minutes);
@@ -52,7 +117,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
 const struct command cmd_invite = {
     .opts = {.name = "invite",
              .summary = "Print a token with which one more node can join",
-             .synopsis = "--address tcp://HOST:PORT [OPTION]…",
+             .synopsis = "[--address tcp://HOST:PORT] [OPTION]…",
              .description = "Run it where the coordinator runs (or with its folder of keys). The token holds the coordinator's address and public "
                             "key and a one-time secret; whoever has it can register one key until it expires, and do nothing else. Hand it over as "
                             "you would a password.",

@@ -15,6 +15,7 @@
 #include "cli/command.h"
 #include "cli/compute.h"
 #include "cli/keydir.h"
+#include "cli/service.h"
 #include "cli/ui.h"
 #include "proto/invite.h"
 #include "proto/wire.h"
@@ -29,7 +30,7 @@ struct values {
     struct compute_options compute;
     int64_t protocol;
     double orphan_timeout;
-    bool child, no_measure;
+    bool child, no_measure, service, dry_run;
 };
 
 static const struct opt options[] = {
@@ -43,6 +44,9 @@ static const struct opt options[] = {
     {"join", 0, OPT_STRING, .arg = "TOKEN", .offset = offsetof(struct values, join), .help = "Join the cluster that gave this invitation, then connect to it"},
     {"coordinator", 0, OPT_STRING, .arg = "ADDRESS", .offset = offsetof(struct values, coordinator),
      .help = "Dial the coordinator there, instead of waiting for it: tcp://HOST:PORT, or NAME@tcp://HOST:PORT where several nodes are trusted"},
+    {"service", 0, OPT_FLAG, .offset = offsetof(struct values, service),
+     .help = "Join, then leave the work to a systemd service of yours, which is written and started, with the other options given here"},
+    {"dry-run", 0, OPT_FLAG, .offset = offsetof(struct values, dry_run), .help = "With --service: only print what it would write and run"},
     {"model-dir", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, model_dir),
      .help = "Model files that may be used, in this folder and those in it"},
     {"cache", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct values, cache), .own_variable = true, /* ./dev has STAGECOACH_CACHE */
@@ -74,6 +78,7 @@ static const struct opt_example examples[] = {
     {"stagecoach worker --listen tcp://0.0.0.0:7101 --model-dir ~/models", "Waits for a coordinator whose key is in its keys' folder."},
     {"stagecoach worker --join TOKEN", "The first start on a machine that others cannot reach: joins, then dials the coordinator."},
     {"stagecoach worker --coordinator tcp://192.168.1.10:7100", "The same again, later."},
+    {"stagecoach worker --join TOKEN --service --ram 12GiB", "Joins, and works from now on whenever this machine runs."},
     {"stagecoach worker --listen tcp://192.168.1.11:7101 --ram 12GiB", "Leaves the rest of the memory to others."},
     {"stagecoach worker --listen tcp://192.168.1.11:7101 --device cuda:0,cpu --vram cuda:0=20GiB", "Two stages: one in the GPU's memory, one in the machine's."},
     {0},
@@ -120,6 +125,10 @@ static int check(const struct values *v, struct err *err)
                        "neither --listen nor --join nor --coordinator: give an address that the coordinator can dial, an invitation, or whom to dial");
     if (v->join && v->coordinator)
         return err_set(err, ERR_USAGE, "--join with --coordinator: an invitation says itself where the coordinator is");
+    if (v->dry_run && !v->service)
+        return err_set(err, ERR_USAGE, "--dry-run is for --service");
+    if (v->service && v->child)
+        return err_set(err, ERR_USAGE, "--service is not for embedded workers");
     if (v->advertise && !v->listen)
         return err_set(err, ERR_USAGE, "--advertise without --listen: there is nothing to be reached");
     if (v->name && !msg_name_valid(v->name))
@@ -191,6 +200,39 @@ static int serve(const struct values *v, const struct node_options *given, struc
     return node_run(o, err);
 }
 
+/* --service: joins if that was asked for, and has systemd do the rest. */
+static int install(const struct values *v, const struct opts_parsed *parsed, struct keys *keys, struct err *err)
+{
+    static const char *const without[] = {"service", "dry-run", "join", "keys", "coordinator", NULL};
+    char who[MSG_MAX_NAME + MSG_MAX_ADDRESS + 32], dir[KEYDIR_PATH + 16];
+    const char *more[3] = {NULL};
+    struct wire_joined joined;
+    struct strbuf line;
+    size_t n = 0;
+    int rc;
+
+    if (v->join && !v->dry_run && wire_join(keys, v->join, JOIN_MS, &joined, err) != 0)
+        return err_wrap(err, "joining");
+    if (v->join && v->dry_run)
+        snprintf(who, sizeof who, "--coordinator=NAME@ADDRESS");
+    else if (v->join)
+        snprintf(who, sizeof who, "--coordinator=%s@%s", joined.coordinator, joined.address);
+    else if (v->coordinator)
+        snprintf(who, sizeof who, "--coordinator=%.*s", (int)sizeof who - 16, v->coordinator);
+    if (v->join && !v->dry_run)
+        ui_say("joined the cluster of %s as %s", joined.coordinator, joined.name);
+    if (v->join || v->coordinator)
+        more[n++] = who;
+    if (keys && snprintf(dir, sizeof dir, "--keys=%s", keys_dir(keys)) < (int)sizeof dir)
+        more[n++] = dir;
+    strbuf_init(&line, 64 << 10);
+    rc = service_command(&cmd_worker.opts, v, parsed, without, more, &line, err);
+    if (rc == 0)
+        rc = service_install("stagecoach-worker", "Stagecoach worker", strbuf_str(&line), v->dry_run, err);
+    strbuf_fini(&line);
+    return rc;
+}
+
 static int run(void *values, const struct opts_parsed *parsed, struct err *err)
 {
     const struct values *v = values;
@@ -201,7 +243,6 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     };
     int rc = -1;
 
-    (void)parsed;
     if (check(v, err) != 0 || (v->cpus && stay_on(v->cpus, err) != 0))
         return -1;
     if (v->child) {
@@ -211,7 +252,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     if ((o.signal_fd = open_signals(err)) < 0)
         return -1;
     if (!needs_keys(v) || (o.keys = keydir_open(v->keys, v->name, err)))
-        rc = serve(v, &o, err);
+        rc = v->service ? install(v, parsed, o.keys, err) : serve(v, &o, err);
     keys_close(o.keys);
     close(o.signal_fd);
     return rc;

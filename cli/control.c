@@ -43,7 +43,7 @@ int control_key(char ret[CONTROL_KEY_BYTES], struct err *err)
     return 0;
 }
 
-void control_hold(struct control_file *file, const char *url, const char *key)
+void control_hold(struct control_file *file, const char *url, const char *key, const char *join)
 {
     char folder[CONTROL_PATH_BYTES - 32];
 
@@ -52,7 +52,7 @@ void control_hold(struct control_file *file, const char *url, const char *key)
         return;
     snprintf(file->path, sizeof file->path, "%s/%s%ld", folder, prefix, (long)getpid());
     file->fd = open(file->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (file->fd >= 0 && (flock(file->fd, LOCK_EX) != 0 || dprintf(file->fd, "%s\n%s\n", url, key) < 0))
+    if (file->fd >= 0 && (flock(file->fd, LOCK_EX) != 0 || dprintf(file->fd, "%s\n%s\n%s\n", url, key, join ? join : "") < 0))
         control_drop(file);
 }
 
@@ -63,6 +63,18 @@ void control_drop(struct control_file *file)
     unlink(file->path);
     close(file->fd);
     file->fd = -1;
+}
+
+static bool take_line(const char **at, char *ret, size_t size)
+{
+    size_t len = strcspn(*at, "\n");
+
+    if (len >= size)
+        return false;
+    memcpy(ret, *at, len);
+    ret[len] = '\0';
+    *at += len + ((*at)[len] == '\n');
+    return true;
 }
 
 /* Reads one file of the folder: 1 a server that lives, 0 none. */
@@ -76,19 +88,16 @@ static int read_server(const char *folder, const char *name, struct control_serv
     if (s.pid <= 1 || (fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) < 0)
         return 0;
     bool lives = flock(fd, LOCK_SH | LOCK_NB) != 0;
-    char text[HTTP_URL_BYTES + CONTROL_KEY_BYTES] = "";
+    char text[2 * HTTP_URL_BYTES + CONTROL_KEY_BYTES] = "";
     ssize_t n = read(fd, text, sizeof text - 1);
     close(fd);
     if (!lives && n > 0) /* an empty one is just being made */
         unlink(path);
     if (!lives || n <= 0)
         return 0;
-    size_t len = strcspn(text, "\n");
-    const char *key = text + len + (text[len] == '\n');
-    if (len >= sizeof s.url || strcspn(key, "\n") >= sizeof s.key)
+    const char *at = text;
+    if (!take_line(&at, s.url, sizeof s.url) || !take_line(&at, s.key, sizeof s.key) || !take_line(&at, s.join, sizeof s.join))
         return 0;
-    snprintf(s.url, sizeof s.url, "%.*s", (int)len, text);
-    snprintf(s.key, sizeof s.key, "%.*s", (int)strcspn(key, "\n"), key);
     *ret = s;
     return 1;
 }

@@ -16,6 +16,7 @@ enum { CONTROL_PATH_BYTES = 256, CONTROL_KEY_BYTES = 512 };
 struct control_server {
     char url[HTTP_URL_BYTES];
     char key[CONTROL_KEY_BYTES]; /* for whatever it can be asked, its cluster's administration too; "": none */
+    char join[HTTP_URL_BYTES];   /* where workers may join; "": nowhere */
     pid_t pid;                   /* 0: not found here, but named */
 };
 
@@ -24,7 +25,7 @@ struct control_file {
     int fd;
     char path[CONTROL_PATH_BYTES];
 };
-void control_hold(struct control_file *file, const char *url, const char *key);
+void control_hold(struct control_file *file, const char *url, const char *key, const char *join); /* join: NULL: nowhere */
 /* A key for control_hold and the server's own ears: random, hexadecimal. */
 int control_key(char ret[CONTROL_KEY_BYTES], struct err *err);
 void control_drop(struct control_file *file);

@@ -105,8 +105,11 @@ static double since(const struct view *v, size_t i, const char *name)
 
 static void shares(const struct view *v, size_t i, struct strbuf *out)
 {
-    double busy = since(v, i, "compute_us"), wait = since(v, i, "wait_us"), wire = since(v, i, "wire_us");
-    double all = v->before ? v->seconds * 1e6 : busy + wait + wire;
+    double busy = since(v, i, "compute_us"), wait = since(v, i, "bubble_us"), wire = since(v, i, "wire_us");
+    double all = v->before ? v->seconds * 1e6 : busy + wait; /* of a bubble, which is time that the others work, the wire is a part */
+
+    wire = wire < wait ? wire : wait;
+    wait -= wire;
 
     all = all > busy + wait + wire ? all : busy + wait + wire;
     if (all <= 0)
