@@ -8,6 +8,7 @@ const ACTIVITY = {
   STATUS_MS: 5000,
   KEEP_US: 12e6,
   STEPS: 20000,
+  FLYING: 128, /* the most that the server has under way */
 };
 
 const SENT = 0, STAGE = 1, LANDED = 2, BEGUN = 3, BROKEN = 4;
@@ -129,6 +130,17 @@ const activity = (() => {
 
   /* --- what follows from it --- */
 
+  /* Index of the first step that may be under way at time us: what was sent a little before may still be. */
+  self.firstAt = (us) => {
+    let low = 0, high = self.steps.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (self.steps[middle].sent < us) low = middle + 1;
+      else high = middle;
+    }
+    return Math.max(0, low - ACTIVITY.FLYING);
+  };
+
   self.stages = () => (self.status && self.status.stages) || [];
   self.isBusy = () => self.now !== null && self.now.open > 0;
 
@@ -137,9 +149,11 @@ const activity = (() => {
   self.shares = (i, from, to) => {
     const busy = [], wire = [], any = [];
     let steps = 0, sent = 0, took = 0;
-    for (const s of self.steps) {
+    for (let k = self.firstAt(from); k < self.steps.length; k++) {
+      const s = self.steps[k];
+      if (s.sent > to) break;
       const end = s.landed || s.lost || to;
-      if (end < from || s.sent > to) continue;
+      if (end < from) continue;
       any.push([s.sent, end]);
       const at = s.at[i];
       const left = i === 0 ? s.sent : s.at[i - 1] && s.at[i - 1].ended;

@@ -131,7 +131,7 @@ const chat = (() => {
     if (running === run) running = null;
     run.view.show(false);
     run.chat.at = Date.now();
-    store.save(run.chat);
+    if (store.has(run.chat.id)) store.save(run.chat); /* else it was deleted meanwhile */
     showButton();
     follow();
     sidebar.show();

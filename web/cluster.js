@@ -33,12 +33,12 @@ const clusterView = (() => {
   function headline(status) {
     const n = machines(status);
     const model = status.model || "the model";
-    if (status.health === "failed") return [`${model} cannot be served`, "The events below say why."];
     const what = isLocal(status) ? "worker" : "machine";
+    if (status.health === "failed") return [`${model} cannot be served`, "The events below say why."];
     if (status.state === "running" && n === 1) return [`One ${what} runs ${model}`, "Start more workers, and they share its layers."];
     if (status.state === "running") return [`${count(n, what)} ${isLocal(status) ? "on one machine " : ""}share ${model}`, pace(status)];
     if (status.health === "recovering") return [`${model} is being repaired`, "A part of the pipeline was lost. Answers under way wait, and go on with the same tokens."];
-    return [`${model} is being loaded`, n ? `${count(n, "machine")} will share its ${status.layers} layers.` : "Waiting for machines."];
+    return [`${model} is being loaded`, n ? `${count(n, what)} will share its ${status.layers} layers.` : "Waiting for machines."];
   }
 
   function pace(status) {

@@ -36,7 +36,7 @@ document.querySelector(".skip").addEventListener("click", (e) => {
 sidebar.make();
 chat.make();
 clusterView.make();
-chat.open(store.read("current") && store.list().some((c) => c.id === store.read("current")) ? store.read("current") : null);
+chat.open(store.read("current") && store.has(store.read("current")) ? store.read("current") : null);
 addEventListener("hashchange", showView);
 document.addEventListener("visibilitychange", activity.poke);
 

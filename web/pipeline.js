@@ -31,7 +31,9 @@ const play = (() => {
       return;
     }
     self.speed = step / PLAY.STEP_US;
-    const last = activity.steps.filter((s) => s.sent < newest).slice(-1)[0];
+    let i = activity.steps.length - 1;
+    while (i >= 0 && activity.steps[i].sent >= newest) i--;
+    const last = activity.steps[i];
     if (!last || last.sent <= self.at) {
       self.playing = false;
       return;
@@ -88,7 +90,7 @@ const pipeline = (() => {
     const parts = {
       name: el("h3"), place: el("span.place"), badge: el("span.badge", { hidden: true }), layers: el("p.layers"), map: el("div.map", { "aria-hidden": "true" }),
       mine: el("i"), memoryText: el("span"), memory: bar(""), kv: el("i.kv"), weights: el("i.weights"), shares: bar(""), sharesText: el("p.fine"),
-      step: el("span.step"), lane: el("canvas.lane", { role: "img", "aria-label": "The last seconds of this stage" }),
+      step: el("span.step"), plan: el("span.plan"), lane: el("canvas.lane", { role: "img", "aria-label": "The last seconds of this stage" }),
       node: "", restarts: 0, backUntil: 0, busy: el("i.busy"), wire: el("i.wire"), wait: el("i.wait"), loading: el("p.loading", { hidden: true }),
     };
     parts.map.append(parts.mine);
@@ -96,7 +98,7 @@ const pipeline = (() => {
     parts.shares.append(parts.busy, parts.wire, parts.wait);
     parts.root = el("article.stage", { "data-stage": i },
       el("div.what", null, el("div.title", null, parts.name, parts.place, parts.badge), parts.layers, parts.map, parts.loading),
-      el("div.load", null, el("div.row", null, parts.step, el("span.grow"), parts.memoryText), parts.memory, parts.shares, parts.sharesText),
+      el("div.load", null, el("div.row", null, parts.step, parts.plan, el("span.grow"), parts.memoryText), parts.memory, parts.shares, parts.sharesText),
       el("div.when", null, parts.lane));
     return parts;
   }
@@ -213,8 +215,9 @@ const pipeline = (() => {
     c.weights.style.width = (100 * s.bytes.weights) / room + "%";
     c.kv.style.width = (100 * (s.bytes.kv + s.bytes.scratch)) / room + "%";
     const measured = s.measured.batches > 0;
-    text(c.step, measured ? `${duration(s.measured.batch_ms)} a step` : `${duration(s.predicted.decode_ms)} a step, says the plan`);
-    c.step.title = `The plan says ${duration(s.predicted.decode_ms)} for a step of one sequence`;
+    text(c.step, measured ? `${duration(s.measured.batch_ms)} a step` : "");
+    text(c.plan, s.predicted.decode_ms > 0 ? `plan ${duration(s.predicted.decode_ms)}` : "");
+    c.plan.title = "What the plan says for a step of one sequence";
     const load = node.loading;
     c.loading.hidden = s.ready || lost || !load;
     if (load) text(c.loading, `loading, ${bytes(load.done_bytes)} of ${bytes(load.total_bytes)}`);

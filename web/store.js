@@ -102,6 +102,7 @@ const store = (() => {
 
   return {
     read, write, readJson, remove, save,
+    has: (id) => index.some((c) => c.id === id),
     list: () => [...index].sort((a, b) => b.at - a.at),
     load: (id) => checkChat(readJson("chat." + id, null)),
     newId: () => Date.now().toString(36) + "-" + Math.random().toString(36).slice(2, 8),

@@ -26,16 +26,6 @@ const timeline = (() => {
     }
   }
 
-  function firstStep(from) {
-    let low = 0, high = activity.steps.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (activity.steps[middle].sent < from) low = middle + 1;
-      else high = middle;
-    }
-    return Math.max(0, low - 128); /* what was sent before may still be under way */
-  }
-
   function lane(canvas, i, from, to) {
     const ratio = Math.min(2, devicePixelRatio || 1);
     const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
@@ -47,7 +37,7 @@ const timeline = (() => {
     const perUs = width / (to - from);
     const kinds = { busy: new Float32Array(width), prompt: new Float32Array(width), wire: new Float32Array(width), any: new Float32Array(width) };
     let anyEnd = 0;
-    for (let k = firstStep(from); k < activity.steps.length; k++) {
+    for (let k = activity.firstAt(from); k < activity.steps.length; k++) {
       const s = activity.steps[k];
       const end = s.landed || s.lost || to;
       if (s.sent > to) break;

@@ -183,6 +183,17 @@ got = page.eval("""(() => { for (let i = 0; i < 320; i++) store.save({id: "c" + 
 ok(got[0] <= 300 and got[2], "the store is bounded: the oldest chats give way", got)
 page.eval("store.clear(); chat.open(null); sidebar.show(); settings.values.system = ''; settings.save()")
 
+# A chat that is deleted while its answer comes stays deleted.
+hold.clear()
+ask("hold", wait=False)
+page.wait("document.querySelector('.answer:last-child > .body').innerText.includes('two')")
+page.click("#chats li .icon")
+page.click("#chats li .icon")
+ok(page.wait("store.list().length === 0"), "a chat is deleted by two clicks")
+hold.set()
+page.wait("!chat.isRunning()")
+is_(page.eval("new Promise((r) => setTimeout(() => r(store.list().length), 300))"), 0, "and does not come back with the rest of its answer")
+
 # --- the cluster ---
 fake.pipeline.open = 1
 page.go(fake.url + "#cluster")
@@ -209,7 +220,7 @@ page.go(fake.url + "#chat")
 page.wait("activity.status !== null")
 page.eval("document.activeElement.blur()")
 order = []
-for _ in range(12):
+for _ in range(20):
     page.key("Tab")
     order.append(page.eval("document.activeElement.id || document.activeElement.className || document.activeElement.innerText"))
 ok({"skip", "new-chat", "open-settings", "tab-chat", "tab-cluster", "input"} <= set(order), "Tab reaches everything", order)
