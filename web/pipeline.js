@@ -89,7 +89,7 @@ const pipeline = (() => {
   function makeCard(i) {
     const parts = {
       name: el("h3"), place: el("span.place"), badge: el("span.badge", { hidden: true }), layers: el("p.layers"), map: el("div.map", { "aria-hidden": "true" }),
-      mine: el("i"), memoryText: el("span"), memory: bar(""), kv: el("i.kv"), weights: el("i.weights"), shares: bar(""), sharesText: el("p.fine"),
+      mine: el("i"), memoryText: el("p.fine"), memory: bar(""), kv: el("i.kv"), weights: el("i.weights"), shares: bar(""), sharesText: el("p.fine.does"),
       step: el("span.step"), plan: el("span.plan"), lane: el("canvas.lane", { role: "img", "aria-label": "The last seconds of this stage" }),
       node: "", restarts: 0, backUntil: 0, busy: el("i.busy"), wire: el("i.wire"), wait: el("i.wait"), loading: el("p.loading", { hidden: true }),
     };
@@ -98,7 +98,7 @@ const pipeline = (() => {
     parts.shares.append(parts.busy, parts.wire, parts.wait);
     parts.root = el("article.stage", { "data-stage": i },
       el("div.what", null, el("div.title", null, parts.name, parts.place, parts.badge), parts.layers, parts.map, parts.loading),
-      el("div.load", null, el("div.row", null, parts.step, parts.plan, el("span.grow"), parts.memoryText), parts.memory, parts.shares, parts.sharesText),
+      el("div.load", null, el("div.row", null, parts.step, el("span.grow"), parts.plan), parts.shares, parts.sharesText, parts.memory, parts.memoryText),
       el("div.when", null, parts.lane));
     return parts;
   }
@@ -209,7 +209,7 @@ const pipeline = (() => {
     c.badge.hidden = !lost && !back && slowest !== i;
     text(c.badge, lost ? "lost" : back ? "restarted" : "slowest");
     c.badge.title = lost ? "It is being replaced" : back ? "Its process had ended, and was started again" : "The others wait for this one: it sets the pace";
-    text(c.memoryText, used ? `${bytes(used)} of ${bytes(room)}` : bytes(room));
+    text(c.memoryText, used ? `memory ${bytes(used)} of ${bytes(room)}` : `memory ${bytes(room)}`);
     set(c.memory, { "aria-label": `Memory: weights ${bytes(s.bytes.weights)}, KV cache ${bytes(s.bytes.kv)} of ${bytes(room)}` });
     c.memory.title = `weights ${bytes(s.bytes.weights)}, KV cache ${bytes(s.bytes.kv)}, scratch ${bytes(s.bytes.scratch)} of ${bytes(room)}`;
     c.weights.style.width = (100 * s.bytes.weights) / room + "%";

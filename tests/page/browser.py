@@ -19,6 +19,19 @@ def find():
     return os.environ.get("SC_BROWSER") or next((p for p in map(shutil.which, NAMES) if p), None)
 
 
+def start():
+    """(browser, None), or (None, why there is none)."""
+    if not find():
+        return None, "no chromium here (SC_BROWSER may say where one is)"
+    browser = Browser()
+    try:
+        browser.page("about:blank").close()
+        return browser, None
+    except (RuntimeError, OSError) as e:  # a package that only points at a snap, a machine that does not let its sandbox begin
+        browser.close()
+        return None, f"{find()} does not start: {' '.join(str(e).split())[-300:]}"
+
+
 class Browser:
     def __init__(self, scale=1):
         self.home = tempfile.mkdtemp(prefix="sc-browser-")
@@ -89,7 +102,7 @@ class Browser:
         try:
             self.call("Browser.close")
         except (RuntimeError, OSError):
-            pass
+            self.p.kill()
         try:
             self.p.wait(20)
         except subprocess.TimeoutExpired:
@@ -141,12 +154,13 @@ class Page:
         self.wait("document.readyState === 'complete'")
 
     def eval(self, code):
-        """The value of an expression (promises are awaited)."""
+        """The value of an expression (promises are awaited); of an element: True."""
         r = self.call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in r:
             d = r["exceptionDetails"]
             raise RuntimeError(f"{code[:200]}: " + d.get("exception", {}).get("description", d["text"]))
-        return r["result"].get("value")
+        value = r["result"].get("value")
+        return True if value == {} else value  # an element has no value
 
     def wait(self, code, seconds=WAIT_S):
         """The value of an expression once it is true; None: it did not become true."""

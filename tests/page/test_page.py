@@ -10,8 +10,9 @@ from fronttest import done, has, is_, ok, skip_all  # noqa: E402
 import browser as chromium  # noqa: E402
 from fake import Fake, Pipeline, built_page  # noqa: E402
 
-if not chromium.find():
-    skip_all("no chromium here (SC_BROWSER may say where one is)")
+web, why = chromium.start()
+if not web:
+    skip_all(why)
 
 hold = threading.Event()  # answers that wait go on
 
@@ -48,7 +49,6 @@ def answers(body):
 
 html = built_page()
 fake = Fake(html, Pipeline(["attic", "tower", "laptop"], [8, 13, 8]), answers)
-web = chromium.Browser()
 page = web.page(fake.url)
 ok(page.wait("activity.status !== null && activity.now !== null"), "the page loads and hears of the cluster", page.console)
 has(page.text("#empty"), "3 machines share SmolLM2-135M-Instruct", "it says what there is")
@@ -197,7 +197,7 @@ is_(page.eval("new Promise((r) => setTimeout(() => r(store.list().length), 300))
 # --- the cluster ---
 fake.pipeline.open = 1
 page.go(fake.url + "#cluster")
-ok(page.wait("document.querySelectorAll('.stage').length === 3 && /computes/.test(document.querySelector('.stage .load .fine').innerText)"), "the cluster: three stages, and what they do",
+ok(page.wait("document.querySelectorAll('.stage').length === 3 && /computes/.test(document.querySelector('.stage .load .does').innerText)"), "the cluster: three stages, and what they do",
    page.text("#cluster"))
 has(page.text(".stage.slow"), "tower", "the slow one is named")
 ok(page.wait("document.querySelectorAll('.rail .batch').length > 0"), "batches are under way in the drawing")
@@ -279,7 +279,7 @@ is_(contrast, [], "text stands out from its ground by 4.5 : 1")
 page.media(calm=True)
 fake.pipeline.open = 1
 page.eval("location.hash = '#cluster'")
-page.wait("document.querySelector('.stage .load .fine') && /computes/.test(document.querySelector('.stage .load .fine').innerText)")
+page.wait("document.querySelector('.stage .load .does') && /computes/.test(document.querySelector('.stage .load .does').innerText)")
 ok(page.wait("!document.querySelector('.rail .batch')"), "who wants less motion sees none")
 fake.pipeline.open = 0
 page.close()

@@ -65,11 +65,11 @@ status = s.get("/v1/cluster")[1]
 ok(len(status["links"]) == 4 and status["predicted"]["tokens_per_s_1"] > 0 and status["stages"][0]["measured"]["compute_us"] > 0, "/v1/cluster: links, predictions, sums", status)
 
 # --- in the browser ---
-if not chromium.find():
-    skip("no chromium here (SC_BROWSER may say where one is)")
+web, why = chromium.start()
+if not web:
+    skip(why)
     is_(s.stop(), 0, "stops")
     done()
-web = chromium.Browser()
 page = web.page(f"http://127.0.0.1:{s.port}/")
 has(page.wait("activity.status && activity.now && document.getElementById('welcome').innerText") or "", "3 workers on one machine share", "three workers are seen")
 page.eval(f"settings.values.temperature = 0; settings.values.max_tokens = 1200")
