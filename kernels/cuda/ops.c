@@ -259,17 +259,37 @@ static void op_experts(struct run *run, const struct layer *l)
     run_launch(r, r->c->kernels.join, r->key.rows, 1, 1, CUDA_ROW_THREADS, &args);
 }
 
+/* Logits of up to LOGIT_ROWS wanted rows, whose norms begin at row `first`, to the device's buffer. */
+static void logits_of(struct cuda_run *r, const struct head *head, uint32_t first, const uint32_t *rows, uint32_t most)
+{
+    size_t groups = (size_t)first * (head->out.cols / 32);
+    struct cuda_acts acts = {.q = r->acts.q + groups * 32, .scales = r->acts.scales + groups * 2, .sums16 = r->acts.sums16 + groups * 2};
+    struct operand x = {.f = r->n + (size_t)first * r->shape.embd, .acts = &acts, .rows = rows, .most = most};
+    products(r, &x, &(struct product){&head->out, NULL, r->logits, false}, 1);
+    struct cuda_softcap cap = {.x = r->logits, .cols = r->shape.n_vocab, .cap = head->softcap, .rows = rows};
+    if (head->softcap != 0)
+        run_launch(r, r->c->kernels.softcap, (r->shape.n_vocab + CUDA_ROW_THREADS - 1) / CUDA_ROW_THREADS, most, 1, CUDA_ROW_THREADS, &cap);
+}
+
+/* Many rows of logits would take much of a device's memory: they go through one buffer, and at once to the host. */
 static void op_head(struct run *run, const struct head *head)
 {
     struct cuda_run *r = self(run);
+    const struct cuda_driver *d = r->c->d;
+    size_t vocab = r->shape.n_vocab;
     if (run_skips(r) || r->key.wanted == 0)
         return;
     norm_rows(r, &head->norm, true, wants_quantized(&head->out), false);
-    struct operand x = {.f = r->n, .acts = &r->acts, .rows = &r->step->n_wanted, .most = r->key.wanted};
-    products(r, &x, &(struct product){&head->out, NULL, r->logits, false}, 1);
-    struct cuda_softcap cap = {.x = r->logits, .cols = r->shape.n_vocab, .cap = head->softcap, .rows = &r->step->n_wanted};
-    if (head->softcap != 0)
-        run_launch(r, r->c->kernels.softcap, (r->shape.n_vocab + CUDA_ROW_THREADS - 1) / CUDA_ROW_THREADS, r->key.wanted, 1, CUDA_ROW_THREADS, &cap);
+    if (r->key.wanted <= LOGIT_ROWS) {
+        logits_of(r, head, 0, &r->step->n_wanted, r->key.wanted);
+        return;
+    }
+    for (uint32_t first = 0; first < r->batch.n_wanted; first += LOGIT_ROWS) {
+        uint32_t n = r->batch.n_wanted - first < LOGIT_ROWS ? r->batch.n_wanted - first : LOGIT_ROWS;
+        logits_of(r, head, first, &r->slabs[first / LOGIT_ROWS], n);
+        if (!run_skips(r))
+            run_check(r, d->copy_from_device(r->pages + first * vocab, (uint64_t)(uintptr_t)r->logits, n * vocab * sizeof(float), r->c->stream), "fetching logits");
+    }
 }
 
 void cuda_layer_ops(struct backend_ops *ops)

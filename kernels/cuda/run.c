@@ -60,6 +60,11 @@ static size_t partial_bytes(const struct run_shape *s)
     return bytes < SPLIT_BYTES ? bytes : SPLIT_BYTES;
 }
 
+static size_t slabs_of(const struct run_shape *s)
+{
+    return s->max_wanted / LOGIT_ROWS + 1;
+}
+
 static size_t table_words(const struct run_shape *s)
 {
     return (size_t)KV_GROUPS * s->max_seqs * s->max_blocks;
@@ -74,6 +79,7 @@ static void lay_out_step(struct cuda_run *r, struct carver *c)
     r->pos = carve(c, rows, sizeof *r->pos);
     r->wanted = carve(c, rows, sizeof *r->wanted);
     r->token = carve(c, rows, sizeof *r->token);
+    r->slabs = carve(c, slabs_of(&r->shape), sizeof *r->slabs);
     r->entries = carve(c, 2 * TABLE_ENTRIES, sizeof *r->entries);
     r->step_bytes = c->used - start;
 }
@@ -102,7 +108,7 @@ static void lay_out(struct cuda_run *r, struct carver *c)
     r->up = carve(c, wide * s->ff_dim, sizeof(float));
     r->t = carve(c, wide * s->embd, sizeof(float));
     r->y = carve(c, places * s->embd, sizeof(float));
-    r->logits = carve(c, tiled(s->max_wanted) * s->n_vocab, sizeof(float));
+    r->logits = carve(c, tiled(s->max_wanted < LOGIT_ROWS ? s->max_wanted : LOGIT_ROWS) * s->n_vocab, sizeof(float));
     if (s->n_experts) {
         struct expert_lists *e = &r->experts;
         size_t spread = (size_t)s->max_rows * s->n_experts_used;
@@ -226,8 +232,7 @@ bool run_skips(const struct cuda_run *r)
     return r->mode == STEP_REPLAYED || r->err.kind != ERR_NONE;
 }
 
-/* Notes what went wrong first. */
-static void check(struct cuda_run *r, int rc, const char *what)
+void run_check(struct cuda_run *r, int rc, const char *what)
 {
     if (rc != 0 && r->err.kind == ERR_NONE)
         cuda_check(r->c->d, rc, &r->err, "%s on cuda:%u", what, r->c->device.index);
@@ -326,6 +331,9 @@ static void copy_lists(struct cuda_run *r)
     step->n_rows = b->n_rows;
     step->n_wanted = b->n_wanted;
     step->spread = b->n_rows * r->shape.n_experts_used;
+    uint32_t *slab = host_of(r, r->slabs);
+    for (uint32_t i = 0; i * LOGIT_ROWS < b->n_wanted; i++)
+        slab[i] = b->n_wanted - i * LOGIT_ROWS < LOGIT_ROWS ? b->n_wanted - i * LOGIT_ROWS : LOGIT_ROWS;
     memcpy(host_of(r, r->seq), b->seq, b->n_rows * sizeof *b->seq);
     memcpy(host_of(r, r->pos), b->pos, b->n_rows * sizeof *b->pos);
     memcpy(host_of(r, r->token), b->token, b->n_rows * sizeof *b->token);
@@ -338,7 +346,7 @@ static void enqueue_start(struct cuda_run *r)
     struct cuda *c = r->c;
     if (run_skips(r))
         return;
-    check(r, c->d->copy_to_device((uint64_t)(uintptr_t)r->step, r->host_step, r->step_bytes, c->stream), "bringing a step's rows");
+    run_check(r, c->d->copy_to_device((uint64_t)(uintptr_t)r->step, r->host_step, r->step_bytes, c->stream), "bringing a step's rows");
     struct cuda_tables tables = {.entry = r->entries, .n = &r->step->n_entries, .table = r->table[0]};
     run_launch(r, c->kernels.tables, 1, 1, 1, CUDA_THREADS, &tables);
     for (uint32_t i = 0; i < r->shape.n_ropes; i++) {
@@ -360,7 +368,7 @@ static void op_begin(struct run *run, const struct batch *batch)
     copy_lists(r);
     if (list_entries(r, batch) != 0) {
         size_t words = table_words(&r->shape);
-        check(r, r->c->d->copy_to_device((uint64_t)(uintptr_t)r->table[0], r->host_table, words * sizeof(uint32_t), r->c->stream), "bringing tables");
+        run_check(r, r->c->d->copy_to_device((uint64_t)(uintptr_t)r->table[0], r->host_table, words * sizeof(uint32_t), r->c->stream), "bringing tables");
     }
     choose_mode(r);
     enqueue_start(r);
@@ -372,7 +380,7 @@ static void op_set_hidden(struct run *run, const float *rows)
     size_t bytes = (size_t)r->batch.n_rows * r->shape.embd * sizeof *rows, most = (size_t)r->key.rows * r->shape.embd * sizeof *rows;
     memcpy(r->host_x, rows, bytes);
     if (!run_skips(r))
-        check(r, r->c->d->copy_to_device((uint64_t)(uintptr_t)r->x, r->host_x, most, r->c->stream), "bringing rows");
+        run_check(r, r->c->d->copy_to_device((uint64_t)(uintptr_t)r->x, r->host_x, most, r->c->stream), "bringing rows");
 }
 
 /* --- its end -------------------------------------------------------------------------------------------------------------- */
@@ -387,7 +395,7 @@ static void enqueue_results(struct cuda_run *r)
     struct cuda *c = r->c;
     if (run_skips(r) || has_head(r))
         return;
-    check(r, c->d->copy_from_device(r->host_x, (uint64_t)(uintptr_t)r->x, (size_t)r->key.rows * r->shape.embd * sizeof(float), c->stream), "fetching rows");
+    run_check(r, c->d->copy_from_device(r->host_x, (uint64_t)(uintptr_t)r->x, (size_t)r->key.rows * r->shape.embd * sizeof(float), c->stream), "fetching rows");
 }
 
 /* What only the rows that were asked for have, behind the graph. */
@@ -398,8 +406,9 @@ static void fetch_logits(struct cuda_run *r)
     if (!has_head(r) || n == 0 || r->err.kind != ERR_NONE)
         return;
     float *to = n <= PINNED_LOGITS || !r->pages ? r->host_logits : r->pages;
-    check(r, c->d->copy_from_device(to, (uint64_t)(uintptr_t)r->logits, n * vocab * sizeof(float), c->stream), "fetching logits");
-    check(r, c->d->copy_from_device(r->host_normed, (uint64_t)(uintptr_t)r->n, n * r->shape.embd * sizeof(float), c->stream), "fetching rows");
+    if (n <= LOGIT_ROWS) /* else the head has, piece by piece */
+        run_check(r, c->d->copy_from_device(to, (uint64_t)(uintptr_t)r->logits, n * vocab * sizeof(float), c->stream), "fetching logits");
+    run_check(r, c->d->copy_from_device(r->host_normed, (uint64_t)(uintptr_t)r->n, n * r->shape.embd * sizeof(float), c->stream), "fetching rows");
 }
 
 /* A place for one more graph: the one that was not used for the longest time. */
@@ -420,9 +429,9 @@ static struct graph *graph_place(struct cuda_run *r)
 static void keep_graph(struct cuda_run *r)
 {
     void *graph = NULL, *exec = NULL;
-    check(r, r->c->d->stream_end_capture(r->c->stream, &graph), "capturing a step");
+    run_check(r, r->c->d->stream_end_capture(r->c->stream, &graph), "capturing a step");
     if (r->err.kind == ERR_NONE)
-        check(r, r->c->d->graph_instantiate(&exec, graph, 0), "making a graph of a step");
+        run_check(r, r->c->d->graph_instantiate(&exec, graph, 0), "making a graph of a step");
     if (graph)
         r->c->d->graph_destroy(graph);
     if (r->err.kind != ERR_NONE)
@@ -438,9 +447,9 @@ static int op_finish(struct run *run, struct err *err)
     if (r->mode == STEP_CAPTURED)
         keep_graph(r);
     if (r->graph && r->err.kind == ERR_NONE)
-        check(r, r->c->d->graph_launch(r->graph->exec, r->c->stream), "launching a step");
+        run_check(r, r->c->d->graph_launch(r->graph->exec, r->c->stream), "launching a step");
     fetch_logits(r);
-    check(r, r->c->d->stream_wait(r->c->stream), "a step");
+    run_check(r, r->c->d->stream_wait(r->c->stream), "a step");
     r->mode = STEP_DIRECT;
     if (r->err.kind == ERR_NONE)
         return 0;

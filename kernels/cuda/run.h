@@ -11,6 +11,7 @@ enum {
     GRAPH_ROWS = 64,             /* rows up to which a step is a graph */
     GRAPHS = 64,                 /* kept at once */
     TABLE_ENTRIES = 2048,        /* new table entries that a step brings with it; more go as whole tables */
+    LOGIT_ROWS = 64,             /* rows of logits on the device at once: no less than GRAPH_ROWS */
     PINNED_LOGITS = 8,           /* rows of logits that come back through pinned memory */
 };
 
@@ -44,6 +45,7 @@ struct cuda_run {
     size_t memory_bytes;
     struct cuda_step *step; /* then, as they come from the host: */
     uint32_t *seq, *pos, *wanted, *entries;
+    uint32_t *slabs; /* rows of each LOGIT_ROWS of the wanted ones */
     int32_t *token;
     size_t step_bytes;
     uint32_t *table[KV_GROUPS];
@@ -70,6 +72,8 @@ struct cuda_run {
 
 /* Nothing is to be enqueued: it is in the graph, or something went wrong. */
 bool run_skips(const struct cuda_run *r);
+/* Notes what went wrong first. */
+void run_check(struct cuda_run *r, int rc, const char *what);
 /* Enqueues a kernel of the step. */
 void run_launch(struct cuda_run *r, void *kernel, uint32_t x, uint32_t y, uint32_t z, uint32_t threads, const void *args);
 

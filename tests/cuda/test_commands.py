@@ -17,7 +17,7 @@ if os.environ.get("SC_SANITIZE", "no") != "no":
 model, why = make_model("tiny.gguf", "--quant", "Q4_K", "--layers", "3")
 if not model:
     skip_all(why)
-PROMPTS = ["-p", "The quick brown fox", "-p", "One two three four five six seven", "-n", 6, "--temp", 0, "--json", "--logprobs", 3]
+PROMPTS = ["-p", "The quick brown fox", "-p", "One two three four five six seven", "-n", 3, "--temp", 0, "--json", "--logprobs", 3]
 
 
 def on(devices, *args, settings="", driver=True):

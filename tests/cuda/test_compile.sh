@@ -27,7 +27,7 @@ tap() { # status text
 }
 emulated=$SC_BUILD/tests/cuda/emulated/kernels.o
 if [ -f "$emulated" ]; then
-    nm "$emulated" | sed -n 's/.* \(sc_[a-z0-9_]*\)_registered$/\1/p' | LC_ALL=C sort >"$dir/emulated"
+    nm "$emulated" | sed -n "s/.*\(sc_[a-z0-9_]*\)_registered\$/\1/p" | LC_ALL=C sort -u >"$dir/emulated"
 else
     rm -f "$dir/emulated"
 fi
