@@ -145,7 +145,8 @@ static void sort_by_core(const char *sys, int *cpu, unsigned n)
     if (!place)
         return; /* any order will do */
     for (unsigned i = 0; i < n; i++)
-        place[i] = (struct place){.cpu = cpu[i], .package = number_in(sys, cpu[i], "physical_package_id"),
+        place[i] = (struct place){.cpu = cpu[i],
+                                  .package = number_in(sys, cpu[i], "physical_package_id"),
                                   .core = number_in(sys, cpu[i], "thread_siblings_list")};
     qsort(place, n, sizeof *place, by_core);
     for (unsigned i = 0; i < n; i++)

@@ -51,7 +51,7 @@ struct threadpool {
     int *cpu, *claim; /* of each thread, where it is pinned; else NULL */
     int *stay;        /* on these; NULL: anywhere */
     unsigned n_stay;
-    uint64_t id;      /* of all pools ever: what a caller remembers */
+    uint64_t id; /* of all pools ever: what a caller remembers */
     char placement[160];
     _Atomic uint32_t round;
     _Atomic uint32_t sleepers; /* helpers asleep on round */
@@ -324,8 +324,8 @@ struct threadpool *threadpool_create_with(const struct threadpool_options *o, st
     pool->n_threads = n_threads;
     pool->id = atomic_fetch_add(&pools, 1) + 1;
     pool->caller_spin_ns = SPIN_NS;
-    if (!(pool->helpers = mem_new(n_threads, sizeof *pool->helpers, err)) || copy_cpus(pool, o, err) != 0 || place(pool, o->pin, err) != 0 ||
-        start_helpers(pool, err) != 0) {
+    if (!(pool->helpers = mem_new(n_threads, sizeof *pool->helpers, err)) || copy_cpus(pool, o, err) != 0 ||
+        place(pool, o->pin, err) != 0 || start_helpers(pool, err) != 0) {
         threadpool_destroy(pool);
         return NULL;
     }

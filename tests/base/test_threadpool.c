@@ -235,8 +235,8 @@ static void test_parts(void)
         unsigned index, parts;
         bool nodes;
         const char *want;
-    } cases[] = {{0, 1, false, "0 2 1 3"}, {0, 2, false, "0 2"}, {1, 2, false, "1 3"}, {2, 3, false, "1 3"}, {5, 8, false, "1"}, {0, 8, false, "0"},
-                 {0, 2, true, "1 2"},      {1, 2, true, "0 3"},  {0, 3, true, "0"}};
+    } cases[] = {{0, 1, false, "0 2 1 3"}, {0, 2, false, "0 2"}, {1, 2, false, "1 3"}, {2, 3, false, "1 3"}, {5, 8, false, "1"},
+                 {0, 8, false, "0"},       {0, 2, true, "1 2"},  {1, 2, true, "0 3"},  {0, 3, true, "0"}};
     if (!ok(mkdtemp(folder) != NULL, "a folder for made-up machines"))
         return;
     for (int c = 0; c < 4; c++) {
