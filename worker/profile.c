@@ -17,7 +17,7 @@
 
 enum {
     EMBD = 1024, FF = 4096, /* 12.6 million weights in a layer's three matrices */
-    BEYOND_CACHES = 96 << 20, LAYERS_MAX = 32,
+    BEYOND_CACHES = 64 << 20, LAYERS_MAX = 32,
     FILL = 0x11,
     READ_TASK_BYTES = 1 << 20, READ_AHEAD_BYTES = 2048,
     DISK_BLOCK = 1 << 20, DISK_THREADS = 4, DISK_ALIGN = 4096,
@@ -156,7 +156,8 @@ int profile_rate(struct backend *be, unsigned ms, struct profile_rate *ret, stru
     for (int k = 0; k < PROFILE_ROWS && rc == 0; k++) {
         double took = 0, until = seconds() + ms * 1e-3;
         unsigned n = 0;
-        once(b, profile_rows[k]); /* threads wake, pages come */
+        if (k == 0)
+            once(b, profile_rows[k]); /* threads wake */
         do {
             took += once(b, profile_rows[k]);
             n++;
