@@ -26,7 +26,7 @@ listed = subprocess.run(["make", "-s", "--no-print-directory", "-C", BUILD, "pri
 is_(sorted(os.path.basename(p) for p in listed), sorted(pages), "the build makes and installs a page for every command")
 is_(run("--man", "srve").status, 2, "no page for what is no command")
 for c in commands:
-    options = set(re.findall(r"--[a-z][a-z0-9-]+", " ".join(re.findall(r"^  (?:-., |    )(--\S+)", run(c, "--help").out, re.M))))
+    options = set(re.findall(r"--[a-z][a-z0-9-]+", " ".join(re.findall(r"^  (?:-., |    )(--\S+)", run(c, "--help").out.split("\nExamples:")[0], re.M))))
     page = pages[f"stagecoach-{c}.1"].replace("\\-", "-")
     is_([o for o in options if f"\\fB{o}\\fR" not in page], [], f"{c}: the page has every option of --help")
     ok(all(s in page for s in (".SH \"NAME\"", ".SH \"EXAMPLES\"", ".SH \"EXIT STATUS\"")), f"{c}: sections", page)
