@@ -130,12 +130,13 @@ static void test_standby(const char *model)
         const char *what;
         int sig;
         const char *link, *after;
+        bool later; /* may be noticed when the answers have ended already: the bit may be one of a link that says only that it lives */
     } faults[] = {
-        {"is killed", SIGKILL, NULL, NULL},
-        {"hangs (SIGSTOP)", SIGSTOP, NULL, NULL},
-        {"is behind a link that is half open", 0, "halt on", "halt off"},
-        {"is behind a link that flips a bit", 0, "corrupt", NULL},
-        {"is behind a link that is cut", 0, "cut", NULL},
+        {"is killed", SIGKILL, NULL, NULL, false},
+        {"hangs (SIGSTOP)", SIGSTOP, NULL, NULL, false},
+        {"is behind a link that is half open", 0, "halt on", "halt off", false},
+        {"is behind a link that flips a bit", 0, "corrupt", NULL, true},
+        {"is behind a link that is cut", 0, "cut", NULL, false},
     };
 
     for (unsigned i = 0; i < sizeof faults / sizeof *faults; i++) {
@@ -148,7 +149,7 @@ static void test_standby(const char *model)
         bool good = all_the_same(e, false, 2, strike, &v, &gap);
         if (!rig_note("runs again", text, sizeof text))
             tap_note("it was not interrupted");
-        ok(good && text[0], "a worker %s, another stands by: the same answers", faults[i].what);
+        ok(good && (text[0] || faults[i].later), "a worker %s, another stands by: the same answers", faults[i].what);
         tap_note("the longest time without a token: %" PRId64 " ms; %s", gap, text);
         engine_destroy(e);
         if (faults[i].after)
