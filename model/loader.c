@@ -156,21 +156,41 @@ static int load_failed(const struct load *l, struct err *err)
     return err_wrap(err, "tensor %s", l->job->pieces[l->first_piece[l->failed_range]].tensor->name);
 }
 
+/* A device takes ranges from where they were read to, if it can. *ret_why: why not, if it cannot though it would. */
+static bool pin_buffers(const struct load_job *job, struct err *ret_why)
+{
+    const struct backend_ops *op = job->backend->ops;
+    size_t bytes = 0;
+    void *pages = op->host_pin ? job->source->ops->buffers(job->source, &bytes) : NULL;
+    return pages && op->host_pin(job->backend, pages, bytes, ret_why) == 0;
+}
+
+static int move(struct load *l, struct err *ret_not_pinned, struct err *err)
+{
+    const struct load_job *job = l->job;
+    struct weight_source *source = job->source;
+    unsigned threads = threadpool_size(job->pool);
+    if (source->ops->begin(source, l->ranges, l->n_ranges, threads, err) != 0)
+        return -1;
+    bool pinned = pin_buffers(job, ret_not_pinned);
+    threadpool_run(job->pool, take_part, l, threads);
+    int rc = source->ops->end(source, err);
+    if (job->backend->ops->weights_done(job->backend, rc == 0 ? err : NULL) != 0)
+        rc = -1;
+    if (pinned)
+        job->backend->ops->host_unpin(job->backend);
+    return atomic_load(&l->failed) ? load_failed(l, err) : rc;
+}
+
 int loader_run(const struct load_job *job, struct err *err)
 {
     struct load l = {.job = job};
-    struct weight_source *source = job->source;
-    int rc = make_ranges(&l, err);
-    if (rc == 0 && source->ops->begin(source, l.ranges, l.n_ranges, threadpool_size(job->pool), err) != 0)
-        rc = -1;
-    else if (rc == 0) {
-        threadpool_run(job->pool, take_part, &l, threadpool_size(job->pool));
-        rc = source->ops->end(source, err);
-        if (job->backend->ops->weights_done(job->backend, rc == 0 ? err : NULL) != 0)
-            rc = -1;
-        if (atomic_load(&l.failed))
-            rc = load_failed(&l, err);
-    }
+    struct err not_pinned = {0};
+    int rc = make_ranges(&l, err) != 0 ? -1 : move(&l, &not_pinned, err);
+    if (job->report)
+        job->source->ops->report(job->source, job->report);
+    if (job->report && not_pinned.kind != ERR_NONE)
+        source_note(job->report, "each range is copied once more on its way: %.120s", not_pinned.text);
     if (rc == 0 && job->progress)
         job->progress(job->progress_arg, l.total, l.total);
     free(l.ranges);

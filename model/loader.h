@@ -30,6 +30,7 @@ struct load_job {
     size_t n_pieces;
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* NULL: none; from the calling thread */
     void *progress_arg;
+    struct source_report *report; /* where the bytes came from, and what was not at its best; NULL: nobody asks */
 };
 
 /* Blocks until every piece is in its place. -1 and err with tensor, file and offset. */

@@ -56,6 +56,8 @@ struct weight_source_ops {
     /* After the last `next` of all threads, whether it went well or not: waits for what is still under way. -1 when what was
      * read turns out not to count (a file that changed meanwhile). */
     int (*end)(struct weight_source *, struct err *);
+    /* Where all that `next` gives lies, from begin to destroy: whole pages; NULL: no one place. */
+    void *(*buffers)(const struct weight_source *, size_t *ret_bytes);
     void (*cancel)(struct weight_source *);
     void (*report)(const struct weight_source *, struct source_report *ret);
     void (*destroy)(struct weight_source *);

@@ -563,12 +563,20 @@ static void file_destroy(struct weight_source *base)
     free(f);
 }
 
+static void *file_buffers(const struct weight_source *base, size_t *ret_bytes)
+{
+    const struct source_file *f = (const struct source_file *)base;
+    *ret_bytes = f->pages_bytes;
+    return f->pages;
+}
+
 static const struct weight_source_ops file_ops = {
     .range_bytes = file_range_bytes,
     .begin = file_begin,
     .next = file_next,
     .done = file_done,
     .end = file_end,
+    .buffers = file_buffers,
     .cancel = file_cancel,
     .report = file_report,
     .destroy = file_destroy,

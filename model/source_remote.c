@@ -582,12 +582,21 @@ static void remote_destroy(struct weight_source *base)
     free(r);
 }
 
+/* Chunks come and go. */
+static void *remote_buffers(const struct weight_source *base, size_t *ret_bytes)
+{
+    (void)base;
+    *ret_bytes = 0;
+    return NULL;
+}
+
 static const struct weight_source_ops remote_ops = {
     .range_bytes = remote_range_bytes,
     .begin = remote_begin,
     .next = remote_next,
     .done = remote_done,
     .end = remote_end,
+    .buffers = remote_buffers,
     .cancel = remote_cancel,
     .report = remote_report,
     .destroy = remote_destroy,

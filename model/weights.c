@@ -366,11 +366,8 @@ static int make_parts(struct layout *l, struct err *err)
 static int read_pieces(struct layout *l, struct weight_source *source, struct threadpool *pool, const struct weights_options *o, struct err *err)
 {
     struct load_job job = {.backend = l->be, .source = source, .pool = pool, .pieces = l->pieces, .n_pieces = l->n_pieces, .progress = o->progress,
-                           .progress_arg = o->progress_arg};
-    int rc = l->n_pieces ? loader_run(&job, err) : 0;
-    if (o->report)
-        source->ops->report(source, o->report);
-    return rc;
+                           .progress_arg = o->progress_arg, .report = o->report};
+    return l->n_pieces ? loader_run(&job, err) : 0;
 }
 
 /* The walks, and what is between them; the layout's w is complete on success. */

@@ -25,14 +25,15 @@ struct cuda_kernels {
     void *attend[KV_TYPES][3]; /* for 1, 4, 8 heads */
 };
 
-enum { LOAD_SLOTS = 4, LOAD_SLOT_BYTES = 8 << 20 };
+enum { LOAD_SLOTS = 8, LOAD_SLOT_BYTES = 2 << 20 };
 
 /* A place for rows on their way from the host to their matrix. */
 struct load_slot {
-    void *stream;
-    char *pinned;
-    uint64_t staging;
-    size_t bytes;
+    void *stream, *copied; /* copied: the event behind the last copy to the device */
+    char *pinned;          /* for rows that do not lie in pinned pages of the loader's */
+    uint64_t staging;      /* on the device, before they are packed */
+    size_t pinned_bytes, staging_bytes;
+    uint64_t used; /* when last */
     bool taken;
 };
 
@@ -47,6 +48,9 @@ struct cuda {
     void *copies; /* the stream of write and read */
     pthread_cond_t slot_free;
     struct load_slot slots[LOAD_SLOTS];
+    uint64_t puts;
+    const char *pages; /* of the loader's that are pinned; NULL: none */
+    size_t pages_bytes;
     struct err load_err;
 };
 
@@ -61,6 +65,8 @@ bool cuda_is_packed(enum quant_type type);
 /* weights.c */
 void cuda_weight_put(struct backend *b, enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
 int cuda_weights_done(struct backend *b, struct err *err);
+int cuda_host_pin(struct backend *b, void *pages, size_t bytes, struct err *err);
+void cuda_host_unpin(struct backend *b);
 
 /* run.c */
 size_t cuda_run_bytes(struct backend *b, const struct run_shape *shape);

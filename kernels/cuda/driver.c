@@ -34,6 +34,8 @@ static const struct {
     CALL(mem_free, "cuMemFree_v2"),
     CALL(host_alloc, "cuMemHostAlloc"),
     CALL(host_free, "cuMemFreeHost"),
+    CALL(host_register, "cuMemHostRegister_v2"),
+    CALL(host_unregister, "cuMemHostUnregister"),
     CALL(copy_to_device, "cuMemcpyHtoDAsync_v2"),
     CALL(copy_from_device, "cuMemcpyDtoHAsync_v2"),
     CALL(copy_within, "cuMemcpyDtoDAsync_v2"),

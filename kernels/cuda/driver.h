@@ -27,6 +27,8 @@ struct cuda_driver {
     int (*mem_free)(uint64_t at);
     int (*host_alloc)(void **ret, size_t bytes, unsigned flags);
     int (*host_free)(void *at);
+    int (*host_register)(void *at, size_t bytes, unsigned flags);
+    int (*host_unregister)(void *at);
     int (*copy_to_device)(uint64_t to, const void *from, size_t bytes, void *stream);
     int (*copy_from_device)(void *to, uint64_t from, size_t bytes, void *stream);
     int (*copy_within)(uint64_t to, uint64_t from, size_t bytes, void *stream);
@@ -55,7 +57,7 @@ struct cuda_driver {
 
 enum { CUDA_ERROR_OUT_OF_MEMORY = 2, CUDA_ERROR_NO_DEVICE = 100, CUDA_ERROR_NO_BINARY = 209 };
 enum { CUDA_ATTRIBUTE_CLOCK_KHZ = 13, CUDA_ATTRIBUTE_PROCESSORS = 16, CUDA_ATTRIBUTE_MAJOR = 75, CUDA_ATTRIBUTE_MINOR = 76 };
-enum { CUDA_STREAM_NON_BLOCKING = 1, CUDA_CAPTURE_THREAD_LOCAL = 1 };
+enum { CUDA_STREAM_NON_BLOCKING = 1, CUDA_EVENT_NO_TIMING = 2, CUDA_CAPTURE_THREAD_LOCAL = 1 };
 
 /* The driver, initialized; the same object each time, for the life of the process. NULL with err (ERR_NOT_FOUND: there is none
  * on this machine). Any thread. */

@@ -1,6 +1,7 @@
-/* Weights on their way to the device: rows as they were read go through a pinned buffer to a staging one there, and a kernel
- * packs them into their matrix (layout.h). A few slots, each with a stream of its own, so that the threads that read, the copies
- * and the packing overlap; a stage's weights are never whole on the host. */
+/* Weights on their way to the device: disk → pinned pages → device → their place. The loader's buffers are pinned (host_pin), so that
+ * the device copies rows from where the disk's controller put them; rows that lie elsewhere go through a pinned buffer of ours.
+ * On the device they come to a staging buffer, from which a kernel packs them into their matrix (layout.h). A few slots, each with a
+ * stream of its own, taken in turn, so that reading, copying and packing overlap; a stage's weights are never whole on the host. */
 #include <string.h>
 
 #include "kernels/cuda/device.h"
@@ -11,41 +12,89 @@ static void give_up_slot(struct cuda *c, struct load_slot *s)
         c->d->stream_wait(s->stream);
         c->d->stream_destroy(s->stream);
     }
+    if (s->copied)
+        c->d->event_destroy(s->copied);
     if (s->pinned)
         c->d->host_free(s->pinned);
     if (s->staging)
         c->d->mem_free(s->staging);
-    s->stream = NULL;
-    s->pinned = NULL;
-    s->staging = 0;
-    s->bytes = 0;
+    *s = (struct load_slot){.taken = s->taken};
 }
 
-/* The slot has room for `bytes`, and nothing of it is on its way. */
-static int make_room(struct cuda *c, struct load_slot *s, size_t bytes, struct err *err)
+static int start_slot(struct cuda *c, struct load_slot *s, struct err *err)
 {
-    if (s->bytes >= bytes)
-        return cuda_check(c->d, c->d->stream_wait(s->stream), err, "packing weights on cuda:%u", c->device.index);
-    give_up_slot(c, s);
-    if (cuda_check(c->d, c->d->stream_create(&s->stream, CUDA_STREAM_NON_BLOCKING), err, "a stream on cuda:%u", c->device.index) != 0 ||
-        cuda_check(c->d, c->d->host_alloc((void **)&s->pinned, bytes, 0), err, "%zu bytes of pinned memory for loading", bytes) != 0 ||
-        !(s->staging = cuda_take(c, bytes, "staging for loading", err)))
+    if (!s->stream && cuda_check(c->d, c->d->stream_create(&s->stream, CUDA_STREAM_NON_BLOCKING), err, "a stream on cuda:%u", c->device.index) != 0)
         return -1;
-    s->bytes = bytes;
+    return s->copied ? 0 : cuda_check(c->d, c->d->event_create(&s->copied, CUDA_EVENT_NO_TIMING), err, "an event on cuda:%u", c->device.index);
+}
+
+/* All copies so far have read what they were to: their source is free. */
+static int await_copies(struct cuda *c, struct load_slot *s, struct err *err)
+{
+    return cuda_check(c->d, c->d->event_wait(s->copied), err, "copying weights to cuda:%u", c->device.index);
+}
+
+static size_t at_least(size_t bytes)
+{
+    return bytes > LOAD_SLOT_BYTES ? bytes : LOAD_SLOT_BYTES;
+}
+
+/* The slot's own pinned buffer with these rows. */
+static int fill_pinned(struct cuda *c, struct load_slot *s, const char *src, size_t bytes, struct err *err)
+{
+    if (await_copies(c, s, err) != 0)
+        return -1;
+    if (s->pinned_bytes < bytes) {
+        if (s->pinned)
+            c->d->host_free(s->pinned);
+        s->pinned = NULL;
+        s->pinned_bytes = 0;
+        if (cuda_check(c->d, c->d->host_alloc((void **)&s->pinned, at_least(bytes), 0), err, "%zu bytes of pinned memory for loading", at_least(bytes)) != 0)
+            return -1;
+        s->pinned_bytes = at_least(bytes);
+    }
+    memcpy(s->pinned, src, bytes);
     return 0;
+}
+
+static int make_staging(struct cuda *c, struct load_slot *s, size_t bytes, struct err *err)
+{
+    if (s->staging_bytes >= bytes)
+        return 0; /* the stream's order keeps what follows from overwriting what is being packed */
+    if (s->staging) {
+        c->d->stream_wait(s->stream);
+        c->d->mem_free(s->staging);
+    }
+    s->staging_bytes = 0;
+    if (!(s->staging = cuda_take(c, at_least(bytes), "staging for loading", err)))
+        return -1;
+    s->staging_bytes = at_least(bytes);
+    return 0;
+}
+
+static bool is_pinned(const struct cuda *c, const char *src, size_t bytes)
+{
+    return c->pages && src >= c->pages && src + bytes <= c->pages + c->pages_bytes;
 }
 
 static int put_rows(struct cuda *c, struct load_slot *s, enum quant_type type, const char *src, uint32_t row0, uint32_t n, uint32_t cols, char *dst,
                     struct err *err)
 {
     size_t row_bytes = (size_t)quant_bytes(type, cols), bytes = n * row_bytes;
-    if (make_room(c, s, bytes > LOAD_SLOT_BYTES ? bytes : LOAD_SLOT_BYTES, err) != 0)
+    bool packed = cuda_is_packed(type);
+    const char *from = src;
+    if (!is_pinned(c, src, bytes)) {
+        if (fill_pinned(c, s, src, bytes, err) != 0)
+            return -1;
+        from = s->pinned;
+    }
+    if (packed && make_staging(c, s, bytes, err) != 0)
         return -1;
-    memcpy(s->pinned, src, bytes);
-    uint64_t to = cuda_is_packed(type) ? s->staging : (uint64_t)(uintptr_t)dst + row0 * row_bytes;
-    if (cuda_check(c->d, c->d->copy_to_device(to, s->pinned, bytes, s->stream), err, "copying weights to cuda:%u", c->device.index) != 0)
+    uint64_t to = packed ? s->staging : (uint64_t)(uintptr_t)dst + row0 * row_bytes;
+    if (cuda_check(c->d, c->d->copy_to_device(to, from, bytes, s->stream), err, "copying weights to cuda:%u", c->device.index) != 0 ||
+        cuda_check(c->d, c->d->event_record(s->copied, s->stream), err, "copying weights to cuda:%u", c->device.index) != 0)
         return -1;
-    if (!cuda_is_packed(type))
+    if (!packed)
         return 0;
     struct cuda_pack args = {.src = (const uint8_t *)(uintptr_t)s->staging, .dst = (uint8_t *)dst, .type = type, .row0 = row0, .n = n, .cols = cols,
                              .row_bytes = row_bytes};
@@ -53,19 +102,22 @@ static int put_rows(struct cuda *c, struct load_slot *s, enum quant_type type, c
     return cuda_launch(c, c->kernels.pack, grid, 32, &args, s->stream, err);
 }
 
+/* The one that was not used for longest: its copies have most likely ended. */
 static struct load_slot *take_slot(struct cuda *c)
 {
     struct load_slot *s = NULL;
     pthread_mutex_lock(&c->lock);
     while (!s && c->load_err.kind == ERR_NONE) {
-        for (int i = 0; i < LOAD_SLOTS && !s; i++)
-            if (!c->slots[i].taken)
+        for (int i = 0; i < LOAD_SLOTS; i++)
+            if (!c->slots[i].taken && (!s || c->slots[i].used < s->used))
                 s = &c->slots[i];
         if (!s)
             pthread_cond_wait(&c->slot_free, &c->lock);
     }
-    if (s)
+    if (s) {
         s->taken = true;
+        s->used = ++c->puts;
+    }
     pthread_mutex_unlock(&c->lock);
     return s;
 }
@@ -81,14 +133,35 @@ void cuda_weight_put(struct backend *b, enum quant_type type, const void *src, u
         return; /* something went wrong already: weights_done says what */
     step = step ? step : CUDA_PANEL;
     int rc = cuda_enter(c, &err);
+    rc = rc ? rc : start_slot(c, s, &err);
     for (uint32_t r = 0; r < n && rc == 0; r += step)
         rc = put_rows(c, s, type, (const char *)src + r * row_bytes, row0 + r, n - r < step ? n - r : step, cols, dst, &err);
+    if (rc == 0 && is_pinned(c, src, n * row_bytes))
+        rc = await_copies(c, s, &err); /* what it read from is the caller's again; packing goes on */
     pthread_mutex_lock(&c->lock);
     if (rc != 0 && c->load_err.kind == ERR_NONE)
         c->load_err = err;
     s->taken = false;
     pthread_cond_broadcast(&c->slot_free);
     pthread_mutex_unlock(&c->lock);
+}
+
+int cuda_host_pin(struct backend *b, void *pages, size_t bytes, struct err *err)
+{
+    struct cuda *c = (struct cuda *)b;
+    if (cuda_enter(c, err) != 0 || cuda_check(c->d, c->d->host_register(pages, bytes, 0), err, "pinning %zu MiB for cuda:%u", bytes >> 20, c->device.index) != 0)
+        return -1;
+    c->pages = pages;
+    c->pages_bytes = bytes;
+    return 0;
+}
+
+void cuda_host_unpin(struct backend *b)
+{
+    struct cuda *c = (struct cuda *)b;
+    if (c->pages && cuda_enter(c, NULL) == 0)
+        c->d->host_unregister((void *)(uintptr_t)c->pages);
+    c->pages = NULL;
 }
 
 int cuda_weights_done(struct backend *b, struct err *err)

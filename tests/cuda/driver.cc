@@ -3,7 +3,9 @@
  * when somebody waits for it, and not before, so that whoever reads or overwrites too early notices.
  *
  * SC_EMULATED_CUDA: a list of NAME=NUMBER: devices (1), memory (MiB each, 1024), capability (90), seed (1), graphs (1),
- * fail_alloc (the how manieth allocation fails; 0: none).
+ * fail_alloc (the how manieth allocation fails; 0: none), pin (1; 0: no pages of the host's can be pinned), peers (1; 0: devices do
+ * not reach each other's memory).
+ * Device memory is shared memory to the system, so that what a process holds of the host's own is what it calls anonymous.
  * At exit it says on stderr what was not freed. */
 #include <pthread.h>
 #include <sys/mman.h>
@@ -14,7 +16,7 @@
 
 #define API extern "C" __attribute__((visibility("default"))) int
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_SUPPORTED = 801, MAX_DEVICES = 8, MAX_ALLOCS = 1 << 14, ARGS = 512 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, PEER_UNSUPPORTED = 217, NOT_FOUND = 500, PEER_ENABLED = 704, NOT_SUPPORTED = 801, MAX_DEVICES = 8, MAX_ALLOCS = 1 << 14, ARGS = 512 };
 enum { PAGE = 4096, ALIGN = 256 };
 
 /* Something in a stream or a graph. */
@@ -26,8 +28,11 @@ struct op {
     void *to;
     const void *from;
     size_t bytes;
+    bool between; /* devices: */
+    int to_device, from_device;
     uint8_t value;
-    double *time;
+    struct event *event;
+    uint64_t recorded; /* which record of the event it is */
     op *next;
 };
 
@@ -35,7 +40,14 @@ struct list {
     op *first, **end;
 };
 
+struct event {
+    double time;
+    struct stream *in;
+    uint64_t recorded, done;
+};
+
 struct stream {
+    int device;
     list ops;
     list *captured; /* not NULL while capturing */
 };
@@ -43,15 +55,18 @@ struct stream {
 struct alloc {
     char *at, *map;
     size_t bytes, map_bytes;
-    int device; /* -1: the host's */
+    int device; /* HOST: pinned, ours; PINNED: pinned, the program's */
 };
+enum { HOST = -1, PINNED = -2 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static alloc allocs[MAX_ALLOCS];
 static size_t used[MAX_DEVICES];
 static unsigned n_devices = 1, fail_alloc, n_allocs_made;
 static uint64_t memory = 1024ull << 20;
-static bool graphs = true;
+static size_t host_bytes, host_peak;
+static uint64_t peer_copies;
+static bool graphs = true, pin = true, peers = true, reaches[MAX_DEVICES][MAX_DEVICES];
 static int live_streams, live_graphs, live_modules, live_events, retained[MAX_DEVICES];
 static __thread int device_now = -1;
 
@@ -79,6 +94,10 @@ __attribute__((constructor)) static void configure()
             graphs = value != 0;
         else if (!strcmp(name, "fail_alloc"))
             fail_alloc = (unsigned)value;
+        else if (!strcmp(name, "pin"))
+            pin = value != 0;
+        else if (!strcmp(name, "peers"))
+            peers = value != 0;
         else {
             fprintf(stderr, "SC_EMULATED_CUDA: no setting is called %s\n", name);
             abort();
@@ -96,6 +115,17 @@ extern "C" __attribute__((visibility("default"))) unsigned emulated_cuda_live(vo
     for (int i = 0; i < MAX_DEVICES; i++)
         n += (unsigned)retained[i];
     return n;
+}
+
+/* Most bytes of the host's memory that were pinned at once; copies from device to device. */
+extern "C" __attribute__((visibility("default"))) uint64_t emulated_cuda_pinned(void)
+{
+    return host_peak;
+}
+
+extern "C" __attribute__((visibility("default"))) uint64_t emulated_cuda_peer_copies(void)
+{
+    return peer_copies;
 }
 
 /* The kernels there are, and how often each ran: name NULL past the last. */
@@ -138,6 +168,12 @@ static double now()
 
 /* --- memory ---------------------------------------------------------------------------------------------------------------- */
 
+static void count_host(size_t more)
+{
+    host_bytes += more;
+    host_peak = host_bytes > host_peak ? host_bytes : host_peak;
+}
+
 static int allocate(size_t bytes, int device, void **ret)
 {
     size_t inside = (bytes + ALIGN - 1) / ALIGN * ALIGN, map_bytes = (inside + PAGE - 1) / PAGE * PAGE + 2 * PAGE;
@@ -149,7 +185,7 @@ static int allocate(size_t bytes, int device, void **ret)
         alloc *a = &allocs[i];
         if (a->map)
             continue;
-        char *map = (char *)mmap(NULL, map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        char *map = (char *)mmap(NULL, map_bytes, PROT_READ | PROT_WRITE, (device < 0 ? MAP_PRIVATE : MAP_SHARED) | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (map == MAP_FAILED)
             return OUT_OF_MEMORY;
         mprotect(map, PAGE, PROT_NONE);
@@ -158,6 +194,8 @@ static int allocate(size_t bytes, int device, void **ret)
         memset(a->at, 0xA5, inside < 1 << 20 ? inside : 1 << 20); /* what nobody wrote is no zeros */
         if (device >= 0)
             used[device] += inside;
+        else
+            count_host(inside);
         *ret = a->at;
         return SUCCESS;
     }
@@ -167,8 +205,10 @@ static int allocate(size_t bytes, int device, void **ret)
 static int release(const void *at, bool host)
 {
     for (int i = 0; i < MAX_ALLOCS; i++)
-        if (allocs[i].map && allocs[i].at == at && (allocs[i].device < 0) == host) {
-            if (!host)
+        if (allocs[i].map && allocs[i].at == at && (host ? allocs[i].device == HOST : allocs[i].device >= 0)) {
+            if (host)
+                host_bytes -= allocs[i].bytes;
+            else
                 used[allocs[i].device] -= allocs[i].bytes;
             munmap(allocs[i].map, allocs[i].map_bytes);
             allocs[i] = alloc{};
@@ -177,15 +217,23 @@ static int release(const void *at, bool host)
     emu::die("freed %p, which is no allocation", at);
 }
 
+static bool is_devices(const void *at)
+{
+    for (int i = 0; i < MAX_ALLOCS; i++)
+        if (allocs[i].map && allocs[i].device >= 0 && (const char *)at >= allocs[i].at && (const char *)at < allocs[i].at + allocs[i].bytes)
+            return true;
+    return false;
+}
+
 /* Whether [at, at + bytes) lies in one of the device's allocations. */
-static void check_range(const void *at, size_t bytes, const char *what)
+static void check_range(int device, const void *at, size_t bytes, const char *what)
 {
     for (int i = 0; i < MAX_ALLOCS; i++) {
         const alloc *a = &allocs[i];
-        if (a->map && a->device >= 0 && (const char *)at >= a->at && (const char *)at + bytes <= a->at + a->bytes)
+        if (a->map && a->device == device && (const char *)at >= a->at && (const char *)at + bytes <= a->at + a->bytes)
             return;
     }
-    emu::die("%s: %zu bytes at %p are not in one piece of the device's memory", what, bytes, at);
+    emu::die("%s: %zu bytes at %p are not in one piece of the memory of device %d", what, bytes, at, device);
 }
 
 /* --- streams --------------------------------------------------------------------------------------------------------------- */
@@ -196,7 +244,10 @@ static void run(const op *o)
     case op::LAUNCH: emu::launch(o->kernel, o->grid, o->dim, o->args); break;
     case op::COPY: memcpy(o->to, o->from, o->bytes); break;
     case op::SET: memset(o->to, o->value, o->bytes); break;
-    case op::EVENT: *o->time = now(); break;
+    case op::EVENT:
+        o->event->time = now();
+        o->event->done = o->recorded;
+        break;
     }
 }
 
@@ -222,16 +273,11 @@ static int enqueue(void *s_, const op &o)
     stream *s = (stream *)s_;
     pthread_mutex_lock(&lock);
     if (o.what == op::COPY || o.what == op::SET) {
-        bool to_device = false, from_device = false;
-        for (int i = 0; i < MAX_ALLOCS; i++) {
-            const alloc *a = &allocs[i];
-            to_device |= a->map && a->device >= 0 && (char *)o.to >= a->at && (char *)o.to < a->at + a->bytes;
-            from_device |= o.what == op::COPY && a->map && a->device >= 0 && (const char *)o.from >= a->at && (const char *)o.from < a->at + a->bytes;
-        }
+        bool to_device = is_devices(o.to), from_device = o.what == op::COPY && is_devices(o.from);
         if (to_device)
-            check_range(o.to, o.bytes, "copy to");
+            check_range(o.between ? o.to_device : s->device, o.to, o.bytes, "copy to");
         if (from_device)
-            check_range(o.from, o.bytes, "copy from");
+            check_range(o.between ? o.from_device : s->device, o.from, o.bytes, "copy from");
         if (!to_device && !from_device)
             emu::die("a copy between %p and %p, neither of which is the device's", o.from, o.to);
     }
@@ -240,14 +286,20 @@ static int enqueue(void *s_, const op &o)
     return SUCCESS;
 }
 
-static void drain(stream *s)
+/* All that is in the stream, or all up to an event's last record and no more. */
+static void drain(stream *s, const event *until)
 {
     pthread_mutex_lock(&lock);
     if (s->captured)
         emu::die("waited for a stream that is being captured");
-    for (op *o = s->ops.first; o; o = o->next)
+    while (s->ops.first && (!until || until->done < until->recorded)) {
+        op *o = s->ops.first;
         run(o);
-    clear(&s->ops);
+        s->ops.first = o->next;
+        delete o;
+    }
+    if (!s->ops.first)
+        s->ops.end = &s->ops.first;
     pthread_mutex_unlock(&lock);
 }
 
@@ -366,6 +418,34 @@ API cuMemFreeHost(void *at)
     return rc;
 }
 
+API cuMemHostRegister_v2(void *at, size_t bytes, unsigned)
+{
+    int rc = pin ? OUT_OF_MEMORY : NOT_SUPPORTED;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < MAX_ALLOCS && rc == OUT_OF_MEMORY; i++)
+        if (!allocs[i].map) {
+            allocs[i] = alloc{(char *)at, (char *)at, bytes, 0, PINNED};
+            count_host(bytes);
+            rc = SUCCESS;
+        }
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
+API cuMemHostUnregister(void *at)
+{
+    int rc = INVALID_VALUE;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < MAX_ALLOCS && rc != SUCCESS; i++)
+        if (allocs[i].map == at && allocs[i].device == PINNED) {
+            host_bytes -= allocs[i].bytes;
+            allocs[i] = alloc{};
+            rc = SUCCESS;
+        }
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *s)
 {
     op o = {};
@@ -404,6 +484,9 @@ API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *s)
 API cuStreamCreate(void **ret, unsigned)
 {
     stream *s = new stream();
+    if (device_now < 0)
+        emu::die("a stream made by a thread without a context");
+    s->device = device_now;
     s->ops.end = &s->ops.first;
     pthread_mutex_lock(&lock);
     live_streams++;
@@ -414,13 +497,13 @@ API cuStreamCreate(void **ret, unsigned)
 
 API cuStreamSynchronize(void *s)
 {
-    drain((stream *)s);
+    drain((stream *)s, NULL);
     return SUCCESS;
 }
 
 API cuStreamDestroy_v2(void *s)
 {
-    drain((stream *)s);
+    drain((stream *)s, NULL);
     pthread_mutex_lock(&lock);
     live_streams--;
     pthread_mutex_unlock(&lock);
@@ -428,12 +511,50 @@ API cuStreamDestroy_v2(void *s)
     return SUCCESS;
 }
 
-/* --- events: a time each --------------------------------------------------------------------------------------------------- */
+/* --- between devices -------------------------------------------------------------------------------------------------------- */
 
-struct event {
-    double time;
-    stream *in;
-};
+API cuDeviceCanAccessPeer(int *ret, int device, int peer)
+{
+    *ret = peers && device != peer;
+    return SUCCESS;
+}
+
+static int device_of(void *context)
+{
+    return (int)((size_t *)context - used);
+}
+
+API cuCtxEnablePeerAccess(void *peer, unsigned)
+{
+    int rc = !peers ? PEER_UNSUPPORTED : device_now < 0 || device_of(peer) == device_now ? INVALID_VALUE : SUCCESS;
+    pthread_mutex_lock(&lock);
+    if (rc == SUCCESS && reaches[device_now][device_of(peer)])
+        rc = PEER_ENABLED;
+    if (rc == SUCCESS)
+        reaches[device_now][device_of(peer)] = true;
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
+API cuMemcpyPeerAsync(uint64_t to, void *to_context, uint64_t from, void *from_context, size_t bytes, void *s)
+{
+    op o = {};
+    o.what = op::COPY;
+    o.to = (void *)(uintptr_t)to;
+    o.from = (const void *)(uintptr_t)from;
+    o.bytes = bytes;
+    o.between = true;
+    o.to_device = device_of(to_context);
+    o.from_device = device_of(from_context);
+    if (((stream *)s)->device != o.from_device)
+        emu::die("a copy between devices %d and %d in a stream of device %d", o.from_device, o.to_device, ((stream *)s)->device);
+    pthread_mutex_lock(&lock);
+    peer_copies++;
+    pthread_mutex_unlock(&lock);
+    return enqueue(s, o);
+}
+
+/* --- events: a time each --------------------------------------------------------------------------------------------------- */
 
 API cuEventCreate(void **ret, unsigned)
 {
@@ -444,28 +565,35 @@ API cuEventCreate(void **ret, unsigned)
     return SUCCESS;
 }
 
-API cuEventDestroy_v2(void *e)
+API cuEventDestroy_v2(void *e_)
 {
+    event *e = (event *)e_;
+    if (e->in && e->done < e->recorded)
+        drain(e->in, e);
     pthread_mutex_lock(&lock);
     live_events--;
     pthread_mutex_unlock(&lock);
-    delete (event *)e;
+    delete e;
     return SUCCESS;
 }
 
-API cuEventRecord(void *e, void *s)
+API cuEventRecord(void *e_, void *s)
 {
+    event *e = (event *)e_;
     op o = {};
+    if (e->in && e->in != s && e->done < e->recorded)
+        emu::die("an event recorded in another stream before the first one came to it");
     o.what = op::EVENT;
-    o.time = &((event *)e)->time;
-    ((event *)e)->in = (stream *)s;
+    o.event = e;
+    o.recorded = ++e->recorded;
+    e->in = (stream *)s;
     return enqueue(s, o);
 }
 
 API cuEventSynchronize(void *e)
 {
     if (((event *)e)->in)
-        drain(((event *)e)->in);
+        drain(((event *)e)->in, (event *)e);
     return SUCCESS;
 }
 

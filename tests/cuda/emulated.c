@@ -11,23 +11,31 @@
 #include "tests/tap.h"
 
 static unsigned (*live)(void);
-static uint64_t (*kernel)(unsigned, const char **);
+static uint64_t (*kernel)(unsigned, const char **), (*pinned)(void), (*peer_copies)(void);
+
+static void find(void *lib, const char *name, void *ret)
+{
+    void *symbol = dlsym(lib, name);
+    memcpy(ret, &symbol, sizeof symbol);
+}
 
 void emulated_open(const char *settings)
 {
     char path[1024];
     const char *build = getenv("SC_BUILD");
-    if (getenv("SC_CUDA_DEVICE"))
-        return;
+    bool here = getenv("SC_CUDA_DEVICE") != NULL; /* whichever driver there is: the emulated one, where steps are rehearsed */
     if (settings)
         setenv("SC_EMULATED_CUDA", settings, 1);
     snprintf(path, sizeof path, "%s/tests/cuda/emulated/libcuda.so.1", build ? build : ".");
-    void *lib = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-    if (!lib)
+    void *lib = dlopen(here ? "libcuda.so.1" : path, RTLD_NOW | RTLD_GLOBAL);
+    if (!lib && !here)
         tap_skip_all("no emulated CUDA device was built: a C++ compiler was not found, or the processor's fibers are unknown");
-    void *a = dlsym(lib, "emulated_cuda_live"), *b = dlsym(lib, "emulated_cuda_kernel");
-    memcpy(&live, &a, sizeof a);
-    memcpy(&kernel, &b, sizeof b);
+    if (!lib)
+        return; /* opening a device says it better */
+    find(lib, "emulated_cuda_live", &live);
+    find(lib, "emulated_cuda_kernel", &kernel);
+    find(lib, "emulated_cuda_pinned", &pinned);
+    find(lib, "emulated_cuda_peer_copies", &peer_copies);
 }
 
 bool emulated_is_real(void)
@@ -50,6 +58,16 @@ struct backend *emulated_backend(bool no_graphs)
 unsigned emulated_live(void)
 {
     return live ? live() : 0;
+}
+
+uint64_t emulated_pinned(void)
+{
+    return pinned ? pinned() : 0;
+}
+
+uint64_t emulated_peer_copies(void)
+{
+    return peer_copies ? peer_copies() : 0;
 }
 
 uint64_t emulated_kernel(unsigned i, const char **name)

@@ -1,7 +1,8 @@
 #ifndef TESTS_CUDA_EMULATED_H
 #define TESTS_CUDA_EMULATED_H
 
-/* The emulated device for test programs; or, with SC_CUDA_DEVICE=1 in the environment, the machine's own. */
+/* The emulated device for test programs; or, with SC_CUDA_DEVICE=1 in the environment, that of the libcuda.so.1 which is found:
+ * the machine's own. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,6 +18,9 @@ bool emulated_is_real(void);
 struct backend *emulated_backend(bool no_graphs);
 /* Things of the driver that were made and not yet destroyed; always 0 on a real device. */
 unsigned emulated_live(void);
+/* The most bytes of the host's memory that were pinned at once, and copies from one device to another; 0 on a real one. */
+uint64_t emulated_pinned(void);
+uint64_t emulated_peer_copies(void);
 /* How often the i-th kernel ran; *name NULL past the last, and on a real device. */
 uint64_t emulated_kernel(unsigned i, const char **name);
 

@@ -29,7 +29,7 @@ check() {
     fi
 }
 all_formatted() { formatted_files | xargs clang-format-14 --dry-run --Werror; }
-shell_scripts() { shellcheck dev .ci/run && find tests examples -name '*.sh' -exec shellcheck -s sh -e SC2086,SC2317,SC2038 {} +; }
+shell_scripts() { shellcheck dev .ci/run tests/cuda/device_check && find tests examples -name '*.sh' -exec shellcheck -s sh -e SC2086,SC2317,SC2038 {} +; }
 # Views of float rows in a file's bytes are what the loader and the KV cache are made of.
 c_sources() {
     find base gguf text kernels model proto cli -name '*.c' 2>/dev/null |
