@@ -27,6 +27,7 @@ struct slot {
 
 struct generator {
     struct session *session;
+    const char *isa;
     const struct tokenizer *tokenizer;
     const struct gen_options *options;
     struct gen_case *cases;
@@ -247,7 +248,7 @@ static int prepare(struct generator *g, struct err *err)
     g->max_rows = session_batch_rows(g->session);
     g->step_rows = g->max_rows < PROMPT_ROWS_MIN ? g->max_rows : PROMPT_ROWS_MIN; /* the first step finds out */
     g->max_wanted = wanted < g->n_slots ? g->n_slots : wanted < g->max_rows ? (uint32_t)wanted : g->max_rows;
-    g->sampler = sampler_create(session_n_vocab(g->session), err);
+    g->sampler = sampler_create(session_n_vocab(g->session), g->isa, err);
     g->slots = mem_new(g->n_slots, sizeof *g->slots, err);
     g->rows = mem_new(g->max_rows, sizeof *g->rows, err);
     g->mask_bytes = ((size_t)session_n_vocab(g->session) + 7) / 8;
@@ -268,7 +269,7 @@ int generate(struct local *local, const struct gen_options *options, struct gen_
 int generate_session(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases, struct gen_stats *ret_stats,
                      struct err *err)
 {
-    struct generator g = {.session = local->session, .tokenizer = local->tokenizer, .options = options, .cases = cases, .n_cases = n_cases};
+    struct generator g = {.session = local->session, .isa = local->options->compute.isa, .tokenizer = local->tokenizer, .options = options, .cases = cases, .n_cases = n_cases};
     int rc = prepare(&g, err);
 
     if (rc == 0)

@@ -23,7 +23,7 @@
  * of arithmetic (docs/numerics.md), so that nodes of different versions are not taken for equal. */
 #define NUMERICS_CPU "cpu"
 #define NUMERICS_CPU_BLAS "cpu-blas" /* prompts by OpenBLAS: bits depend on companions, too */
-enum { NUMERICS_CPU_REVISION = 1 };
+enum { NUMERICS_CPU_REVISION = 2 };
 
 enum {
     KV_BLOCK = 32,       /* positions in a block */

@@ -3,7 +3,7 @@
 
 /* The table of CPU kernels: one-thread functions on plain memory, each written first in scalar/ and then, bit for bit the
  * same, for each instruction set. kernels_select fills a table with the scalar ones and lets every level that the processor
- * has, up to a cap, overwrite rows in ascending order. Const afterwards. Called by the CPU backend and the checker only.
+ * has, up to a cap, overwrite rows in ascending order. Const afterwards. Called by the CPU backend, the sampler and the checker only.
  *
  * Arithmetic that every version keeps (docs/numerics.md):
  * - quantized products: the integer sum over a scale group is exact; acc = fma((float)sum, w_scale * a_scale, acc), then for
@@ -91,6 +91,8 @@ struct kernels {
     void (*attend)(const struct attend_job *job);
     /* Softmax of n in place; its sum by 16 lanes. */
     void (*softmax)(float *x, uint32_t n);
+    /* out = e^((x - top) / temperature); returns their sum, by 16 lanes. */
+    float (*exps)(const float *x, uint32_t n, float top, float temperature, float *out);
     float (*dot)(const float *a, const float *b, uint32_t n);
 };
 

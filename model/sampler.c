@@ -1,6 +1,7 @@
 /* See sampler.h. Nothing here sorts a vocabulary: top-k scans once with a heap of k, and top-p and typical pop from a heap
- * that was built in linear time, only as far as the kept probability reaches. All sums run in a fixed order in double, over
- * exponentials of our own (kernels/fmath.h): that is what makes a draw the same on every machine.
+ * that was built in linear time, only as far as the kept probability reaches. Exponentials are our own (kernels/fmath.h) and all
+ * sums run in a fixed order: those of the whole vocabulary by tiles, each by the kernels' 16 lanes, tiles in ascending order in
+ * double; those of a few candidates one by one in double. That is what makes a draw the same on every machine.
  *
  * The set that remains after the filters is a set of ids; penalties and bias change a copy of the logits, so that the
  * caller's stay as the model gave them. */
@@ -14,8 +15,9 @@
 
 #include "base/mem.h"
 #include "kernels/fmath.h"
+#include "kernels/kernels.h"
 
-enum { MAX_VOCAB = 1 << 24 };
+enum { MAX_VOCAB = 1 << 24, TILE = 1024, NUCLEUS_FIRST = 256 };
 
 /* One possible token. key: what it is ordered by just now (its logit, or minus its distance from typical). */
 struct cand {
@@ -28,9 +30,12 @@ struct sampler {
     float *logits;   /* [n_vocab] with bias and penalties */
     uint32_t *count; /* [n_vocab] times seen in the penalties' window; all 0 between calls */
     struct cand *cands;
+    double *sums; /* of the tiles' exponentials */
+    float tile[TILE];
+    struct kernels k;
 };
 
-struct sampler *sampler_create(uint32_t n_vocab, struct err *err)
+struct sampler *sampler_create(uint32_t n_vocab, const char *isa, struct err *err)
 {
     struct sampler *s;
 
@@ -43,7 +48,8 @@ struct sampler *sampler_create(uint32_t n_vocab, struct err *err)
     s->logits = mem_new(n_vocab, sizeof *s->logits, err);
     s->count = mem_new(n_vocab, sizeof *s->count, err);
     s->cands = mem_new(n_vocab, sizeof *s->cands, err);
-    if (!s->logits || !s->count || !s->cands) {
+    s->sums = mem_new((n_vocab + TILE - 1) / TILE, sizeof *s->sums, err);
+    if (!s->logits || !s->count || !s->cands || !s->sums || kernels_select(isa, &s->k, err) != 0) {
         sampler_destroy(s);
         return NULL;
     }
@@ -57,6 +63,7 @@ void sampler_destroy(struct sampler *s)
     free(s->logits);
     free(s->count);
     free(s->cands);
+    free(s->sums);
     free(s);
 }
 
@@ -213,13 +220,22 @@ static int scan(const float *logits, uint32_t n, float *ret_max, uint32_t *ret_i
     return 0;
 }
 
-/* ln sum e^(logit - max) */
-static double log_sum(const float *logits, uint32_t n, float max)
+/* sum e^((logit - max) / temperature); leaves the tiles' own in s->sums. */
+static double sum_exps(struct sampler *s, const float *logits, float max, float temperature)
 {
     double sum = 0;
-    for (uint32_t i = 0; i < n; i++)
-        sum += sc_expf(logits[i] - max);
-    return sc_log(sum);
+    for (uint32_t i = 0, t = 0; i < s->n_vocab; i += TILE, t++) {
+        uint32_t n = s->n_vocab - i < TILE ? s->n_vocab - i : TILE;
+        s->sums[t] = s->k.exps(logits + i, n, max, temperature, s->tile);
+        sum += s->sums[t];
+    }
+    return sum;
+}
+
+/* ln sum e^(logit - max) */
+static double log_sum(struct sampler *s, const float *logits, float max)
+{
+    return sc_log(sum_exps(s, logits, max, 1));
 }
 
 /* What adding and multiplying may leave: never +inf or NaN. */
@@ -269,24 +285,43 @@ static const float *adjusted(struct sampler *s, const struct sample_params *p, c
 
 /* --- filters: each takes n candidates and returns how many stay, at the front --- */
 
-/* Keeps the candidates, best key first, until their probability reaches `keep` of the whole; at least one. */
-static size_t keep_probability(struct cand *cands, size_t n, const float *logits, float max, double keep)
+static double sum_of(const struct cand *cands, size_t n, const float *logits, float max)
 {
-    double sum = 0, kept = 0;
-    size_t popped = 0;
-
+    double sum = 0;
     for (size_t i = 0; i < n; i++)
         sum += sc_expf(logits[cands[i].id] - max);
-    heapify(cands, n, false);
-    while (popped < n) {
-        struct cand c = pop_best(cands, n - popped);
+    return sum;
+}
+
+/* Keeps the candidates, best key first, until their probability reaches `aim` (as sum_of counts it); at least one. Returns false where all
+ * together do not. */
+static bool keep_probability(struct cand *cands, size_t *n, const float *logits, float max, double aim)
+{
+    double kept = 0;
+    size_t popped = 0;
+
+    heapify(cands, *n, false);
+    while (popped < *n && (popped == 0 || kept < aim)) {
+        struct cand c = pop_best(cands, *n - popped);
         popped++;
         kept += sc_expf(logits[c.id] - max);
-        if (kept >= keep * sum)
-            break;
     }
-    popped_to_front(cands, n, popped);
-    return popped;
+    popped_to_front(cands, *n, popped);
+    *n = popped;
+    return kept >= aim;
+}
+
+/* The same of the whole vocabulary, in which a few hundred nearly always suffice. */
+static size_t nucleus(struct sampler *s, const float *logits, float max, double keep)
+{
+    double aim = keep * sum_exps(s, logits, max, 1);
+    size_t n;
+
+    for (size_t most = NUCLEUS_FIRST;; most *= 16) {
+        n = select_best(s->cands, logits, s->n_vocab, most);
+        if (keep_probability(s->cands, &n, logits, max, aim) || most >= s->n_vocab)
+            return n;
+    }
 }
 
 /* Locally typical sampling (Meister et al. 2022): the tokens whose surprise is nearest to the expected one. */
@@ -304,7 +339,7 @@ static size_t keep_typical(struct cand *cands, size_t n, const float *logits, fl
     double mean = weighted / sum;
     for (size_t i = 0; i < n; i++)
         cands[i].key = -fabsf((float)(logits[cands[i].id] - max - mean));
-    n = keep_probability(cands, n, logits, max, keep);
+    keep_probability(cands, &n, logits, max, keep * sum);
     for (size_t i = 0; i < n; i++)
         cands[i].key = logits[cands[i].id];
     return n;
@@ -317,6 +352,17 @@ static size_t keep_min_p(struct cand *cands, size_t n, const float *logits, floa
         if (sc_expf(logits[cands[i].id] - max) >= min_p)
             cands[kept++] = cands[i];
     return kept;
+}
+
+/* Those of the whole vocabulary that may pass it. */
+static size_t near_best(struct sampler *s, const float *logits, float max, float min_p)
+{
+    float least = (float)sc_log(min_p) - 0.01f;
+    size_t n = 0;
+    for (uint32_t i = 0; i < s->n_vocab; i++)
+        if (logits[i] - max >= least)
+            s->cands[n++] = (struct cand){logits[i], (int32_t)i};
+    return n;
 }
 
 static float best_logit(const struct cand *cands, size_t n, const float *logits)
@@ -348,6 +394,60 @@ static int32_t draw(const struct cand *cands, size_t n, const float *logits, flo
     return last;
 }
 
+/* One of the whole vocabulary: finds the tile first. */
+static int32_t draw_any(struct sampler *s, const float *logits, float max, float temperature, uint64_t random)
+{
+    double aim = (double)(random >> 11) * 0x1p-53 * sum_exps(s, logits, max, temperature), at = 0;
+    uint32_t tiles = (s->n_vocab + TILE - 1) / TILE, tile = 0, last = 0;
+
+    for (uint32_t t = 0; t < tiles; t++) {
+        if (s->sums[t] == 0)
+            continue;
+        tile = t;
+        if (at + s->sums[t] > aim)
+            break;
+        at += s->sums[t];
+    }
+    uint32_t first = tile * TILE, n = s->n_vocab - first < TILE ? s->n_vocab - first : TILE;
+    s->k.exps(logits + first, n, max, temperature, s->tile);
+    for (uint32_t i = 0; i < n; i++) {
+        if (s->tile[i] == 0)
+            continue;
+        last = i;
+        at += s->tile[i];
+        if (at > aim)
+            break;
+    }
+    return (int32_t)(first + last);
+}
+
+/* The token, where there is a temperature. Filters come in llama.cpp's order: top-k, typical, top-p, min-p. */
+static int32_t choose(struct sampler *s, const struct sample_params *p, const float *l, float max, uint64_t random)
+{
+    bool all = p->top_k == 0 || p->top_k >= s->n_vocab;
+    size_t n;
+
+    if (all && p->typical_p >= 1) {
+        if (p->top_p < 1)
+            n = nucleus(s, l, max, p->top_p);
+        else if (p->min_p > 0)
+            n = near_best(s, l, max, p->min_p);
+        else
+            return draw_any(s, l, max, p->temperature, random);
+    } else {
+        n = select_best(s->cands, l, s->n_vocab, all ? s->n_vocab : p->top_k);
+        if (p->typical_p < 1) {
+            n = keep_typical(s->cands, n, l, max, p->typical_p);
+            max = best_logit(s->cands, n, l); /* the likeliest token need not be typical */
+        }
+        if (p->top_p < 1)
+            keep_probability(s->cands, &n, l, max, p->top_p * sum_of(s->cands, n, l, max));
+    }
+    if (p->min_p > 0)
+        n = keep_min_p(s->cands, n, l, max, p->min_p);
+    return draw(s->cands, n, l, max, p->temperature, random);
+}
+
 /* --- the two entries ----------------------------------------------------- */
 
 int sampler_sample(struct sampler *s, const struct sample_params *p, const float *logits, const int32_t *history, size_t n_history,
@@ -356,7 +456,6 @@ int sampler_sample(struct sampler *s, const struct sample_params *p, const float
     const float *l;
     float raw_max, max;
     uint32_t id;
-    size_t n;
 
     if (scan(logits, s->n_vocab, &raw_max, &id, err) != 0)
         return -1;
@@ -364,21 +463,11 @@ int sampler_sample(struct sampler *s, const struct sample_params *p, const float
     l = adjusted(s, p, logits, history, n_history);
     if (l != logits && scan(l, s->n_vocab, &max, &id, err) != 0)
         return err_set(err, ERR_INPUT, "%s leaves no token to choose from", p->mask ? "the grammar (with logit_bias)" : "logit_bias");
-    if (p->temperature > 0) {
-        n = select_best(s->cands, l, s->n_vocab, p->top_k ? p->top_k : s->n_vocab);
-        if (p->typical_p < 1) {
-            n = keep_typical(s->cands, n, l, max, p->typical_p);
-            max = best_logit(s->cands, n, l); /* the likeliest token need not be typical */
-        }
-        if (p->top_p < 1)
-            n = keep_probability(s->cands, n, l, max, p->top_p);
-        if (p->min_p > 0)
-            n = keep_min_p(s->cands, n, l, max, p->min_p);
-        id = (uint32_t)draw(s->cands, n, l, max, p->temperature, sampler_random(p->seed, choice, position, 0));
-    }
+    if (p->temperature > 0)
+        id = (uint32_t)choose(s, p, l, max, sampler_random(p->seed, choice, position, 0));
     *ret_token = (int32_t)id;
     if (ret_logprob)
-        *ret_logprob = (float)((double)logits[id] - raw_max - log_sum(logits, s->n_vocab, raw_max));
+        *ret_logprob = (float)((double)logits[id] - raw_max - log_sum(s, logits, raw_max));
     return 0;
 }
 
@@ -390,7 +479,7 @@ int sampler_given(struct sampler *s, const float *logits, const int32_t *ids, si
 
     if (scan(logits, s->n_vocab, &max, &id, err) != 0)
         return -1;
-    log_total = log_sum(logits, s->n_vocab, max);
+    log_total = log_sum(s, logits, max);
     for (size_t i = 0; i < n; i++)
         ret_logprobs[i] = (float)((double)logits[ids[i]] - max - log_total);
     return 0;
@@ -407,7 +496,7 @@ int sampler_top(struct sampler *s, const float *logits, uint32_t k, int32_t *ret
         return err_set(err, ERR_USAGE, "%u most likely tokens asked for; at most %d are given", k, SAMPLE_MAX_TOP);
     if (scan(logits, s->n_vocab, &max, &id, err) != 0)
         return -1;
-    log_total = log_sum(logits, s->n_vocab, max);
+    log_total = log_sum(s, logits, max);
     n = select_best(s->cands, logits, s->n_vocab, k);
     heapify(s->cands, n, false);
     for (size_t i = 0; i < n; i++) {

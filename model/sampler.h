@@ -13,7 +13,8 @@
 
 struct sampler; /* scratch for one vocabulary; one thread at a time */
 
-struct sampler *sampler_create(uint32_t n_vocab, struct err *err);
+/* isa: cap of the kernels ("scalar", …), NULL: the best there is. The bits are the same. */
+struct sampler *sampler_create(uint32_t n_vocab, const char *isa, struct err *err);
 void sampler_destroy(struct sampler *s); /* takes NULL */
 
 /* Whether the numbers are usable: -1 and a message naming the field, the value and the range. */

@@ -465,6 +465,7 @@ static int build(struct builder *b, const struct order *o, struct built *ret, st
     }
     struct stage_thread_options t = {.stage = h->stage, .exec = exec_config(o, &h->params), .team = h->helpers ? h->helpers : backend_cpu_team(h->backend),
                                      .epoch = o->c.epoch, .queue_frames = o->c.window_frames + 16, .wake = b->o.wake, .wake_arg = b->o.wake_arg};
+    t.exec.isa = h->isa[0] ? h->isa : NULL;
     if (!(ret->thread = stage_thread_create(&t, err)))
         return -1;
     h->epoch = o->c.epoch;

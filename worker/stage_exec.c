@@ -101,7 +101,7 @@ static int make_samplers(struct stage_exec *e, struct err *err)
     if (!(e->samplers = mem_new(e->n_samplers, sizeof *e->samplers, err)) || !(e->errs = mem_new(e->n_samplers, sizeof *e->errs, err)))
         return -1;
     for (unsigned i = 0; i < e->n_samplers; i++)
-        if (!(e->samplers[i] = sampler_create(e->c.params->n_vocab, err)))
+        if (!(e->samplers[i] = sampler_create(e->c.params->n_vocab, e->c.isa, err)))
             return -1;
     return 0;
 }

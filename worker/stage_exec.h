@@ -24,6 +24,7 @@ struct stage_exec_config {
     const struct model_params *params; /* borrowed for the exec's life */
     struct stage_config shape;         /* as the stage was made */
     enum act_type act_out;             /* form of the rows that go on */
+    const char *isa;                   /* cap of the sampler's kernels; NULL: none. Borrowed until the exec is made */
 };
 
 /* Asks for the tokens that a row may become, a bit for each (msg_mask); blocks until they are there. NULL and err: they will not

@@ -145,6 +145,21 @@ static void rope(float *x, const struct rope *rope_, const float *cos_, const fl
     }
 }
 
+static float exps(const float *x, uint32_t n, float top, float temperature, float *out)
+{
+    float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (uint32_t i = 0; i < n; i += 16) {
+        float32x4x4_t v = load16(x + i, n - i);
+        for (int j = 0; j < 4; j++)
+            v.val[j] = exp4(vdivq_f32(vsubq_f32(v.val[j], vdupq_n_f32(top)), vdupq_n_f32(temperature)));
+        store16(out + i, n - i, v);
+        v = load16(out + i, n - i); /* again: zeros behind the end */
+        for (int j = 0; j < 4; j++)
+            sum[j] = vaddq_f32(sum[j], v.val[j]);
+    }
+    return join4x4(sum);
+}
+
 static float dot_floats(const float *a, const float *b, uint32_t n)
 {
     float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
@@ -236,6 +251,7 @@ void arm_init_neon(struct kernels *k)
     k->rms_norm = rms_norm;
     k->act_mul = act_mul;
     k->softmax = softmax;
+    k->exps = exps;
     k->rope = rope;
     k->dot = dot_floats;
     k->mat[LAYOUT_FILE][QUANT_F32] = mat_f32;

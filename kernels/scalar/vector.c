@@ -47,10 +47,21 @@ static void softmax(float *x, uint32_t n)
         x[i] /= sum;
 }
 
+static float exps(const float *x, uint32_t n, float top, float temperature, float *out)
+{
+    float lanes[LANES] = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = sc_expf((x[i] - top) / temperature);
+        lanes[i % LANES] += out[i];
+    }
+    return scalar_join_lanes(lanes);
+}
+
 void scalar_init_vector(struct kernels *k)
 {
     k->rms_norm = rms_norm;
     k->act_mul = act_mul;
     k->rope = rope;
     k->softmax = softmax;
+    k->exps = exps;
 }

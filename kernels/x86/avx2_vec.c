@@ -214,6 +214,21 @@ static void softmax(float *x, uint32_t n)
     }
 }
 
+static float exps(const float *x, uint32_t n, float top, float temperature, float *out)
+{
+    const __m256 most = _mm256_set1_ps(top), by = _mm256_set1_ps(temperature);
+    struct two sum = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (uint32_t i = 0; i < n; i += 16) {
+        struct two v = load16(x + i, n - i);
+        v.a = exp8(_mm256_div_ps(_mm256_sub_ps(v.a, most), by));
+        v.b = exp8(_mm256_div_ps(_mm256_sub_ps(v.b, most), by));
+        struct two more = {_mm256_add_ps(sum.a, v.a), _mm256_add_ps(sum.b, v.b)};
+        sum = keep(n - i, more, sum);
+        store16(out + i, n - i, v);
+    }
+    return join8x2(sum.a, sum.b);
+}
+
 static void rope(float *x, const struct rope *rope_, const float *cos_, const float *sin_)
 {
     uint32_t half = rope_->n_dims / 2;
@@ -320,6 +335,7 @@ void x86_init_avx2(struct kernels *k)
     k->rms_norm = rms_norm;
     k->act_mul = act_mul;
     k->softmax = softmax;
+    k->exps = exps;
     k->rope = rope;
     k->dot = dot_floats;
     k->mat[LAYOUT_FILE][QUANT_F32] = mat_f32;

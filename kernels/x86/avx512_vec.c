@@ -117,6 +117,19 @@ static void softmax(float *x, uint32_t n)
     }
 }
 
+static float exps(const float *x, uint32_t n, float top, float temperature, float *out)
+{
+    const __m512 most = _mm512_set1_ps(top), by = _mm512_set1_ps(temperature);
+    __m512 sum = _mm512_setzero_ps();
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 m = first_lanes(n - i);
+        __m512 e = exp16(_mm512_div_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, x + i), most), by));
+        sum = _mm512_mask_add_ps(sum, m, sum, e);
+        _mm512_mask_storeu_ps(out + i, m, e);
+    }
+    return join16(sum);
+}
+
 /* The compiler makes vectors of this: the fma's are in the instruction set here. */
 static void rope(float *x, const struct rope *rope_, const float *cos_, const float *sin_)
 {
@@ -232,6 +245,7 @@ void x86_init_avx512vnni(struct kernels *k)
     k->rms_norm = rms_norm;
     k->act_mul = act_mul;
     k->softmax = softmax;
+    k->exps = exps;
     k->rope = rope;
     k->dot = dot_floats;
     k->mat[LAYOUT_FILE][QUANT_F32] = mat_f32;

@@ -327,6 +327,13 @@ static void softmax_unit(void *arg, uint32_t unit, uint32_t thread)
     v->k->softmax(part(v, thread, 2), v->n);
 }
 
+static void exps_unit(void *arg, uint32_t unit, uint32_t thread)
+{
+    const struct vector_bench *v = arg;
+    (void)unit;
+    part(v, thread, 3)[0] = v->k->exps(part(v, thread, 0), v->n, 4, 1, part(v, thread, 2));
+}
+
 static void dot_unit(void *arg, uint32_t unit, uint32_t thread)
 {
     const struct vector_bench *v = arg;
@@ -380,5 +387,7 @@ void bench_vector(struct bench *b)
     bench_report(b, "softmax/64", &(struct bench_work){.fn = softmax_unit, .arg = &v, .n = 1, .bytes = 64 * sizeof(float)});
     v.n = WIDTH;
     bench_report(b, "softmax/8192", &(struct bench_work){.fn = softmax_unit, .arg = &v, .n = 1, .bytes = WIDTH * sizeof(float)});
+    v.n = 1024;
+    bench_report(b, "exps/1024", &(struct bench_work){.fn = exps_unit, .arg = &v, .n = 1, .bytes = 1024 * sizeof(float)});
     mem_pages_free(v.f, bytes);
 }

@@ -1,4 +1,4 @@
-/* Norms, activations, rotary positions, softmax. */
+/* Norms, activations, rotary positions, softmax, exponentials. */
 #include <math.h>
 #include <string.h>
 
@@ -99,10 +99,30 @@ static void check_softmax(struct check *c)
     is_int(wrong, 0, "%s: softmax of %d lengths", c->name, cases);
 }
 
+static void check_exps(struct check *c)
+{
+    static const float scales[] = {0, 0.1f, 3, 50, 1e30f}, temperatures[] = {1, 0.7f, 2, 1e-6f, 100, 1e-40f};
+    int wrong = 0, cases = 0;
+    for (uint32_t n = 1; n < 1500; n = next_length(n), cases++) {
+        float *x = random_floats(&c->rng, n, scales[n % 5]), *want = copy_floats(x, n), *got = copy_floats(x, n), top = x[0];
+        for (uint32_t i = 1; i < n; i++)
+            top = fmaxf(top, x[i]);
+        if (n % 3 == 0 && x[n / 2] != top)
+            x[n / 2] = -INFINITY;
+        float a = c->want->exps(x, n, top, temperatures[n % 6], want), b = c->k->exps(x, n, top, temperatures[n % 6], got);
+        wrong += memcmp(got, want, n * sizeof *x) != 0 || memcmp(&a, &b, sizeof a) != 0;
+        guarded_free(x, n * sizeof *x);
+        guarded_free(want, n * sizeof *want);
+        guarded_free(got, n * sizeof *got);
+    }
+    is_int(wrong, 0, "%s: exponentials and their sum of %d lengths", c->name, cases);
+}
+
 void check_vector(struct check *c)
 {
     check_norm(c);
     check_act(c);
     check_rope(c);
     check_softmax(c);
+    check_exps(c);
 }

@@ -165,6 +165,16 @@ static void ref_softmax(float *x, uint32_t n)
         x[i] /= sum;
 }
 
+static float ref_exps(const float *x, uint32_t n, float top, float temperature, float *out)
+{
+    float lane[16] = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = sc_expf((x[i] - top) / temperature);
+        lane[i % 16] += out[i];
+    }
+    return join(lane);
+}
+
 /* --- the cache ---------------------------------------------------------------------------------------------------------- */
 
 static char *head_at(const struct attention *a, const struct kv_view *kv, uint32_t block, uint32_t head)
@@ -295,6 +305,7 @@ void reference_init(struct kernels *k)
     k->kv_store = ref_kv_store;
     k->attend = ref_attend;
     k->softmax = ref_softmax;
+    k->exps = ref_exps;
     k->dot = ref_dot;
     k->act_tile = 7; /* any will do */
     k->act_tile16 = 5;

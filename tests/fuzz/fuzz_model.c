@@ -46,7 +46,7 @@ static void use(struct session *s)
 {
     static const struct session_row bad[] = {{.seq = 9}, {.pos = 7}, {.token = -1}, {.token = 1 << 30}};
     struct sample_params params = SAMPLE_PARAMS_DEFAULT;
-    struct sampler *sampler = sampler_create(session_n_vocab(s), NULL);
+    struct sampler *sampler = sampler_create(session_n_vocab(s), NULL, NULL);
     int32_t token = (int32_t)(session_n_vocab(s) - 1), history[STEPS] = {0};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         session_step(s, &bad[i], 1, NULL);

@@ -249,7 +249,7 @@ static void generate(struct subject *s, uint32_t companions, uint32_t prompt, in
 {
     struct sample_params params = SAMPLE_PARAMS_DEFAULT;
     struct session *session = open_session(s, 1, 1 + companions, 64, s->isa);
-    struct sampler *sampler = sampler_create(MODEL_VOCAB, &err);
+    struct sampler *sampler = sampler_create(MODEL_VOCAB, NULL, &err);
     int32_t history[MAX_TEXT];
     params.seed = 42;
     params.repetition_penalty = 1.1f;

@@ -174,13 +174,13 @@ static void test_edges(struct sampler *s)
     }
     is_int(other, 0, "enormous logits do no harm");
 
-    struct sampler *one = sampler_create(1, NULL);
+    struct sampler *one = sampler_create(1, NULL, NULL);
     p = PLAIN;
     is_int(choose(one, &p, (float[]){-7}, NULL, 0, 0), 0, "a vocabulary of one");
     sampler_destroy(one);
     sampler_destroy(NULL);
     struct err err;
-    ok(!sampler_create(0, &err), "a vocabulary of none");
+    ok(!sampler_create(0, NULL, &err), "a vocabulary of none");
     has_str(err.text, "vocabulary of 0", "is refused");
 }
 
@@ -390,7 +390,7 @@ static int by_logit(const void *a, const void *b)
 
 static void test_big(void)
 {
-    struct sampler *s = sampler_create(BIG, NULL);
+    struct sampler *s = sampler_create(BIG, NULL, NULL);
     int32_t *order = calloc(BIG, sizeof *order), *history = calloc(8192, sizeof *history);
     int32_t ids[SAMPLE_MAX_TOP];
     float lps[SAMPLE_MAX_TOP];
@@ -448,6 +448,42 @@ static void test_big(void)
     free(big_logits);
 }
 
+/* Likely tokens in several tiles and in a last one that is not full: each as often as it should come, nothing else. */
+static void test_tiles(void)
+{
+    enum { MANY = 5000 };
+    static const int32_t at[N] = {0, 1023, 1024, 2500, 4095, 4096, 4990, MANY - 1};
+    const float likely[N] = {2, 1, 0.5f, 0, -0.5f, -1, -2, 1.5f};
+    struct sampler *s = sampler_create(MANY, NULL, NULL);
+    float *logits = calloc(MANY, sizeof *logits);
+    double e[N], count[N] = {0}, chi = 0;
+    int other = 0;
+
+    for (int i = 0; i < MANY; i++)
+        logits[i] = -100;
+    for (int i = 0; i < N; i++)
+        logits[at[i]] = likely[i];
+    softmax(likely, 0.7, (int[N]){1, 1, 1, 1, 1, 1, 1, 1}, e);
+    struct sample_params p = PLAIN;
+    p.temperature = 0.7f;
+    for (uint32_t i = 0; i < DRAWS; i++) {
+        int32_t token = choose(s, &p, logits, NULL, 0, i);
+        int n = 0;
+        while (n < N && at[n] != token)
+            n++;
+        if (n < N)
+            count[n]++;
+        else
+            other++;
+    }
+    for (int i = 0; i < N; i++)
+        chi += (count[i] - e[i] * DRAWS) * (count[i] - e[i] * DRAWS) / (e[i] * DRAWS);
+    is_int(other, 0, "of 5000 tokens only likely ones come");
+    ok(chi < 24.3, "as often as they should (chi-square %.2f)", chi);
+    sampler_destroy(s);
+    free(logits);
+}
+
 /* The draws of one seed, written down: they must be these on every machine and for ever. */
 static void test_pinned(struct sampler *s)
 {
@@ -463,7 +499,7 @@ static void test_pinned(struct sampler *s)
         for (int i = 0; i < 16; i++)
             tap_note("%d", got[i]);
     bool same = true;
-    struct sampler *other = sampler_create(N, NULL);
+    struct sampler *other = sampler_create(N, NULL, NULL);
     for (uint32_t i = 16; i-- > 0;)
         same = same && choose(other, &p, logits, NULL, 0, i) == got[i];
     ok(same, "in any order, by any sampler: there is no state");
@@ -480,7 +516,7 @@ static void test_pinned(struct sampler *s)
 
 int main(void)
 {
-    struct sampler *s = sampler_create(N, NULL);
+    struct sampler *s = sampler_create(N, NULL, NULL);
 
     test_random();
     test_greedy(s);
@@ -493,6 +529,7 @@ int main(void)
     test_top(s);
     test_check();
     test_pinned(s);
+    test_tiles();
     test_big();
     sampler_destroy(s);
     return tap_done();

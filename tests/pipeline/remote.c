@@ -262,7 +262,7 @@ void remote_want(const char *model, uint32_t ctx)
     if (!s)
         bail("session_open", &err);
     uint32_t n_vocab = session_n_vocab(s);
-    struct sampler *sampler = sampler_create(n_vocab, &err);
+    struct sampler *sampler = sampler_create(n_vocab, NULL, &err);
     struct sample_params greedy = SAMPLE_PARAMS_DEFAULT;
     greedy.temperature = 0;
     for (uint32_t c = 0; c < CASES; c++) {

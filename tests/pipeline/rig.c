@@ -126,7 +126,7 @@ void rig_answers(const char *model, struct answer *answers, uint32_t n)
     struct session_options o = {.threads = 1, .ctx = RIG_CTX, .parallel = 1, .batch_rows = 16};
     struct err err;
     struct session *s = session_open(model, &o, &err);
-    struct sampler *sampler = s ? sampler_create(MODEL_VOCAB, &err) : NULL;
+    struct sampler *sampler = s ? sampler_create(MODEL_VOCAB, NULL, &err) : NULL;
 
     if (!sampler)
         rig_bail("session_open", &err);

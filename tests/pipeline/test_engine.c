@@ -76,7 +76,7 @@ static void make_wanted(struct answer *cases)
 {
     struct session_options o = {.threads = 1, .ctx = CTX, .parallel = 1, .batch_rows = 16};
     struct session *s = session_open(path, &o, &err);
-    struct sampler *sampler = sampler_create(MODEL_VOCAB, &err);
+    struct sampler *sampler = sampler_create(MODEL_VOCAB, NULL, &err);
     if (!s || !sampler)
         bail("session_open");
     for (uint32_t i = 0; i < CASES; i++)

@@ -52,7 +52,7 @@ static void make_truth(const struct model_spec *spec, enum quant_type quant, str
     model_write(&longer, quant, truth.path);
     memset(truth.has_hidden, 0, sizeof truth.has_hidden);
     struct session *s = session_open(truth.path, &o, &err);
-    if (!s || (!truth.sampler && !(truth.sampler = sampler_create(MODEL_VOCAB, &err))))
+    if (!s || (!truth.sampler && !(truth.sampler = sampler_create(MODEL_VOCAB, NULL, &err))))
         die(truth.path);
     for (int t = 0; t < TEXTS; t++) {
         for (uint32_t i = 0; i < LENGTH; i++) {
