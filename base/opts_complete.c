@@ -120,7 +120,7 @@ static int zsh_option(void *arg, const struct opt_group *group, const struct opt
     struct state *s = arg;
 
     (void)group;
-    for (int letter = 0; letter <= (o->letter != 0); letter++) {
+    for (int letter = 0; letter < (o->letter ? 2 : 1); letter++) {
         strbuf_puts(s->out, o->kind == OPT_LIST ? "        '*" : "        '");
         if (o->letter && o->kind != OPT_LIST)
             strbuf_printf(s->out, "(-%c --%s)", o->letter, o->name);

@@ -6,13 +6,12 @@
 #include "cli/chat_inner.h"
 #include "cli/http.h"
 
-enum { IDLE_MS = 60000, LINE_MAX_BYTES = 1 << 20 };
+enum { IDLE_MS = 60000 };
 
-/* The stream's lines as they come. */
+/* An answer that comes. */
 struct stream {
     struct chat *chat;
-    struct strbuf line;
-    char finish[CHAT_FINISH_BYTES];
+    struct events events;
     double began, first;
     bool waits;
 };
@@ -45,83 +44,45 @@ int chat_open_remote(struct chat *c, const struct control_server *server, const 
     return open_model(c, err);
 }
 
-/* One event's object: its piece of the answer is shown. */
-static int on_event(struct stream *s, const json_t *o, struct err *err)
+static int on_text(void *arg, const char *text, size_t len, struct err *err)
 {
-    struct chat *c = s->chat;
-    const json_t *choice = json_array_get(json_object_get(o, "choices"), 0), *delta = json_object_get(choice, "delta");
-    const json_t *content = json_object_get(delta, "content"), *usage = json_object_get(o, "usage"), *error = json_object_get(o, "error");
-    const char *finish = json_string_value(json_object_get(choice, "finish_reason")), *message = json_string_value(json_object_get(error, "message"));
-    char shown[300];
+    struct stream *s = arg;
 
-    if (error)
-        return err_set(err, ERR_IO, "%s: %s", c->server.url, message ? err_printable(shown, sizeof shown, message, strlen(message)) : "the answer failed");
-    if (json_string_length(content) > 0) {
-        s->first = s->first > 0 ? s->first : ui_seconds();
-        chat_add_text(c, json_string_value(content), json_string_length(content));
-        if (chat_show(c, err) < 0)
-            return -1;
-    }
-    if (finish)
-        snprintf(s->finish, sizeof s->finish, "%s", finish);
-    if (json_is_object(usage)) {
-        c->last.prompt_tokens = (uint64_t)json_integer_value(json_object_get(usage, "prompt_tokens"));
-        c->last.new_tokens = (uint64_t)json_integer_value(json_object_get(usage, "completion_tokens"));
-        c->reused = (uint64_t)json_integer_value(json_object_get(json_object_get(usage, "prompt_tokens_details"), "cached_tokens"));
-    }
-    return 0;
+    s->first = s->first > 0 ? s->first : ui_seconds();
+    chat_add_text(s->chat, text, len);
+    return chat_show(s->chat, err) < 0 ? -1 : 0;
 }
 
-static int on_line(struct stream *s, const char *line, struct err *err)
+/* Said once, on a terminal: why nothing comes yet. */
+static void on_comment(void *arg, const char *text)
 {
-    if (line[0] == ':' && ui_err_is_terminal() && s->first == 0 && !s->waits) {
-        ui_say("%s(%s)%s", ui_style(UI_DIM, false), line + 1 + strspn(line + 1, " "), ui_style(UI_PLAIN, false));
-        s->waits = true;
-    }
-    if (strncmp(line, "data:", 5) != 0)
-        return 0;
-    line += 5 + strspn(line + 5, " ");
-    if (strncmp(line, "[DONE]", 6) == 0)
-        return 1;
-    json_t *o = json_loads(line, 0, NULL);
-    if (!o)
-        return err_set(err, ERR_IO, "%s: a piece of the answer is no JSON", s->chat->server.url);
-    int rc = on_event(s, o, err);
-    json_decref(o);
-    return rc;
+    struct stream *s = arg;
+
+    if (s->waits || s->first > 0 || !ui_err_is_terminal())
+        return;
+    ui_say("%s(%s)%s", ui_style(UI_DIM, false), text, ui_style(UI_PLAIN, false));
+    s->waits = true;
 }
 
 static int on_data(void *arg, const char *data, size_t len, struct err *err)
 {
     struct stream *s = arg;
-    int rc = 0;
 
-    while (rc == 0 && len) {
-        const char *end = memchr(data, '\n', len);
-        size_t n = end ? (size_t)(end - data) + 1 : len;
-        strbuf_add(&s->line, data, n - (end != NULL));
-        if (strbuf_check(&s->line, "a piece of the answer", err) != 0)
-            return -1;
-        data += n;
-        len -= n;
-        if (end) {
-            rc = on_line(s, strbuf_str(&s->line), err);
-            strbuf_clear(&s->line);
-        }
-    }
-    return rc;
+    return events_take(&s->events, data, len, err);
 }
 
 static char *request_of(const struct chat *c, const struct sample_params *p, int64_t n)
 {
-    json_t *o = json_pack("{s:o, s:b, s:{s:b}, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:I}", "messages", chat_with_system(c, 0), "stream", 1,
-                          "stream_options", "include_usage", 1, "temperature", p->temperature, "top_p", p->top_p, "top_k", (int)p->top_k, "min_p",
-                          p->min_p, "typical_p", p->typical_p, "repetition_penalty", p->repetition_penalty, "presence_penalty",
-                          p->presence_penalty, "frequency_penalty", p->frequency_penalty, "seed", (json_int_t)p->seed);
+    json_t *o = json_pack("{s:s, s:o, s:b, s:{s:b}, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:I}", "model", c->local.name, "messages",
+                          chat_with_system(c, 0), "stream", 1, "stream_options", "include_usage", 1, "temperature", p->temperature, "top_p",
+                          p->top_p, "top_k", (int)p->top_k, "min_p", p->min_p, "typical_p", p->typical_p, "repetition_penalty",
+                          p->repetition_penalty, "presence_penalty", p->presence_penalty, "frequency_penalty", p->frequency_penalty, "seed",
+                          (json_int_t)p->seed);
     char *text;
 
     if (!o)
         return NULL;
+    json_object_set_new(o, "reasoning_format", json_string("none")); /* thoughts are shown, and kept, as a model here says them */
     if (p->penalty_last >= 0)
         json_object_set_new(o, "repeat_last_n", json_integer(p->penalty_last));
     if (n >= 0)
@@ -133,21 +94,41 @@ static char *request_of(const struct chat *c, const struct sample_params *p, int
 
 static void note_speed(struct chat *c, const struct stream *s)
 {
+    const struct events *e = &s->events;
     double end = ui_seconds();
 
-    c->last.prompt_tokens -= c->reused < c->last.prompt_tokens ? c->reused : 0;
+    c->reused = e->cached_tokens;
+    c->last.prompt_tokens = e->prompt_tokens > e->cached_tokens ? e->prompt_tokens - e->cached_tokens : 0;
+    c->last.new_tokens = e->new_tokens;
     c->last.prompt_seconds = (s->first > 0 ? s->first : end) - s->began;
     c->last.new_seconds = s->first > 0 ? end - s->first : 0;
     c->last.timed_tokens = c->last.new_tokens ? c->last.new_tokens - 1 : 0;
 }
 
+static int ask(struct stream *s, const char *body, struct err *err)
+{
+    const struct control_server *server = &s->chat->server;
+    struct http_request r = control_request(server, "/v1/chat/completions");
+    int status = 0;
+    char *reply;
+
+    r.body = body;
+    r.timeout_ms = IDLE_MS;
+    r.on_data = on_data;
+    r.arg = s;
+    if (!(reply = http_ask(&r, &status, err)))
+        return -1;
+    if (status != 200)
+        http_refused(server->url, status, reply, err);
+    free(reply);
+    return status == 200 ? 0 : -1;
+}
+
 int chat_answer_remote(struct chat *c, const struct sample_params *params, int64_t n, char ret_finish[CHAT_FINISH_BYTES], struct err *err)
 {
     struct stream s = {.chat = c, .began = ui_seconds()};
-    char *body = request_of(c, params, n), *reply;
-    struct http_request r = {.url = c->server.url, .path = "/v1/chat/completions", .key = c->server.key[0] ? c->server.key : NULL, .body = body,
-                             .timeout_ms = IDLE_MS, .is_own = c->server.pid != 0, .on_data = on_data, .arg = &s};
-    int status = 0;
+    char *body = request_of(c, params, n);
+    int rc;
 
     if (!body)
         return err_set(err, ERR_MEMORY, "chat: out of memory");
@@ -155,19 +136,20 @@ int chat_answer_remote(struct chat *c, const struct sample_params *params, int64
     c->shown = 0;
     c->last = (struct gen_stats){0};
     c->reused = 0;
-    strbuf_init(&s.line, LINE_MAX_BYTES);
-    reply = http_ask(&r, &status, err);
-    strbuf_fini(&s.line);
+    events_init(&s.events, c->server.url);
+    s.events.on_text = on_text;
+    s.events.on_comment = on_comment;
+    s.events.arg = &s;
+    rc = ask(&s, body, err);
     free(body);
-    bool cancelled = !reply && err->kind == ERR_CANCELLED && ui_interrupted();
-    if (reply && status != 200)
-        http_refused(c->server.url, status, reply, err);
-    free(reply);
-    if (!cancelled && (!reply || status != 200))
-        return -1;
-    if (!cancelled && !s.finish[0])
-        return err_set(err, ERR_IO, "%s: the answer broke off", c->server.url);
-    note_speed(c, &s);
-    snprintf(ret_finish, CHAT_FINISH_BYTES, "%s", cancelled ? "cancelled" : s.finish);
-    return 0;
+    bool cancelled = rc != 0 && err->kind == ERR_CANCELLED && ui_interrupted();
+    if (rc == 0 && !s.events.finish[0])
+        rc = err_set(err, ERR_IO, "%s: the answer broke off", c->server.url);
+    if (rc == 0 || cancelled) {
+        note_speed(c, &s);
+        snprintf(ret_finish, CHAT_FINISH_BYTES, "%s", cancelled ? "cancelled" : s.events.finish);
+        rc = 0;
+    }
+    events_fini(&s.events);
+    return rc;
 }

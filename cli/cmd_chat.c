@@ -353,17 +353,36 @@ static int talk(struct talk *t, struct err *err)
     return loop(t, err);
 }
 
+/* A model of its own, or a server's? On one command line they contradict each other; else what was said nearer counts, so that a
+ * config file's `model` or `api-key-file`, there for other commands too, is in nobody's way. Takes -m back where a server is meant. */
+static int choose(struct values *v, const struct opts_parsed *parsed, struct err *err)
+{
+    static const char *const of_server[] = {"url", "api-key-file", "ca-file"};
+    const struct opts_origin *model = opts_origin(parsed, "model");
+
+    for (size_t i = 0; model && i < sizeof of_server / sizeof *of_server; i++) {
+        const struct opts_origin *o = opts_origin(parsed, of_server[i]);
+        if (!o || (i > 0 && o->rank > 0))
+            continue;
+        if (model->rank == 0 && o->rank == 0)
+            return err_set(err, ERR_USAGE, "-m and --%s contradict each other: a server has its own model", of_server[i]);
+        if (o->rank < model->rank)
+            v->model.model = NULL;
+    }
+    return 0;
+}
+
 static int run(void *values, const struct opts_parsed *parsed, struct err *err)
 {
     struct control_server server;
     struct talk t = {.v = values, .seeded = opts_given(parsed, "seed"), .terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)};
     int rc;
 
-    if (t.v->model.model && (t.v->control.url || t.v->control.key_file))
-        return err_set(err, ERR_USAGE, "-m and %s contradict each other: a server has its own model", t.v->control.url ? "--url" : "--api-key-file");
+    if (choose(t.v, parsed, err) != 0)
+        return -1;
     if (t.v->model.model)
         rc = chat_open(&t.chat, &t.v->model, t.v->system, err);
-    else if ((rc = control_pick(t.v->control.url, t.v->control.key_file, &server, err)) != 0)
+    else if ((rc = control_pick(&t.v->control, &server, err)) != 0)
         return -1;
     else if ((rc = chat_open_remote(&t.chat, &server, t.v->system, err)) != 0 && !t.v->control.url && !server.pid)
         err_wrap(err, "neither -m FILE nor --url, and no server of yours runs here");

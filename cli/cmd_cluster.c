@@ -36,7 +36,7 @@ static int order(const struct values *v, const char *path, const char *body, str
 {
     char *reply;
 
-    if (control_pick(v->control.url, v->control.key_file, ret, err) != 0 || !(reply = control_ask(ret, path, body, err)))
+    if (control_pick(&v->control, ret, err) != 0 || !(reply = control_ask(ret, path, body, err)))
         return -1;
     free(reply);
     return 0;

@@ -47,9 +47,9 @@ static int wait_ready(const struct values *v, struct control_server *s, struct e
 
     while (!ui_interrupted()) {
         int status = 0;
-        if (control_pick(v->control.url, v->control.key_file, s, err) != 0)
+        if (control_pick(&v->control, s, err) != 0)
             return -1;
-        struct http_request r = {.url = s->url, .path = "/health", .timeout_ms = 10000, .is_own = s->pid != 0};
+        struct http_request r = control_request(s, "/health");
         char *body = http_ask(&r, &status, err);
         bool failed = body && strstr(body, "\"failed\"");
         if (body && status != 200)
@@ -178,7 +178,7 @@ static int follow(const struct values *v, struct control_server *s, struct err *
         if (ui_interrupted())
             break;
         /* It may have been started anew, elsewhere. */
-        if (!(now = look(s, err)) && !ui_interrupted() && control_pick(v->control.url, v->control.key_file, s, &(struct err){0}) == 0)
+        if (!(now = look(s, err)) && !ui_interrupted() && control_pick(&v->control, s, &(struct err){0}) == 0)
             now = look(s, err);
         at = ui_seconds();
     }
@@ -203,7 +203,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     (void)parsed;
     if (v->watch && v->once)
         return err_set(err, ERR_USAGE, "--watch and --once contradict each other");
-    if (control_pick(v->control.url, v->control.key_file, &s, err) != 0)
+    if (control_pick(&v->control, &s, err) != 0)
         return -1;
     ui_watch_interrupt(false);
     if (v->wait_ready && wait_ready(v, &s, err) != 0)

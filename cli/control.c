@@ -141,6 +141,9 @@ const struct opt control_option_table[] = {
      .help = "The server (default: yours on this machine, else http://127.0.0.1:8080)"},
     {"api-key-file", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct control_options, key_file),
      .help = "Ask with the first key of this file (default: a server of yours on this machine needs none)"},
+    {"ca-file", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct control_options, ca_file),
+     .help = "Trust these certificates of https servers, self-signed ones too (PEM), instead of the system's (default: of a server of "
+             "yours on this machine none is checked)"},
     {0},
 };
 
@@ -165,27 +168,36 @@ static int read_key(const char *path, char *ret, size_t size, struct err *err)
     return rc == 0 ? 0 : err_set(err, ERR_INPUT, "%s holds no key", path);
 }
 
-int control_pick(const char *url, const char *key_file, struct control_server *ret, struct err *err)
+int control_pick(const struct control_options *o, struct control_server *ret, struct err *err)
 {
     struct control_server found;
 
-    if (control_find(url, &found, err) == 0) {
+    if (control_find(o->url, &found, err) == 0) {
         *ret = found;
     } else if (err->kind != ERR_NOT_FOUND) {
         return -1;
     } else {
         *ret = (struct control_server){0};
-        if ((size_t)snprintf(ret->url, sizeof ret->url, "%s", url ? url : usual_url) >= sizeof ret->url)
-            return err_set(err, ERR_USAGE, "--url: %zu bytes, at most %zu allowed", strlen(url), sizeof ret->url - 1);
+        if ((size_t)snprintf(ret->url, sizeof ret->url, "%s", o->url ? o->url : usual_url) >= sizeof ret->url)
+            return err_set(err, ERR_USAGE, "--url: %zu bytes, at most %zu allowed", strlen(o->url), sizeof ret->url - 1);
     }
     err_clear(err);
-    return key_file ? read_key(key_file, ret->key, sizeof ret->key, err) : 0;
+    ret->ca_file = o->ca_file;
+    return o->key_file ? read_key(o->key_file, ret->key, sizeof ret->key, err) : 0;
+}
+
+struct http_request control_request(const struct control_server *s, const char *path)
+{
+    return (struct http_request){
+        .url = s->url, .path = path, .key = s->key[0] ? s->key : NULL, .timeout_ms = ASK_MS, .is_own = s->pid != 0, .ca_file = s->ca_file};
 }
 
 char *control_ask(const struct control_server *s, const char *path, const char *body, struct err *err)
 {
-    struct http_request r = {.url = s->url, .path = path, .key = s->key[0] ? s->key : NULL, .body = body, .timeout_ms = ASK_MS, .is_own = s->pid != 0};
+    struct http_request r = control_request(s, path);
     int status = 0;
+
+    r.body = body;
     char *reply = http_ask(&r, &status, err);
 
     if (!reply || status == 200)

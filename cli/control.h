@@ -18,6 +18,7 @@ struct control_server {
     char key[CONTROL_KEY_BYTES]; /* for whatever it can be asked, its cluster's administration too; "": none */
     char join[HTTP_URL_BYTES];   /* where workers may join; "": nowhere */
     pid_t pid;                   /* 0: not found here, but named */
+    const char *ca_file;         /* of the options, borrowed; NULL: none */
 };
 
 /* Of a server: its file, held until control_drop. fd < 0: it has none (no folder to be had), which is no failure. */
@@ -33,16 +34,18 @@ void control_drop(struct control_file *file);
 /* The server at url, or where url is NULL the only one. ERR_NOT_FOUND: none; ERR_USAGE: several, which are named. */
 int control_find(const char *url, struct control_server *ret, struct err *err);
 
-/* Whom a command means to ask: the server at url, or this user's only one here, or else http://127.0.0.1:8080. The key is the first
- * of key_file, or that of the server's own file. */
-int control_pick(const char *url, const char *key_file, struct control_server *ret, struct err *err);
-/* http_ask of it, where any other status than 200 is an error with the server's words. */
-char *control_ask(const struct control_server *s, const char *path, const char *body, struct err *err);
-
-/* --url and --api-key-file, for commands that ask a server. */
+/* --url, --api-key-file and --ca-file, for commands that ask a server. */
 struct control_options {
-    const char *url, *key_file;
+    const char *url, *key_file, *ca_file;
 };
 extern const struct opt control_option_table[];
+
+/* Whom a command means to ask: the server at o->url, or this user's only one here, or else http://127.0.0.1:8080. The key is the
+ * first of o->key_file, or that of the server's own file. */
+int control_pick(const struct control_options *o, struct control_server *ret, struct err *err);
+/* A GET of path, to be completed. */
+struct http_request control_request(const struct control_server *s, const char *path);
+/* http_ask of it, where any other status than 200 is an error with the server's words. body: NULL: GET. */
+char *control_ask(const struct control_server *s, const char *path, const char *body, struct err *err);
 
 #endif

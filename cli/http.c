@@ -4,7 +4,6 @@
 #include "cli/http.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
@@ -17,23 +16,7 @@
 #include "cli/http_inner.h"
 #include "cli/ui.h"
 
-enum { SLICE_MS = 100, MAX_HEAD = 64 << 10 };
-
-/* --- the reply as it comes ----------------------------------------------- */
-
-void http_reply_init(struct http_reply *reply, const struct http_request *r)
-{
-    *reply = (struct http_reply){.request = r};
-    strbuf_init(&reply->kept, HTTP_MAX_REPLY);
-}
-
-int http_reply_body(struct http_reply *reply, const char *data, size_t len, struct err *err)
-{
-    if (reply->request->on_data && reply->status == 200)
-        return reply->request->on_data(reply->request->arg, data, len, err);
-    strbuf_add(&reply->kept, data, len);
-    return strbuf_check(&reply->kept, "the answer", err);
-}
+enum { SLICE_MS = 100 };
 
 /* --- http:// ------------------------------------------------------------- */
 
@@ -150,35 +133,15 @@ static int ask(int fd, const struct http_request *r, struct err *err)
     return rc;
 }
 
-/* Takes bytes of the reply: its head until that is whole, then the body. */
-static int take(struct http_reply *reply, struct strbuf *head, const char *data, size_t len, struct err *err)
-{
-    char *end;
-
-    if (reply->status)
-        return http_reply_body(reply, data, len, err);
-    strbuf_add(head, data, len);
-    if (strbuf_check(head, "the head of the answer", err) != 0)
-        return -1;
-    if (!(end = strstr(head->data, "\r\n\r\n")))
-        return 0;
-    if (sscanf(head->data, "HTTP/%*d.%*d %d", &reply->status) != 1 || reply->status < 100 || reply->status > 599)
-        return err_set(err, ERR_IO, "%s: what answers there does not speak HTTP", reply->request->url);
-    size_t rest = head->len - (size_t)(end + 4 - head->data);
-    return rest ? http_reply_body(reply, end + 4, rest, err) : 0;
-}
-
 static int receive(int fd, struct http_reply *reply, struct err *err)
 {
-    struct strbuf head;
     char buf[16384];
     int rc = 0;
 
-    strbuf_init(&head, MAX_HEAD + sizeof buf);
     while (rc == 0) {
         ssize_t n = recv(fd, buf, sizeof buf, 0);
         if (n > 0)
-            rc = take(reply, &head, buf, (size_t)n, err);
+            rc = http_reply_take(reply, buf, (size_t)n, err);
         else if (n == 0)
             break;
         else if (errno == EAGAIN || errno == EINTR)
@@ -186,9 +149,8 @@ static int receive(int fd, struct http_reply *reply, struct err *err)
         else
             rc = err_errno(err, errno, "the answer of %s", reply->request->url);
     }
-    if (rc == 0 && reply->status == 0)
-        rc = err_set(err, ERR_IO, "%s: what answers there does not speak HTTP", reply->request->url);
-    strbuf_fini(&head);
+    if (rc == 0)
+        rc = http_reply_end(reply, err);
     return rc < 0 ? -1 : 0;
 }
 
@@ -216,19 +178,6 @@ char *http_ask(const struct http_request *r, int *ret_status, struct err *err)
     if (rc == 0 && !(body = strdup(strbuf_str(&reply.kept))))
         err_set(err, ERR_MEMORY, "%s: out of memory", r->url);
     *ret_status = reply.status;
-    strbuf_fini(&reply.kept);
+    http_reply_fini(&reply);
     return body;
-}
-
-int http_refused(const char *url, int status, const char *body, struct err *err)
-{
-    json_t *o = json_loads(body, 0, NULL), *error = json_object_get(o, "error");
-    const char *message = json_string_value(json_object_get(error, "message"));
-    char shown[300];
-
-    if (!message)
-        message = o ? "-" : body;
-    err_set(err, ERR_IO, "%s answers %d: %s", url, status, err_printable(shown, sizeof shown, message, strlen(message)));
-    json_decref(o);
-    return -1;
 }

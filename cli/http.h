@@ -12,12 +12,13 @@
 enum { HTTP_URL_BYTES = 256, HTTP_MAX_REPLY = 64 << 20 };
 
 struct http_request {
-    const char *url;  /* http://HOST:PORT */
-    const char *path; /* "/health" */
-    const char *key;  /* NULL: none */
-    const char *body; /* JSON to POST; NULL: GET */
-    int timeout_ms;   /* for which nothing may come */
-    bool is_own;      /* found by its control file: whose certificate it shows need not be checked */
+    const char *url;     /* http://HOST:PORT */
+    const char *path;    /* "/health" */
+    const char *key;     /* NULL: none */
+    const char *body;    /* JSON to POST; NULL: GET */
+    int timeout_ms;      /* for which nothing may come */
+    bool is_own;         /* found by its control file: no proxy stands between, and its certificate needs no check without ca_file */
+    const char *ca_file; /* https: the certificate to trust instead of the system's; NULL: these */
     /* Where a reply of status 200 goes as it comes; NULL: it is kept. Returns 0 to go on, 1 to end, -1 and err. */
     int (*on_data)(void *arg, const char *data, size_t len, struct err *err);
     void *arg;

@@ -17,6 +17,17 @@ struct transfer {
     int rc; /* of what took the body */
 };
 
+/* err of a transfer that failed. */
+static int explain(CURLcode code, const char *words, const struct http_request *r, struct err *err)
+{
+    words = words[0] ? words : curl_easy_strerror(code);
+    if (code == CURLE_SSL_CACERT_BADFILE)
+        return err_set(err, ERR_INPUT, "--ca-file %.200s: %.200s", r->ca_file ? r->ca_file : "-", words);
+    if (code == CURLE_PEER_FAILED_VERIFICATION)
+        return err_set(err, ERR_IO, "%s: its certificate is not trusted: %.200s; --ca-file FILE names one to trust", r->url, words);
+    return err_set(err, ERR_IO, "nobody answers at %s: %.200s", r->url, words);
+}
+
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
     struct transfer *t = arg;
@@ -63,7 +74,11 @@ int http_curl(struct http_reply *reply, struct err *err)
     curl_easy_setopt(t.curl, CURLOPT_CONNECTTIMEOUT_MS, (long)r->timeout_ms);
     curl_easy_setopt(t.curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
     curl_easy_setopt(t.curl, CURLOPT_LOW_SPEED_TIME, (long)(r->timeout_ms + 999) / 1000);
-    if (r->is_own) {
+    if (r->is_own)
+        curl_easy_setopt(t.curl, CURLOPT_NOPROXY, "*");
+    if (r->ca_file) {
+        curl_easy_setopt(t.curl, CURLOPT_CAINFO, r->ca_file);
+    } else if (r->is_own) {
         curl_easy_setopt(t.curl, CURLOPT_SSL_VERIFYPEER, 0L);
         curl_easy_setopt(t.curl, CURLOPT_SSL_VERIFYHOST, 0L);
     }
@@ -77,7 +92,7 @@ int http_curl(struct http_reply *reply, struct err *err)
     else if (ui_interrupted())
         err_set(err, ERR_CANCELLED, "interrupted");
     else if (t.rc == 0)
-        err_set(err, ERR_IO, "nobody answers at %s: %.200s", r->url, words[0] ? words : curl_easy_strerror(code));
+        explain(code, words, r, err);
 done:
     curl_slist_free_all(headers);
     curl_easy_cleanup(t.curl);

@@ -19,10 +19,15 @@
 
 enum { SETTINGS_MAX_BYTES = 1 << 20, SETTINGS_PATH = 4096 };
 
+struct settings_path {
+    struct settings_path *next;
+    char text[];
+};
+
 struct settings {
-    char path[SETTINGS_PATH]; /* "": no file was read */
-    char *text;             /* the values point into it … */
-    char *expanded;         /* … or into a chain of these */
+    char path[SETTINGS_PATH];       /* "": no file was read */
+    char *text;                     /* the values point into it … */
+    struct settings_path *expanded; /* … or into one of these */
 };
 
 /* Sets what the command line (which `parsed` holds already) left open. commands: all there are, to check the file's names. */

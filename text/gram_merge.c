@@ -497,7 +497,10 @@ static json_t *merge_named(struct schema_compiler *c, const json_t *a, const jso
     const char *name;
     if (!to)
         return NULL;
-    json_object_foreach((json_t *)(uintptr_t)b, name, value) put(c, to, name, schema_both(c, json_object_get(a, name), value));
+    json_object_foreach((json_t *)(uintptr_t)b, name, value)
+    {
+        put(c, to, name, schema_both(c, json_object_get(a, name), value));
+    }
     return to;
 }
 
@@ -649,7 +652,10 @@ static json_t *flatten(struct schema_compiler *c, const json_t *schema, const ch
     }
     if (!(flat = schema_keep(c, json_object())))
         return NULL;
-    json_object_foreach((json_t *)(uintptr_t)schema, key, v) take(c, flat, schema, key, v, path);
+    json_object_foreach((json_t *)(uintptr_t)schema, key, v)
+    {
+        take(c, flat, schema, key, v, path);
+    }
     if (ref && !json_is_string(ref)) {
         wrong(c, path, "$ref", "a string", ref);
         return NULL;

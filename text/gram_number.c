@@ -28,7 +28,7 @@ static void shortest(double x, char *buf, size_t size)
 
 int gram_bound_of(const json_t *number, struct gram_bound *ret)
 {
-    char buf[64], all[64];
+    char buf[64], all[64] = "";
     size_t n = 0;
     long exponent = 0;
     const char *s = buf;

@@ -242,7 +242,9 @@ static bool string_of(struct schema_compiler *c, const json_t *flat, const char 
         return false;
     }
     json_array_foreach(json_object_get(flat, "pattern"), i, item)
+    {
         schema_add_pattern(c, s, json_string_value(item), json_string_length(item), path, "pattern");
+    }
     json_array_foreach(json_object_get(flat, "format"), i, item)
     {
         const char *pattern = gram_format(json_string_value(item)); /* others are annotations */

@@ -101,6 +101,10 @@ with open(os.path.join(folder, "saved")) as f:
 r = run("chat", "--url", url, data="x" * 5000)
 ok(r.status == 1 and url in r.err and "400" in r.err, "what does not fit: the server's words", r.err)
 is_(run("chat", "--url", url, "-m", model).status, 2, "-m and --url")
+r = run("chat", "--once", "hello", "--seed", 5, "-n", 8, "--url", url, env={"STAGECOACH_MODEL": "/nonexistent.gguf", "STAGECOACH_CHAT_CTX": "64"})
+is_((r.status, r.out), (0, here.out), "--url wins over a model that a variable names", r.err)
+r = run("chat", "-m", model, "--ctx", 64, "--once", "hello", "--seed", 5, "-n", 8, env={"STAGECOACH_API_KEY_FILE": "/nonexistent", "STAGECOACH_URL": "http://127.0.0.1:1"})
+is_((r.status, r.out), (0, here.out), "and -m over a server's variables", r.err)
 is_(run("chat", "--url", "http://127.0.0.1:1", "--once", "a").status, 1, "nobody there")
 
 # --- orders ---

@@ -151,5 +151,38 @@ else:
     c.close()
     ok(s.wait_open(0), "a client that goes ends its answer")
     has(s.lines[0] + "".join(s.lines), "https://127.0.0.1", "it says https")
-    is_(s.stop(), 0, "stops")
+
+    # --- commands that ask such a server: its user's own, and anybody's ---
+    url, foreign = f"https://127.0.0.1:{s.port}", f"https://localhost:{s.port}"
+    r = run("status", "--url", url)
+    if "without libcurl" in r.err:
+        skip("built without libcurl")
+    else:
+        ok(r.status == 0 and "worker0/cpu" in r.out, "status of an own server by https", r.out, r.err)
+        is_(run("status", "--url", url, "--once", env={"https_proxy": "http://127.0.0.1:1", "HTTPS_PROXY": "http://127.0.0.1:1"}).status, 0, "asks no proxy for it")
+        r = run("status", "--url", foreign)
+        ok(r.status == 1 and "not trusted" in r.err and "--ca-file" in r.err, "another's certificate must be trusted", r.err)
+        r = run("status", "--url", foreign, "--ca-file", cert, "--wait-ready", "--json")
+        ok(r.status == 0 and json.loads(r.out)["health"] == "ok", "--ca-file: it is", r.out, r.err)
+        other = os.path.join(folder, "other.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", os.path.join(folder, "k.pem"), "-out", other, "-days", "2", "-subj", "/CN=x"],
+                       check=True, capture_output=True)
+        for u in (url, foreign):
+            r = run("status", "--url", u, "--ca-file", other)
+            ok(r.status == 1 and "not trusted" in r.err, f"a certificate by another, {u.split(':')[1]}", r.err)
+        r = run("status", "--url", foreign, "--ca-file", "/nonexistent")
+        ok(r.status == 1 and "--ca-file /nonexistent" in r.err, "a file that is not there is named", r.err)
+        ask = ("chat", "--once", "One", "--seed", 5, "-n", 12, "--temp", 1)
+        there, by_name = run(*ask, "--url", url), run(*ask, "--url", foreign, "--ca-file", cert)
+        ok(there.status == 0 and there.out, "chat by https", there.err)
+        is_((by_name.status, by_name.out), (0, there.out), "the same by --ca-file", by_name.err)
+        r = run("chat", "--url", url, data="one two " * 9000 + "\n")
+        ok(r.status == 1 and "400" in r.err and "context" in r.err, "what does not fit: the server's words", r.err)
+        is_((run("replan", "--url", url).status, run("drain", "nobody", "--url", url).status), (0, 1), "replan; drain of nobody")
+        r = run("replan", "--url", foreign, "--ca-file", cert)
+        ok(r.status == 1 and "401" in r.err, "no orders without the server's own key", r.err)
+        r = run("status", "--url", f"https://127.0.0.1:1")
+        ok(r.status == 1 and "nobody answers" in r.err, "nobody there", r.err)
+    r = run("stop", "--url", url)
+    is_((r.status, s.p.wait(30)), (0, 0), "stop", r.err)
 done()
