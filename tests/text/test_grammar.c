@@ -212,7 +212,7 @@ static void test_tidy(void)
     for (int i = 0; i < 8 && good; i++) {
         good = grammar_walk_take_bytes(w, "\"", 1, &err) == 0;
         for (int k = 0; k < 60000 && good; k++)
-            good = grammar_walk_take_bytes(w, "xy" + k % 2, 1, &err) == 0;
+            good = grammar_walk_take_bytes(w, &"xy"[k % 2], 1, &err) == 0;
         good = good && grammar_walk_take_bytes(w, "x", 1, &err) != 0 && grammar_walk_take_bytes(w, "\",", 2, &err) == 0;
     }
     ok(good, "a long text under a grammar of many states");
