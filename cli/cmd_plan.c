@@ -18,7 +18,7 @@ enum { BAR_COLUMNS = 24, JSON_DIGITS = 6 };
 
 struct values {
     const char *model, *topology, *objective, *kv, *wire;
-    int64_t ctx, parallel, depth;
+    int64_t ctx, parallel, kv_total, depth;
     bool json, advice;
 };
 
@@ -38,6 +38,8 @@ static const struct opt options[] = {
      .help = "Positions a sequence may have (default: the topology's, else the model's, at most 8192, lowered to fit)"},
     {"parallel", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, parallel), .min = 1, .max = 1024,
      .help = "Sequences at once (default: the topology's, else 4)"},
+    {"kv-total", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, kv_total), .min = 1, .max = UINT32_MAX,
+     .help = "Positions that all sequences together may have (default: --ctx for each)"},
     {"kv", 0, OPT_CHOICE, .arg = "TYPE", .offset = offsetof(struct values, kv), .choices = kv_names,
      .help = "How keys and values are kept (default: the topology's, else f16)"},
     {"wire", 0, OPT_CHOICE, .arg = "TYPE", .offset = offsetof(struct values, wire), .choices = wire_names,
@@ -70,7 +72,7 @@ static struct plan_settings settings_of(const struct values *v, const struct top
     const char *kv = v->kv ? v->kv : t->kv ? t->kv : "f16", *wire = v->wire ? v->wire : t->wire ? t->wire : "f32";
     return (struct plan_settings){.objective = (enum plan_objective)index_of(objectives, v->objective), .kv = kv_types[index_of(kv_names, kv)],
                                   .wire = (enum plan_wire)index_of(wire_names, wire), .ctx = (uint32_t)v->ctx, .parallel = (uint32_t)v->parallel,
-                                  .depth = (uint32_t)v->depth};
+                                  .kv_total = (uint32_t)v->kv_total, .depth = (uint32_t)v->depth};
 }
 
 struct planned {

@@ -23,7 +23,7 @@ struct values {
     const char *listen, *api_key_file, *tls_cert, *tls_key, *cors, *alias, *trace;
     struct opt_list hosts;
     bool no_auth;
-    int64_t connections, connections_per_address, queue, grace_s, recover_timeout_s;
+    int64_t kv_total, connections, connections_per_address, queue, grace_s, recover_timeout_s;
 };
 
 static const struct opt options[] = {
@@ -48,6 +48,9 @@ static const struct opt options[] = {
              "is begun where it is not there yet; without --topology into cluster.yaml in the keys' folder"},
     {"trace", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, trace),
      .help = "Record every input and decision of the scheduler"},
+    {"kv-total", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, kv_total), .min = 1, .max = UINT32_MAX,
+     .help = "Positions that all sequences together may have in the KV cache, at least one --ctx (default: --ctx for each of --parallel). With "
+             "less memory than the worst case needs more answers run at once; where it gets tight the youngest waits, and is computed again"},
     {"recover-timeout", 0, OPT_INT, .arg = "SECONDS", .offset = offsetof(struct values, recover_timeout_s), .min = 1, .max = 86400,
      .def = "120", .help = "How long answers wait for the pipeline to be repaired before they fail"},
     {"connections", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, connections), .min = 4, .max = FRONT_MAX_CONNECTIONS,
@@ -238,6 +241,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     log_init(LOG_INFO, "stagecoach");
     if (progress && find_cluster(v, err) == 0 && local_engine_options(&v->model, &eo, &topology, err) == 0) {
         eo.trace_path = v->trace;
+        eo.kv_total = (uint32_t)v->kv_total;
         eo.recover_timeout_ms = (unsigned)v->recover_timeout_s * 1000;
         eo.note = on_note;
         eo.note_arg = progress;

@@ -48,6 +48,7 @@ struct engine_options {
     const char *const *worker_args;        /* of own workers, further arguments up to a NULL; NULL: none */
     unsigned workers, threads;             /* own workers: 0: one; threads of each, 0: the processors divided evenly */
     uint32_t ctx, parallel;                /* a sequence's positions, sequences at once; 0: chosen */
+    uint32_t kv_total;                     /* positions of all sequences together; 0: ctx for each */
     uint32_t batch_rows;                   /* most rows of a step; 0: chosen */
     enum kv_type kv;
     enum act_type wire;

@@ -275,7 +275,7 @@ static int init(struct plan_source *s, const struct gguf *g, const struct model_
     s->parallel = set->parallel ? set->parallel : t->parallel ? t->parallel : PLAN_DEFAULT_PARALLEL;
     strbuf_init(&s->guesses, GUESSES_MAX_BYTES);
     struct model_cost_options o = {.kv = set->kv, .ctx = s->ctx, .parallel = s->parallel, .max_rows = max_rows > s->parallel ? max_rows : s->parallel,
-                                   .max_wanted = s->parallel > 16 ? s->parallel : 16};
+                                   .max_wanted = s->parallel > 16 ? s->parallel : 16, .kv_total = set->kv_total};
     if (model_costs_init(&costs, g, p, &o, err) != 0 || fill_model(s, &costs, o.max_rows, err) != 0 || fill_nodes(s, t, err) != 0 ||
         fill_links(s, t, err) != 0 || fill_pins(s, t, err) != 0)
         goto done;

@@ -37,6 +37,7 @@ struct plan_settings {
     enum plan_wire wire;
     uint32_t ctx;      /* 0: min(the model's, 8192), lowered until it fits */
     uint32_t parallel; /* 0: the default */
+    uint32_t kv_total; /* positions of all sequences together; 0: ctx for each */
     uint32_t max_rows; /* 0: the default */
     uint32_t depth;    /* positions a row looks at on average, for predictions; 0: min(half the context, 1024) */
 };

@@ -35,8 +35,9 @@ static void size_blocks(struct engine *e)
 {
     uint64_t sliding = (uint64_t)e->window + e->max_rows + SLIDING_SLACK + 2 * KV_BLOCK;
     e->table_stride = blocks_for(e->ctx);
-    e->n_blocks[SCHED_FULL] = has_full(&e->params) ? blocks_for(e->ctx) * e->parallel : 0;
-    e->n_blocks[SCHED_SLIDING] = e->window ? blocks_for(sliding < e->ctx ? sliding : e->ctx) * e->parallel : 0;
+    e->n_blocks[SCHED_FULL] = has_full(&e->params) ? model_shared_blocks(blocks_for(e->ctx), e->parallel, e->options.kv_total) : 0;
+    e->n_blocks[SCHED_SLIDING] =
+        e->window ? model_shared_blocks(blocks_for(sliding < e->ctx ? sliding : e->ctx), e->parallel, e->options.kv_total) : 0;
 }
 
 int planning_sizes(struct engine *e, struct err *err)
@@ -326,6 +327,7 @@ int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *r
                                 .kv = e->options.kv,
                                 .ctx = may_lower ? 0 : e->ctx,
                                 .parallel = e->parallel,
+                                .kv_total = e->options.kv_total,
                                 .max_rows = e->max_rows,
                                 .wire = e->options.wire_auto ? PLAN_WIRE_AUTO : wires[e->options.wire]};
     struct topology *t = all_nodes(e, err);

@@ -118,6 +118,14 @@ static int count_scratch(struct model_costs *c, const struct gguf *g, const stru
     return 0;
 }
 
+uint32_t model_shared_blocks(uint32_t each, uint32_t parallel, uint32_t kv_total)
+{
+    uint32_t all = each * parallel, most = kv_total / KV_BLOCK + (kv_total % KV_BLOCK != 0);
+
+    most = most < each ? each : most;
+    return kv_total && most < all ? most : all;
+}
+
 int model_costs_init(struct model_costs *c, const struct gguf *g, const struct model_params *p, const struct model_cost_options *o,
                      struct err *err)
 {
@@ -141,7 +149,7 @@ int model_costs_init(struct model_costs *c, const struct gguf *g, const struct m
     for (int t = 0; t < QUANT_TYPES; t++)
         c->type_bits[t] = most_bits(be, (enum quant_type)t);
     for (int k = 0; k < KV_GROUPS; k++)
-        c->n_blocks[k] = model_sequence_blocks(p, (enum kv_group)k, o->ctx, o->max_rows) * o->parallel;
+        c->n_blocks[k] = model_shared_blocks(model_sequence_blocks(p, (enum kv_group)k, o->ctx, o->max_rows), o->parallel, o->kv_total);
     rc = 0;
 done:
     backend_destroy(be);

@@ -38,6 +38,7 @@ struct model_cost_options {
     uint32_t ctx, parallel; /* positions of a sequence; sequences */
     uint32_t max_rows;      /* of a batch */
     uint32_t max_wanted;    /* rows with logits in a batch */
+    uint32_t kv_total;      /* positions of all sequences together; 0: each may have ctx */
 };
 
 /* -1 and err when a tensor is missing or wrong. model_costs_fini in either case. */
@@ -47,5 +48,8 @@ void model_costs_fini(struct model_costs *c);
 
 /* Blocks that one sequence needs in a group at most. Sliding: what its window sees, a batch, and what answers may be cut back. */
 uint32_t model_sequence_blocks(const struct model_params *p, enum kv_group group, uint32_t ctx, uint32_t max_rows);
+/* Of all sequences, of which each needs `each` at most: so many for all, or what kv_total positions (0: no limit) take, but always
+ * enough for one. */
+uint32_t model_shared_blocks(uint32_t each, uint32_t parallel, uint32_t kv_total);
 
 #endif

@@ -130,6 +130,28 @@ for victim in (0, 2):
     pids = [n["pid"] for n in s.get("/v1/cluster")[1]["nodes"]]
 ok(valid(want, LONG), "which is valid", want)
 
+# --- too little room for all of them: the youngest gives way, and is computed again ---
+# A sequence is let in where it can grow by 256 positions: only longer answers come to want what is not there.
+tight = Server(model, "--workers", 2, "--threads", 1, "--ctx", 800, "--parallel", 8, "--kv-total", 800)
+MANY = {**LONG, "minItems": 100, "maxItems": 100}  # some 480 tokens
+bodies = [{"prompt": FOX + " %d" % i, "seed": i, "temperature": 1.0, "max_tokens": 700, "guided_json": MANY} for i in range(4)]
+alone = [tight.complete(**b)[0] for b in bodies]
+crowd = [None] * 4
+
+
+def in_crowd(i):
+    crowd[i] = joined(tight.stream("/v1/completions", **bodies[i]))
+
+
+threads = [threading.Thread(target=in_crowd, args=(i,)) for i in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+is_([c[:2] for c in crowd], [(a["text"], a["finish_reason"]) for a in alone], "four at once where one has room: each says what it says alone")
+ok(all(valid(c[0], MANY) for c in crowd), "each valid", crowd)
+preempted = tight.get("/v1/cluster")[1]["schedule"]["preempted"]
+ok(preempted > 0, "which met preemption", preempted)
+is_(tight.stop(), 0, "stops")
+
 # --- calls that must come ---
 CITY = {"type": "object", "properties": {"city": {"enum": ["Rome", "Bonn"]}, "days": {"type": "integer", "minimum": 1, "maximum": 5}},
         "required": ["city", "days"], "additionalProperties": False}
