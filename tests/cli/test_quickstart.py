@@ -1,6 +1,7 @@
 """README's quick start for several PCs, its code blocks run as they stand there: three machines with homes of their own, in network
 namespaces where the kernel gives them (one of them behind NAT, where it can masquerade), else side by side. Then a crash, an older
-worker, a drain, a stop. TAP. SC_LONG=1: a slice of a 70B model instead of a tiny one."""
+worker, a drain, a stop. TAP. SC_LONG=1: a slice of a 70B model instead of a tiny one (4.5 GB;
+$STAGECOACH_CACHE/bench/70b-slice-Q4_K_M.gguf if it is there)."""
 import json
 import os
 import re
@@ -23,7 +24,11 @@ if INSIDE not in os.environ and all(map(shutil.which, ("unshare", "ip", "nsenter
 from clitest import PROGRAM, SRC, TIMEOUT, done, folder, has, is_, make_model, ok, run, skip, skip_all  # noqa: E402
 
 NETWORKS = INSIDE in os.environ
-model, why = make_model("model.gguf", *(["--shape", "70b-slice", "--quant", "Q4_K_M"] if LONG else ["--quant", "Q4_0", "--layers", "40"]))
+SLICE = os.path.join(os.environ.get("STAGECOACH_CACHE", ""), "bench", "70b-slice-Q4_K_M.gguf")
+if LONG and os.path.exists(SLICE):
+    model, why = SLICE, None
+else:
+    model, why = make_model("model.gguf", *(["--shape", "70b-slice", "--quant", "Q4_K_M"] if LONG else ["--quant", "Q4_0", "--layers", "40"]))
 if not model:
     skip_all(why)
 PATIENCE = 900 if LONG else 120
@@ -160,11 +165,12 @@ def joins(m, token):
     return wait_for(lambda j: is_here(j, m))
 
 
-ASK = 'stagecoach chat --once "Why is the sky blue?" --seed 7 -n 24 --temp 1'
+TOKENS, MORE = (8, 24) if LONG else (24, 200)
+ASK = f'stagecoach chat --once "Why is the sky blue?" --seed 7 -n {TOKENS} --temp 1'
 try:
     tower, attic, den = machine("tower", 0), machine("attic", 1), machine("den", 2, nat=True)
     os.symlink(model, os.path.join(tower.home, "model.gguf"))
-    want = tower.shell('stagecoach chat -m model.gguf --once "Why is the sky blue?" --seed 7 -n 24 --temp 1')
+    want = tower.shell(ASK.replace("chat", "chat -m model.gguf"))
     ok(want[0] == 0 and want[1], "one process answers", want)
     names = "" if NETWORKS else " --name {}"
     if not NETWORKS:  # side by side, they have one host's name
@@ -188,7 +194,7 @@ try:
     is_(tower.shell(ASK)[1], want[1], "the answer is one process's, to the token", tower.said())
 
     # --- a crash while an answer is on its way ---
-    long = ASK.replace("-n 24", "-n 200" if not LONG else "-n 60")
+    long = ASK.replace(f"-n {TOKENS}", f"-n {MORE}")
     calm = tower.shell(long)[1]
     shared = where(status(tower))
     victim, other = (attic, den) if "attic" in shared else (den, attic)

@@ -18,13 +18,19 @@ ok() {
         echo "$said" | tail -n 30 | sed 's/^/# /'
     fi
 }
-ok "./dev package" env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL ./dev package
+ok "./dev package" env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL DEBFULLNAME=Somebody DEBEMAIL=somebody@debian.org ./dev package
 package=$(ls build-deb/stagecoach_*.deb)
 ok "one package" test -e "$package"
 listing=$(dpkg-deb -c "$package")
 for file in usr/bin/stagecoach usr/share/man/man1/stagecoach-serve.1.gz usr/share/bash-completion/completions/stagecoach usr/share/doc/stagecoach/copyright usr/lib/systemd/user/stagecoach-worker@.service; do
     ok "holds $file" sh -c "echo '$listing' | grep -q '\\./$file\$'"
 done
+if command -v lintian >/dev/null; then
+    ok "lintian finds nothing" lintian --fail-on error,warning "$package"
+else
+    n=$((n + 1))
+    echo "ok $n # SKIP lintian is not installed"
+fi
 ok "needs libzmq" sh -c "dpkg-deb -f '$package' Depends | grep -q libzmq5"
 if [ "$(id -u)" = 0 ] && ! dpkg -s stagecoach >/dev/null 2>&1; then
     ok "is installed" dpkg -i "$package"
