@@ -162,6 +162,12 @@ struct backend_ops {
     void (*begin)(struct run *, const struct batch *);
     void (*embed)(struct run *, const struct weight *, float scale);          /* x = row of the token, times scale */
     void (*set_hidden)(struct run *, const float *rows);                      /* x = what came over the wire */
+    /* The same without the host, between two devices; NULL: there is no such way. reaches: whether `from` can copy into memory of `to`;
+     * asked before the first time. set_hidden_here: x = rows that lie in this backend's memory. send_hidden: at the end of this step
+     * x goes to `rows` in the memory of `to`, instead of to the host. */
+    bool (*reaches)(struct backend *from, struct backend *to);
+    void (*set_hidden_here)(struct run *, const void *rows);
+    void (*send_hidden)(struct run *, struct backend *to, void *rows);
     void (*qkv)(struct run *, const struct layer *);                          /* n = norm(x); q, k, v = W n + b */
     void (*rope_store)(struct run *, const struct layer *, const struct kv_view *); /* head norms, rope, k and v into the cache */
     void (*attend)(struct run *, const struct layer *, const struct kv_view *);

@@ -207,17 +207,42 @@ static void run_layer(const struct backend_ops *op, struct run *run, const struc
 
 int stage_run(struct stage *s, const struct batch *batch, const float *hidden, struct err *err)
 {
+    return stage_run_path(s, batch, &(struct stage_path){.hidden = hidden}, err);
+}
+
+int stage_run_path(struct stage *s, const struct batch *batch, const struct stage_path *path, struct err *err)
+{
     const struct backend_ops *op = s->backend->ops;
     op->begin(s->run, batch);
     if (s->config.embed)
         op->embed(s->run, &s->weights->embed, s->params.embed_scale);
+    else if (path->here)
+        op->set_hidden_here(s->run, path->here);
     else
-        op->set_hidden(s->run, hidden);
+        op->set_hidden(s->run, path->hidden);
+    if (path->to)
+        op->send_hidden(s->run, path->to->backend, path->there);
     for (uint32_t i = 0; i < s->n_kv; i++)
         run_layer(op, s->run, &s->weights->layers[i], &s->kv[i]);
     if (s->config.head)
         op->head(s->run, &s->weights->head);
     return op->finish(s->run, err);
+}
+
+bool stage_reaches(struct stage *from, struct stage *to)
+{
+    const struct backend_ops *op = from->backend->ops;
+    return op->reaches && op->reaches(from->backend, to->backend);
+}
+
+void *stage_room_alloc(struct stage *s, size_t bytes, struct err *err)
+{
+    return s->backend->ops->alloc(s->backend, bytes, err);
+}
+
+void stage_room_free(struct stage *s, void *room, size_t bytes)
+{
+    s->backend->ops->free(s->backend, room, bytes);
 }
 
 const float *stage_hidden(struct stage *s)

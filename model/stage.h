@@ -48,6 +48,19 @@ struct weights *stage_destroy_but_weights(struct stage *s);
 /* One step. hidden: n_rows × embd floats for a stage without embedding, else NULL. The batch must be right: positions below
  * ctx, blocks below n_blocks, tokens in the vocabulary; it is the driver's to check. Blocks until done. */
 int stage_run(struct stage *s, const struct batch *batch, const float *hidden, struct err *err);
+/* The same, with rows that come from the stage before, or go to the one behind, without the host: where stage_reaches says so. */
+struct stage_path {
+    const float *hidden; /* rows in, on the host … */
+    const void *here;    /* … or, if not NULL, in a room of this stage's */
+    struct stage *to;    /* rows out go to a room of that stage's; NULL: to the host, for stage_hidden */
+    void *there;
+};
+int stage_run_path(struct stage *s, const struct batch *batch, const struct stage_path *path, struct err *err);
+bool stage_reaches(struct stage *from, struct stage *to); /* may take some milliseconds */
+/* Memory of a stage's device for rows. Any thread. */
+void *stage_room_alloc(struct stage *s, size_t bytes, struct err *err);
+void stage_room_free(struct stage *s, void *room, size_t bytes);
+
 /* Of the last step, until the next. */
 const float *stage_hidden(struct stage *s);
 const float *stage_logits(struct stage *s, uint32_t wanted_index);

@@ -416,11 +416,17 @@ static void note_tokens(struct stage_exec *e, const struct msg_step *m)
     }
 }
 
-static int run_rows(struct stage_exec *e, const struct msg_step *m, const void *payload, struct err *err)
+size_t stage_exec_passes(const struct stage_exec *e, const struct msg_step *m)
+{
+    bool on = !e->c.shape.head && m->stop_stage > e->c.stage && e->c.act_out == ACT_F32 && m->n_rows <= e->c.shape.max_rows;
+    return on ? m->n_rows * act_row_bytes(ACT_F32, e->c.params->embd) : 0;
+}
+
+static int run_rows(struct stage_exec *e, const struct msg_step *m, const void *payload, const struct stage_peers *peers, struct err *err)
 {
     struct batch batch = {.n_rows = (uint32_t)m->n_rows, .seq = m->slot, .pos = m->pos, .token = m->token, .wanted = e->wanted,
                           .table = {e->table[KV_FULL], e->table[KV_SLIDING]}, .table_stride = e->c.shape.table_stride};
-    const float *hidden = NULL;
+    struct stage_path path = {.here = peers->here, .to = peers->to, .there = peers->there};
     for (size_t i = 0; i < m->n_ops; i++)
         if (m->ops[i].kind == OP_BLOCK_COPY)
             stage_copy_block(e->stage, (enum kv_group)m->ops[i].group, m->ops[i].from, m->ops[i].to);
@@ -431,9 +437,9 @@ static int run_rows(struct stage_exec *e, const struct msg_step *m, const void *
         for (size_t i = 0; i < m->n_wants; i++)
             e->wanted[i] = m->wants[i].row;
     }
-    if (!e->c.shape.embed)
-        hidden = act_unpack(m->act, m->embd, m->n_rows, payload, e->unpacked);
-    return stage_run(e->stage, &batch, hidden, err);
+    if (!e->c.shape.embed && !path.here)
+        path.hidden = act_unpack(m->act, m->embd, m->n_rows, payload, e->unpacked);
+    return stage_run_path(e->stage, &batch, &path, err);
 }
 
 /* --- the last stage ----------------------------------------------------------------------------------------------------- */
@@ -577,7 +583,7 @@ static void fail(struct stage_exec *e, const struct msg_step *m, struct stage_ou
     begin_result(m, ret)->error = e->error_text;
 }
 
-static void pass_on(struct stage_exec *e, const struct msg_step *m, void *room, struct stage_out *ret)
+static void pass_on(struct stage_exec *e, const struct msg_step *m, void *room, bool sent, struct stage_out *ret)
 {
     struct msg_step *next = &ret->msg.step;
     ret->msg.type = MSG_STEP;
@@ -586,17 +592,23 @@ static void pass_on(struct stage_exec *e, const struct msg_step *m, void *room, 
     next->embd = e->c.params->embd;
     if (m->stop_stage == e->c.stage)
         next->n_rows = 0;
-    if (next->n_rows)
+    if (next->n_rows && !sent)
         act_pack(next->act, next->embd, next->n_rows, stage_hidden(e->stage), room);
     ret->payload_len = next->n_rows * act_row_bytes(next->act, next->embd);
 }
 
 int stage_exec_step(struct stage_exec *e, const struct msg_step *m, const void *payload, void *room, struct stage_out *ret, struct err *err)
 {
+    return stage_exec_step_between(e, m, payload, room, &(struct stage_peers){0}, ret, err);
+}
+
+int stage_exec_step_between(struct stage_exec *e, const struct msg_step *m, const void *payload, void *room, const struct stage_peers *peers,
+                            struct stage_out *ret, struct err *err)
+{
     struct err own = {0};
     *ret = (struct stage_out){0};
     e->n_steps++;
-    if (prepare(e, m, payload, &own) != 0 || run_rows(e, m, payload, &own) != 0 || (e->c.shape.head && answer_wants(e, m, &own) != 0)) {
+    if (prepare(e, m, peers->here ? peers->here : payload, &own) != 0 || run_rows(e, m, payload, peers, &own) != 0 || (e->c.shape.head && answer_wants(e, m, &own) != 0)) {
         err_wrap(&own, "batch %llu", (unsigned long long)m->batch);
         fail(e, m, ret, &own);
         if (err)
@@ -605,7 +617,7 @@ int stage_exec_step(struct stage_exec *e, const struct msg_step *m, const void *
     }
     ret->n_rows = (uint32_t)m->n_rows;
     if (!e->c.shape.head) {
-        pass_on(e, m, room, ret);
+        pass_on(e, m, room, peers->there != NULL, ret);
     } else if (m->n_wants || (m->n_rows == 0 && m->n_ops == 0 && m->n_deltas == 0 && goes_through(e, m))) {
         struct msg_result *r = begin_result(m, ret);
         r->rows = e->rows;

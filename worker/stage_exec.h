@@ -56,5 +56,16 @@ struct stage_out {
  * goes on. -1 and err when it failed: ERR_INPUT for a wrong step, of which nothing was computed; the slots that it names are
  * closed, all others go on. At the last stage *ret then holds a result that says so, else MSG_NONE. */
 int stage_exec_step(struct stage_exec *e, const struct msg_step *step, const void *payload, void *room, struct stage_out *ret, struct err *err);
+/* The same between stages of one process whose devices reach each other: rows that lie on this one's device (here not NULL: payload is
+ * not looked at), or that are to go to one of `to`'s (there, with room for them; only where stage_exec_passes says so). */
+struct stage_peers {
+    const void *here;
+    struct stage *to;
+    void *there;
+};
+int stage_exec_step_between(struct stage_exec *e, const struct msg_step *step, const void *payload, void *room, const struct stage_peers *peers,
+                            struct stage_out *ret, struct err *err);
+/* Bytes of rows that the step will pass on just as the layers give them; 0: none, or in another form. */
+size_t stage_exec_passes(const struct stage_exec *e, const struct msg_step *step);
 
 #endif

@@ -11,9 +11,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/queue.h"
 #include "proto/codec.h"
+#include "worker/inlet.h"
 
 enum { CONTROL_HEAD_BYTES = 1024, OUT_ITEMS = STAGE_OUT_BUFFERS + STAGE_CONTROL_BUFFERS };
 
@@ -24,6 +26,8 @@ struct item {
     struct pool *pool;
     char *head_room, *payload_room;
     struct wire_frame frame; /* as the next stage of this process gets it; number 0: the wire's have others */
+    struct inlet *to;        /* whose room … */
+    void *rows;              /* … its rows lie in; NULL: in the payload */
 };
 
 struct pool {
@@ -32,13 +36,6 @@ struct pool {
     struct queue *free_data, *free_control;
     char *heads, *controls, *payloads;
     size_t heads_bytes, payloads_bytes, head_cap;
-};
-
-/* Where a stage's frames come in. */
-struct inlet {
-    _Atomic unsigned holders; /* the stage, and the one before it */
-    struct queue *frames;
-    _Atomic uint64_t pushed; /* not yet done with */
 };
 
 /* A mask that came before its row. */
@@ -56,6 +53,7 @@ struct stage_thread {
     struct pool *pool;
     struct inlet *in;
     _Atomic(struct inlet *) next; /* of the same process; NULL: it goes over the wire */
+    struct inlet *met;            /* the last one that was asked whether rows can go straight to its device */
     struct queue *in_masks, *out;
     struct mask *masks;
     uint32_t n_masks;
@@ -133,44 +131,47 @@ void stage_send_done(struct stage_send *send)
 {
     struct item *it = (struct item *)send;
     struct pool *p = it->pool;
+    if (it->rows)
+        inlet_room_free(it->to, it->rows);
+    it->rows = NULL;
     queue_push(send->control ? p->free_control : p->free_data, it, 0); /* has room for all */
     pool_drop(p);
 }
 
 /* --- between stages of one process --------------------------------------------------------------------------------------- */
 
-static struct inlet *inlet_create(size_t frames, struct err *err)
+/* NULL: it came over the wire. */
+static struct item *item_of(const struct wire_frame *frame)
 {
-    struct inlet *in = mem_new(1, sizeof *in, err);
-    if (!in)
-        return NULL;
-    atomic_init(&in->holders, 1);
-    if ((in->frames = queue_create(frames, err)))
-        return in;
-    free(in);
-    return NULL;
-}
-
-static void inlet_drop(struct inlet *in)
-{
-    if (!in || atomic_fetch_sub(&in->holders, 1) != 1)
-        return;
-    queue_destroy(in->frames);
-    free(in);
+    return frame->number ? NULL : (struct item *)((uintptr_t)frame - offsetof(struct item, frame));
 }
 
 static void let_go(struct wire_frame *frame)
 {
-    if (frame->number)
-        wire_frame_release(frame);
+    struct item *it = item_of(frame);
+    if (it)
+        stage_send_done(&it->send);
     else
-        stage_send_done((struct stage_send *)((char *)frame - offsetof(struct item, frame)));
+        wire_frame_release(frame);
+}
+
+/* A room on the next stage's device for the rows that a step passes on, if there is one. */
+static void take_room(struct stage_thread *t, const struct msg_step *step, struct item *it, struct stage_peers *peers)
+{
+    struct inlet *next = atomic_load(&t->next);
+    size_t bytes = stage_exec_passes(t->exec, step);
+    if (next && next != t->met && inlet_meet(next, t->o.stage, stage_exec_out_bytes(&t->o.exec)))
+        log_line(LOG_INFO, "stage %u hands its rows to the next one's device without the host", t->o.exec.stage);
+    t->met = next;
+    if (!next || !bytes || !(it->rows = inlet_room(next, bytes, &peers->to)))
+        return;
+    it->to = next;
+    peers->there = it->rows;
 }
 
 void stage_thread_join(struct stage_thread *t, struct stage_thread *next)
 {
-    atomic_fetch_add(&next->in->holders, 1);
-    inlet_drop(atomic_exchange(&t->next, next->in));
+    inlet_drop(atomic_exchange(&t->next, inlet_share(next->in)));
 }
 
 /* Waits while the queue is full, which it is not: it has room for more frames than there are buffers. */
@@ -345,7 +346,12 @@ static void do_step(struct stage_thread *t, const struct wire_frame *frame)
     }
     if (!msg_epoch_same(m.step.epoch, t->o.epoch) || !(it = take_item(t, false)))
         return;
-    int rc = stage_exec_step(t->exec, &m.step, frame->payload, it->payload_room, &out, &err);
+    const struct item *from = item_of(frame);
+    struct stage_peers peers = {.here = from ? from->rows : NULL};
+    take_room(t, &m.step, it, &peers);
+    int rc = stage_exec_step_between(t->exec, &m.step, frame->payload, it->payload_room, &peers, &out, &err);
+    if (peers.there)
+        inlet_filled(it->to);
     uint64_t ended = now_us();
     drop_used_masks(t);
     if (rc != 0 && out.msg.type == MSG_NONE)
@@ -407,7 +413,7 @@ struct stage_thread *stage_thread_create(const struct stage_thread_options *o, s
     t->mask_bits_bytes = o->exec.shape.head ? t->mask_bytes * t->n_masks : 1;
     if (!(t->exec = stage_exec_create(o->stage, &o->exec, o->team, await_mask, t, err)) || !(t->codec = codec_create(CODEC_DATA_BYTES, err)) ||
         !(t->mask_codec = codec_create(CODEC_SMALL_BYTES + CODEC_MAX_HEAD, err)) || !(t->pool = pool_create(&o->exec, err)) ||
-        !(t->in = inlet_create(o->queue_frames, err)) || !(t->in_masks = queue_create(t->n_masks, err)) ||
+        !(t->in = inlet_create(o->stage, o->queue_frames, err)) || !(t->in_masks = queue_create(t->n_masks, err)) ||
         !(t->out = queue_create(OUT_ITEMS, err)) || !(t->mask_bits = mem_pages_alloc(t->mask_bits_bytes, err)) ||
         !(t->masks = mem_new(t->n_masks, sizeof *t->masks, err)))
         goto error;
@@ -447,8 +453,10 @@ void stage_thread_destroy(struct stage_thread *t)
         stage_thread_stop(t);
         pthread_join(t->thread, NULL);
     }
-    if (t->in)
+    if (t->in) {
+        inlet_close(t->in);
         drain_frames(t->in->frames);
+    }
     inlet_drop(t->in);
     inlet_drop(atomic_load(&t->next));
     drain_frames(t->in_masks);

@@ -170,6 +170,18 @@ static int op_read(struct backend *b, void *to, const void *from, size_t bytes, 
     return cuda_check(c->d, rc, err, "copying %zu bytes from cuda:%u", bytes, c->device.index);
 }
 
+/* Asked of the driver, which opens the way as well. */
+static bool op_reaches(struct backend *from, struct backend *to)
+{
+    struct cuda *a = (struct cuda *)from, *b = (struct cuda *)to;
+    int here, there, can = 0;
+    if (!backend_is_cuda(to) || a->device.index == b->device.index || a->d->device_get(&here, (int)a->device.index) != 0 ||
+        a->d->device_get(&there, (int)b->device.index) != 0 || a->d->can_peer(&can, here, there) != 0 || !can || cuda_enter(a, NULL) != 0)
+        return false;
+    int rc = a->d->peer_enable(b->context, 0);
+    return rc == 0 || rc == CUDA_ERROR_PEER_ENABLED;
+}
+
 /* --- what lies where ------------------------------------------------------------------------------------------------------ */
 
 bool cuda_is_packed(enum quant_type type)
@@ -296,6 +308,7 @@ static struct backend_ops ops = {
     .run_create = cuda_run_create,
     .run_destroy = cuda_run_destroy,
     .run_bytes = cuda_run_bytes,
+    .reaches = op_reaches,
 };
 
 static int open_device(struct cuda *c, const struct backend_cuda_options *o, struct err *err)

@@ -33,6 +33,9 @@ struct cuda_driver {
     int (*copy_from_device)(void *to, uint64_t from, size_t bytes, void *stream);
     int (*copy_within)(uint64_t to, uint64_t from, size_t bytes, void *stream);
     int (*set_bytes)(uint64_t to, unsigned char value, size_t bytes, void *stream);
+    int (*can_peer)(int *ret, int device, int peer);
+    int (*peer_enable)(void *context, unsigned flags);
+    int (*copy_between)(uint64_t to, void *to_context, uint64_t from, void *from_context, size_t bytes, void *stream);
     int (*stream_create)(void **ret, unsigned flags);
     int (*stream_destroy)(void *stream);
     int (*stream_wait)(void *stream);
@@ -55,7 +58,7 @@ struct cuda_driver {
     int emulated; /* it is the tests' */
 };
 
-enum { CUDA_ERROR_OUT_OF_MEMORY = 2, CUDA_ERROR_NO_DEVICE = 100, CUDA_ERROR_NO_BINARY = 209 };
+enum { CUDA_ERROR_OUT_OF_MEMORY = 2, CUDA_ERROR_NO_DEVICE = 100, CUDA_ERROR_NO_BINARY = 209, CUDA_ERROR_PEER_ENABLED = 704 };
 enum { CUDA_ATTRIBUTE_CLOCK_KHZ = 13, CUDA_ATTRIBUTE_PROCESSORS = 16, CUDA_ATTRIBUTE_MAJOR = 75, CUDA_ATTRIBUTE_MINOR = 76 };
 enum { CUDA_STREAM_NON_BLOCKING = 1, CUDA_EVENT_NO_TIMING = 2, CUDA_CAPTURE_THREAD_LOCAL = 1 };
 

@@ -135,6 +135,7 @@ static void op_embed(struct run *run, const struct weight *w, float scale)
     struct cuda_embed args = {.w = w->data, .token = r->token, .x = r->x, .type = w->type, .cols = w->cols, .row_bytes = w->row_bytes, .scale = scale,
                               .rows = &r->step->n_rows};
     uint32_t threads = cuda_is_packed(w->type) ? w->cols / 8 : w->cols;
+    run_start(r);
     run_launch(r, r->c->kernels.embed, r->key.rows, (threads + CUDA_THREADS - 1) / CUDA_THREADS, 1, CUDA_THREADS, &args);
 }
 

@@ -357,11 +357,22 @@ static void enqueue_start(struct cuda_run *r)
     }
 }
 
+void run_start(struct cuda_run *r)
+{
+    if (r->err.kind != ERR_NONE)
+        return;
+    choose_mode(r);
+    enqueue_start(r);
+}
+
+/* The rest of a step's beginning waits for its rows. */
 static void op_begin(struct run *run, const struct batch *batch)
 {
     struct cuda_run *r = self(run);
     r->batch = *batch;
     r->err = (struct err){0};
+    r->send_to = NULL;
+    r->graph = NULL;
     r->steps++;
     if (cuda_enter(r->c, &r->err) != 0)
         return;
@@ -370,17 +381,37 @@ static void op_begin(struct run *run, const struct batch *batch)
         size_t words = table_words(&r->shape);
         run_check(r, r->c->d->copy_to_device((uint64_t)(uintptr_t)r->table[0], r->host_table, words * sizeof(uint32_t), r->c->stream), "bringing tables");
     }
-    choose_mode(r);
-    enqueue_start(r);
+    r->mode = STEP_DIRECT;
 }
 
+static size_t rows_bytes(const struct cuda_run *r)
+{
+    return (size_t)r->batch.n_rows * r->shape.embd * sizeof(float);
+}
+
+/* Where rows come from and go to differs between steps, so that their copies stand before and behind the graph. */
 static void op_set_hidden(struct run *run, const float *rows)
 {
     struct cuda_run *r = self(run);
-    size_t bytes = (size_t)r->batch.n_rows * r->shape.embd * sizeof *rows, most = (size_t)r->key.rows * r->shape.embd * sizeof *rows;
-    memcpy(r->host_x, rows, bytes);
+    memcpy(r->host_x, rows, rows_bytes(r));
     if (!run_skips(r))
-        run_check(r, r->c->d->copy_to_device((uint64_t)(uintptr_t)r->x, r->host_x, most, r->c->stream), "bringing rows");
+        run_check(r, r->c->d->copy_to_device((uint64_t)(uintptr_t)r->x, r->host_x, rows_bytes(r), r->c->stream), "bringing rows");
+    run_start(r);
+}
+
+static void op_set_hidden_here(struct run *run, const void *rows)
+{
+    struct cuda_run *r = self(run);
+    if (!run_skips(r))
+        run_check(r, r->c->d->copy_within((uint64_t)(uintptr_t)r->x, (uint64_t)(uintptr_t)rows, rows_bytes(r), r->c->stream), "taking rows");
+    run_start(r);
+}
+
+static void op_send_hidden(struct run *run, struct backend *to, void *rows)
+{
+    struct cuda_run *r = self(run);
+    r->send_to = (struct cuda *)to;
+    r->send_rows = rows;
 }
 
 /* --- its end -------------------------------------------------------------------------------------------------------------- */
@@ -390,12 +421,17 @@ static bool has_head(const struct cuda_run *r)
     return r->shape.n_vocab != 0;
 }
 
-static void enqueue_results(struct cuda_run *r)
+/* To the next stage's device, or here for whoever wants them. */
+static void fetch_rows(struct cuda_run *r)
 {
-    struct cuda *c = r->c;
-    if (run_skips(r) || has_head(r))
+    struct cuda *c = r->c, *to = r->send_to;
+    uint64_t x = (uint64_t)(uintptr_t)r->x;
+    if (r->err.kind != ERR_NONE || has_head(r))
         return;
-    run_check(r, c->d->copy_from_device(r->host_x, (uint64_t)(uintptr_t)r->x, (size_t)r->key.rows * r->shape.embd * sizeof(float), c->stream), "fetching rows");
+    if (to)
+        run_check(r, c->d->copy_between((uint64_t)(uintptr_t)r->send_rows, to->context, x, c->context, rows_bytes(r), c->stream), "sending rows");
+    else
+        run_check(r, c->d->copy_from_device(r->host_x, x, rows_bytes(r), c->stream), "fetching rows");
 }
 
 /* What only the rows that were asked for have, behind the graph. */
@@ -443,11 +479,11 @@ static void keep_graph(struct cuda_run *r)
 static int op_finish(struct run *run, struct err *err)
 {
     struct cuda_run *r = self(run);
-    enqueue_results(r);
     if (r->mode == STEP_CAPTURED)
         keep_graph(r);
     if (r->graph && r->err.kind == ERR_NONE)
         run_check(r, r->c->d->graph_launch(r->graph->exec, r->c->stream), "launching a step");
+    fetch_rows(r);
     fetch_logits(r);
     run_check(r, r->c->d->stream_wait(r->c->stream), "a step");
     r->mode = STEP_DIRECT;
@@ -482,6 +518,8 @@ void cuda_run_ops(struct backend_ops *ops)
 {
     ops->begin = op_begin;
     ops->set_hidden = op_set_hidden;
+    ops->set_hidden_here = op_set_hidden_here;
+    ops->send_hidden = op_send_hidden;
     ops->finish = op_finish;
     ops->hidden = op_hidden;
     ops->logits = op_logits;

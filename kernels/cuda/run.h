@@ -66,10 +66,14 @@ struct cuda_run {
 
     struct graph graphs[GRAPHS];
     uint64_t steps;
+    struct cuda *send_to; /* where rows go instead of to the host: send_rows there; NULL: they do not */
+    void *send_rows;
     enum { STEP_DIRECT, STEP_CAPTURED, STEP_REPLAYED } mode;
     struct graph *graph; /* replayed */
 };
 
+/* A step's rows are there, or the next thing enqueued brings them: from here on it is a graph, if it is to be one. */
+void run_start(struct cuda_run *r);
 /* Nothing is to be enqueued: it is in the graph, or something went wrong. */
 bool run_skips(const struct cuda_run *r);
 /* Notes what went wrong first. */

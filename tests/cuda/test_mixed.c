@@ -176,6 +176,23 @@ static void test_drain(const char *model)
     rig_destroy(rig);
 }
 
+/* Two GPUs of one node: rows between the GPUs go without the host where they reach each other. */
+static void test_two_gpus(const char *model, bool reach)
+{
+    static const char *const devices_of[] = {"cuda:0,cuda:1"};
+    setenv("SC_EMULATED_CUDA", reach ? "devices=2" : "devices=2,peers=0", 1);
+    struct rig *rig = rig_create_on(model, 1, 0, rig_memory_for(model, 2) + SLACK_BYTES, devices_of);
+    struct engine_options o = rig_options(rig, model, 0);
+    struct engine *e = rig_engine(&o);
+
+    ok(strstr(chain_of(e), "n0/cuda:0") && strstr(chain_of(e), "n0/cuda:1"), "both of a node's GPUs: %s", chain_of(e));
+    ok(all_the_same(e, true, NULL, NULL), "one session's answers and log-probabilities");
+    ok(log_has(rig, 0, "without the host") == reach, "rows go %s", reach ? "from one to the other" : "by the host");
+    engine_destroy(e);
+    rig_destroy(rig);
+    unsetenv("SC_EMULATED_CUDA");
+}
+
 /* Somebody else takes the GPU's memory while it loads. */
 static void test_shortage(const char *model)
 {
@@ -232,6 +249,8 @@ int main(void)
     test_session(model);
     test_mixed(model);
     test_drain(model);
+    test_two_gpus(model, true);
+    test_two_gpus(model, false);
     test_shortage(model);
     test_own(model);
     ok(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD, "no process is left");
