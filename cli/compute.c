@@ -24,7 +24,8 @@ const struct opt compute_option_table[] = {
     {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct compute_options, isa),
      .help = "Best instruction set that may be used, such as scalar (default: the processor's, but amx only if named)"},
     {"prompt-gemm", 0, OPT_CHOICE, .arg = "HOW", .offset = offsetof(struct compute_options, prompt_gemm), .choices = gemm_names, .def = "int8",
-     .help = "What computes prompts; blas: OpenBLAS, where weights are floats or --isa is scalar; answers are then not reproducible"},
+     .help = "What computes prompts; blas: OpenBLAS, where weights are floats or --isa is scalar, and on a GPU cuBLAS, where they are floats; answers "
+             "are then not reproducible"},
     {"weights", 0, OPT_CHOICE, .arg = "HOW", .offset = offsetof(struct compute_options, weights), .choices = weights_names, .def = "packed",
      .help = "How weights lie in memory; file: as in the file, which takes up to 4% less and is slower (docs/performance.md)"},
     {"cuda", 0, OPT_CHOICE, .arg = "WHICH", .offset = offsetof(struct compute_options, cuda), .choices = cuda_names, .def = "tested",

@@ -187,8 +187,12 @@ struct backend *device_open(const struct device *d, const struct device_options 
     int cpus[CPUS_MAX];
     struct backend_cpu_options cpu = {.n_threads = device_threads(d, how), .isa = how->isa, .pin = how->pin, .prompt_gemm = how->prompt_gemm,
                                       .keep_file_layout = how->keep_file_layout};
-    struct backend_cuda_options cuda = {.device = d->index, .untested = how->untested};
+    struct backend_cuda_options cuda = {.device = d->index, .untested = how->untested, .blas = how->prompt_gemm == GEMM_BLAS};
 
+    if (d->kind == DEVICE_CUDA && how->prompt_gemm == GEMM_BLAS_ALL) {
+        err_set(err, ERR_USAGE, "--prompt-gemm blas-all: on %s quantized matrices are computed by our own kernels only; use blas, or int8", d->name);
+        return NULL;
+    }
     if (d->kind == DEVICE_CUDA)
         return backend_cuda_create(&cuda, err);
     if (d->parts) {
@@ -241,7 +245,7 @@ const char *device_numerics(const struct backend *be, const struct device_option
 {
     if (backend_is_cuda(be)) {
         *ret_revision = NUMERICS_CUDA_REVISION;
-        return NUMERICS_CUDA;
+        return how->prompt_gemm == GEMM_INT8 ? NUMERICS_CUDA : NUMERICS_CUDA_BLAS;
     }
     *ret_revision = NUMERICS_CPU_REVISION;
     return how->prompt_gemm == GEMM_INT8 ? NUMERICS_CPU : NUMERICS_CPU_BLAS;

@@ -68,6 +68,21 @@ struct cuda_float_mat {
     uint32_t n_experts;
 };
 
+/* Activations in the type of a matrix of F16 or BF16, for cuBLAS; F16 keeps what is too large at its largest. */
+struct cuda_narrow {
+    const float *x;
+    uint16_t *to;
+    uint64_t n;
+    uint32_t type;
+};
+
+/* out[r][j] += bias[j] */
+struct cuda_bias {
+    float *out;
+    const float *bias;
+    uint32_t cols, rows;
+};
+
 /* Rows of a file to their places in a matrix. */
 struct cuda_pack {
     const uint8_t *src;

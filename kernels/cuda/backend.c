@@ -275,6 +275,7 @@ static void op_destroy(struct backend *b)
     struct cuda *c = (struct cuda *)b;
     if (c->context && cuda_enter(c, NULL) == 0) {
         cuda_weights_done(b, NULL);
+        cublas_close(c->blas);
         if (c->stream)
             c->d->stream_destroy(c->stream);
         if (c->copies)
@@ -314,7 +315,7 @@ static struct backend_ops ops = {
 static int open_device(struct cuda *c, const struct backend_cuda_options *o, struct err *err)
 {
     struct cuda_device found[CUDA_MAX_DEVICES];
-    char why[256];
+    char why[256], name[16];
     int device, n = cuda_devices(found, CUDA_MAX_DEVICES, why, sizeof why, err);
     if (n < 0)
         return -1;
@@ -338,7 +339,10 @@ static int open_device(struct cuda *c, const struct backend_cuda_options *o, str
     if (rc == CUDA_ERROR_NO_BINARY)
         return err_set(err, ERR_UNSUPPORTED, "cuda:%u (%s, compute capability %u.%u): this program has kernels for %s only; build it with a CUDA toolkit "
                        "that knows the device", o->device, c->device.name, c->device.major, c->device.minor, cuda_image_targets());
-    return cuda_check(c->d, rc, err, "loading the kernels on cuda:%u", o->device) != 0 ? -1 : find_kernels(c, err);
+    if (cuda_check(c->d, rc, err, "loading the kernels on cuda:%u", o->device) != 0 || find_kernels(c, err) != 0)
+        return -1;
+    snprintf(name, sizeof name, "cuda:%u", o->device);
+    return o->blas && !(c->blas = cublas_open(c->stream, name, err)) ? -1 : 0;
 }
 
 static pthread_once_t ops_once = PTHREAD_ONCE_INIT;

@@ -16,6 +16,7 @@ struct backend;
 /* What a device computes is meant to be the CPU's own bits (docs/cuda.md): but as long as no device has shown it, the class
  * is another. */
 #define NUMERICS_CUDA "cuda"
+#define NUMERICS_CUDA_BLAS "cuda-blas" /* prompts by cuBLAS: bits depend on companions, too */
 enum { NUMERICS_CUDA_REVISION = 1 };
 
 enum { CUDA_MAX_DEVICES = 16 };
@@ -40,6 +41,7 @@ struct backend_cuda_options {
     unsigned device; /* index */
     bool untested;   /* use kernels that have never run on a device of this kind; without it backend_cuda_create says no */
     bool no_graphs;  /* launch every kernel by itself */
+    bool blas;      /* prompts by cuBLAS where matrices are of floats: bits depend on companions, too */
 };
 
 /* Errors say what is missing: the driver, the device, kernels for it, memory. */

@@ -9,13 +9,14 @@
 #include "base/err.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/args.h"
+#include "kernels/cuda/cublas.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/driver.h"
 #include "kernels/cuda/layout.h"
 
 /* Kernels that are there once; their names are "sc_" and these. */
 #define CUDA_KERNELS(X) \
-    X(attend_join) X(pack) X(embed) X(tables) X(angles) X(norm) X(quantize) X(heads) X(join) X(choose) X(group) X(softcap) X(read_all)
+    X(attend_join) X(pack) X(embed) X(tables) X(angles) X(norm) X(quantize) X(heads) X(join) X(choose) X(group) X(narrow) X(bias) X(softcap) X(read_all)
 
 struct cuda_kernels {
 #define CUDA_KERNEL(name) void *name;
@@ -44,6 +45,7 @@ struct cuda {
     void *context, *module, *stream; /* the stream of steps */
     struct cuda_kernels kernels;
     bool no_graphs;
+    struct cublas *blas; /* for prompts, by name; NULL: our own kernels */
     pthread_mutex_t lock; /* of what follows */
     void *copies; /* the stream of write and read */
     pthread_cond_t slot_free;

@@ -137,6 +137,19 @@ KERNEL(group, CUDA_ROW_THREADS, cuda_group)
     group_rows(a);
 }
 
+KERNEL(narrow, CUDA_ROW_THREADS, cuda_narrow)
+{
+    for (uint64_t i = (uint64_t)blockIdx.x * CUDA_ROW_THREADS + threadIdx.x; i < a.n; i += (uint64_t)gridDim.x * CUDA_ROW_THREADS)
+        a.to[i] = a.type == T_F16 ? float_to_half(within_half(a.x[i])) : float_to_bf16(a.x[i]);
+}
+
+KERNEL(bias, CUDA_ROW_THREADS, cuda_bias)
+{
+    uint32_t j = blockIdx.x * CUDA_ROW_THREADS + threadIdx.x;
+    if (j < a.cols && blockIdx.y < a.rows)
+        a.out[(uint64_t)blockIdx.y * a.cols + j] += a.bias[j];
+}
+
 KERNEL(softcap, CUDA_ROW_THREADS, cuda_softcap)
 {
     softcap_row(a);

@@ -28,6 +28,20 @@ DEVICE uint16_t float_to_half(float f)
 #endif
 }
 
+/* The nearest that a half can be; what is no number stays none. */
+DEVICE float within_half(float f)
+{
+    return f > 65504.0f ? 65504.0f : f < -65504.0f ? -65504.0f : f;
+}
+
+DEVICE uint16_t float_to_bf16(float f)
+{
+    uint32_t bits = (uint32_t)__float_as_int(f);
+    if (f != f)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 /* Integers below 2^22 in magnitude as floats, without the slow conversion: an integer product that starts at MAGIC ends as the
  * bits of 1.5 * 2^23 + the integer. */
 #define MAGIC 0x4b400000

@@ -8,6 +8,8 @@ static struct cuda_run *self(struct run *run)
     return (struct cuda_run *)run;
 }
 
+enum { BLOCKS_MAX = 4096 }; /* of a kernel that walks through its work */
+
 /* --- products ------------------------------------------------------------------------------------------------------------- */
 
 /* One product of an operation: rows of f (f_cols wide) and their quantized copies. */
@@ -31,6 +33,35 @@ static uint32_t experts_at_once(const struct cuda_run *r)
 {
     uint32_t spread = r->key.rows * r->shape.n_experts_used;
     return spread < r->shape.n_experts ? spread : r->shape.n_experts;
+}
+
+/* Many rows: steps of few are graphs, and their bits are the same whatever computes prompts. */
+static bool by_blas(const struct cuda_run *r, const struct operand *x)
+{
+    return r->c->blas && !x->experts && x->most > GRAPH_ROWS;
+}
+
+static void product_by_blas(struct cuda_run *r, const struct operand *x, const struct product *p)
+{
+    const struct weight *w = p->w;
+    const void *rows = x->f;
+    uint64_t n = (uint64_t)x->most * w->cols;
+    if (run_skips(r))
+        return;
+    if (w->type != QUANT_F32) {
+        struct cuda_narrow narrow = {.x = x->f, .to = r->narrow, .n = n, .type = w->type};
+        uint64_t blocks = (n + CUDA_ROW_THREADS - 1) / CUDA_ROW_THREADS;
+        if (r->narrowed != x->f || r->narrowed_type != w->type)
+            run_launch(r, r->c->kernels.narrow, blocks < BLOCKS_MAX ? (uint32_t)blocks : BLOCKS_MAX, 1, 1, CUDA_ROW_THREADS, &narrow);
+        r->narrowed = x->f;
+        r->narrowed_type = w->type;
+        rows = r->narrow;
+    }
+    if (r->err.kind == ERR_NONE)
+        cublas_product(r->c->blas, w->type, w->data, w->rows, w->cols, rows, x->most, p->out, x->add, &r->err);
+    struct cuda_bias bias = {.out = p->out, .bias = p->bias ? p->bias->data : NULL, .cols = w->rows, .rows = x->most};
+    if (bias.bias)
+        run_launch(r, r->c->kernels.bias, (w->rows + CUDA_ROW_THREADS - 1) / CUDA_ROW_THREADS, x->most, 1, CUDA_ROW_THREADS, &bias);
 }
 
 static void launch_floats(struct cuda_run *r, const struct operand *x, const struct product *p)
@@ -78,10 +109,14 @@ static void launch_packed(struct cuda_run *r, const struct operand *x, const str
 /* Up to CUDA_MAT_PARTS products of rows as wide as each other: those of one type go together. */
 static void products(struct cuda_run *r, const struct operand *x, const struct product *p, uint32_t n)
 {
+    r->narrowed = NULL;
     for (uint32_t i = 0; i < n;) {
         uint32_t same = 1;
         if (!cuda_is_packed(p[i].w->type)) {
-            launch_floats(r, x, &p[i++]);
+            if (by_blas(r, x))
+                product_by_blas(r, x, &p[i++]);
+            else
+                launch_floats(r, x, &p[i++]);
             continue;
         }
         /* Of experts the matrices are as far apart, too. */

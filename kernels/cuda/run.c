@@ -124,6 +124,8 @@ static void lay_out(struct cuda_run *r, struct carver *c)
     carve_acts(c, &r->acts16, rows, s->embd, true);
     r->partial_bytes = partial_bytes(s);
     r->partial = carve(c, r->partial_bytes, 1);
+    if (r->c->blas)
+        r->narrow = carve(c, rows * widest, sizeof *r->narrow);
 }
 
 size_t cuda_run_bytes(struct backend *b, const struct run_shape *shape)

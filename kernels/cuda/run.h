@@ -55,6 +55,9 @@ struct cuda_run {
     struct expert_lists experts;
     struct cuda_acts acts, acts16;
     size_t partial_bytes;
+    uint16_t *narrow; /* with cuBLAS: activations as F16 or BF16, of … */
+    const float *narrowed;
+    enum quant_type narrowed_type;
 
     /* On the host, pinned. */
     char *host_step;      /* mirrors step … token */

@@ -341,6 +341,43 @@ static void test_small(void)
     drop(dt);
 }
 
+/* What stands around products by cuBLAS. */
+static void test_around_blas(void)
+{
+    enum { COLS = 300, ROWS = 4, N = ROWS * COLS };
+    const float odd[] = {70000, -1e30f, INFINITY, -INFINITY, NAN, 65520, -0.0f, 1e-8f, 0x1.01p0f, 0x1.03p0f};
+    float *x = random_floats(N, 30), *b = random_floats(COLS, 1), *want = malloc(N * sizeof *want), *dx, *db = take_copy(b, COLS * sizeof *b);
+    uint16_t *to = take(N * sizeof *to), *got = malloc(N * sizeof *got);
+    memcpy(x, odd, sizeof odd);
+    dx = take_copy(x, N * sizeof *x);
+    for (int bf = 0; bf < 2; bf++) {
+        uint32_t differ = 0;
+        struct cuda_narrow narrow = {.x = dx, .to = to, .n = N, .type = bf ? QUANT_BF16 : QUANT_F16};
+        launch(device->kernels.narrow, 2, 1, 1, CUDA_ROW_THREADS, &narrow); /* fewer threads than floats */
+        fetch(got, to, N * sizeof *got);
+        for (uint32_t i = 0; i < N; i++) {
+            float back = bf ? sc_bf16_to_f32(got[i]) : sc_f16_to_f32(got[i]), v = x[i];
+            if (!bf)
+                v = v > 65504 ? 65504 : v < -65504 ? -65504 : v;
+            /* Nearest: half a step off at most, and steps of F16 do not get smaller below 2^-14. */
+            differ += isnan(v) ? !isnan(back) : isinf(v) ? back != v : fabsf(back - v) > ldexpf(fmaxf(fabsf(v), bf ? 0 : 0x1p-14f), bf ? -8 : -11);
+        }
+        is_int(differ, 0, "activations as %s", bf ? "BF16" : "F16");
+    }
+    is_int(got[8], 0x3f80, "a tie goes to the even one below");
+    is_int(got[9], 0x3f82, "or above");
+    for (uint32_t i = 0; i < N; i++)
+        want[i] = i < (ROWS - 1) * COLS ? x[i] + b[i % COLS] : x[i];
+    struct cuda_bias bias = {.out = dx, .bias = db, .cols = COLS, .rows = ROWS - 1};
+    launch(device->kernels.bias, (COLS + CUDA_ROW_THREADS - 1) / CUDA_ROW_THREADS, ROWS, 1, CUDA_ROW_THREADS, &bias);
+    ok(same_there(want, dx, N, "bias"), "biases");
+    free(x);
+    free(b);
+    free(got);
+    drop(to);
+    drop(db);
+}
+
 void check_rows(void)
 {
     test_norms();
@@ -348,4 +385,5 @@ void check_rows(void)
     test_embedding();
     test_experts();
     test_small();
+    test_around_blas();
 }

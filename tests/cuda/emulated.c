@@ -12,6 +12,7 @@
 
 static unsigned (*live)(void);
 static uint64_t (*kernel)(unsigned, const char **), (*pinned)(void), (*peer_copies)(void);
+static unsigned long long (*blas_products)(void);
 
 static void find(void *lib, const char *name, void *ret)
 {
@@ -36,6 +37,10 @@ void emulated_open(const char *settings)
     find(lib, "emulated_cuda_kernel", &kernel);
     find(lib, "emulated_cuda_pinned", &pinned);
     find(lib, "emulated_cuda_peer_copies", &peer_copies);
+    snprintf(path, sizeof path, "%s/tests/cuda/emulated/libcublas.so.13", build ? build : ".");
+    void *blas = live && !(settings && strstr(settings, "blas=0")) ? dlopen(path, RTLD_NOW | RTLD_GLOBAL) : NULL; /* found by its name from now on */
+    if (blas)
+        find(blas, "emulated_cublas_products", &blas_products);
 }
 
 bool emulated_is_real(void)
@@ -68,6 +73,11 @@ uint64_t emulated_pinned(void)
 uint64_t emulated_peer_copies(void)
 {
     return peer_copies ? peer_copies() : 0;
+}
+
+uint64_t emulated_blas_products(void)
+{
+    return blas_products ? blas_products() : 0;
 }
 
 uint64_t emulated_kernel(unsigned i, const char **name)

@@ -21,6 +21,8 @@ unsigned emulated_live(void);
 /* The most bytes of the host's memory that were pinned at once, and copies from one device to another; 0 on a real one. */
 uint64_t emulated_pinned(void);
 uint64_t emulated_peer_copies(void);
+/* Products by the emulated cuBLAS. */
+uint64_t emulated_blas_products(void);
 /* How often the i-th kernel ran; *name NULL past the last, and on a real device. */
 uint64_t emulated_kernel(unsigned i, const char **name);
 
