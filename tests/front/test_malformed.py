@@ -48,7 +48,7 @@ COMMON = {
     "stream": but("boolean"), "ignore_eos": but("boolean"), "model": but("string"), "user": but("string"),
     "stream_options": [{"include_usage": True}, 5, "x"], "stop_token_ids": [5, "x", ["a"], [-1], [1] * 17, {"a": 1}],
     "response_format": [5, "x", {"type": "x"}, {"type": 5}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {"schema": 5}}],
-    "grammar": [5, "root ::= ", "x"], "guided_choice": [5, [], [1]], "guided_regex": [5, "("],
+    "grammar": [5, "root ::= (", "x"], "guided_choice": [5, [], [1]], "guided_regex": [5, "("],
     "min_tokens": [5, "x"], "mirostat": [1, "x"], "audio": [{"voice": "x"}], "modalities": [["audio"], 5], "prompt_logprobs": [1, 0],
 }
 CHAT_ONLY = {
