@@ -209,15 +209,14 @@ static void say_devices(const struct report *r)
     ui_outf(", attention: %s", ops_rate(buf, r->attention));
 }
 
-/* All quantizations' products are the same there, once they are unpacked. */
 static void say_gpu(const struct report *r, const struct gpu *g)
 {
-    char buf[32];
+    char buf[32], copy[32];
     if (g->why[0])
         return;
-    ui_outf("      \"%s\": {read: %s, copy: %s", g->name, bytes_rate(buf, g->rates.read), bytes_rate(buf, g->rates.to_device));
+    ui_outf("      \"%s\": {read: %s, copy: %s", g->name, bytes_rate(buf, g->rates.read), bytes_rate(copy, g->rates.to_device));
     for (size_t i = 0; i < r->n_rates; i++)
-        ui_outf(", %s: %s", quant_traits(r->rates[i].type)->name, ops_rate(buf, 2 * g->rates.products));
+        ui_outf(", %s: %s", quant_traits(r->rates[i].type)->name, ops_rate(buf, cuda_rate_of(&g->rates, r->rates[i].type)));
     ui_outf("}\n");
 }
 
@@ -246,8 +245,8 @@ static void say_gpu_json(const struct gpu *g, int i)
     if (o && g->why[0])
         json_object_set_new(o, "why", json_string(g->why));
     else if (o)
-        json_object_update_new(o, json_pack("{s:f, s:f, s:f, s:f}", "read", g->rates.read, "products", g->rates.products, "to_device",
-                                            g->rates.to_device, "from_device", g->rates.from_device));
+        json_object_update_new(o, json_pack("{s:f, s:f, s:f, s:f, s:f}", "read", g->rates.read, "products", g->rates.products, "floats", g->rates.floats,
+                                            "to_device", g->rates.to_device, "from_device", g->rates.from_device));
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     ui_outf("%s%s", i ? "," : "", text ? text : "null");
     free(text);

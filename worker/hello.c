@@ -26,7 +26,7 @@ static size_t fill_bits(struct backend *be, struct msg_bits *ret)
     return n;
 }
 
-/* The driver's side says one rate for all quantizations: their products are the same, once unpacked. */
+/* All quantizations' products are the same there, once unpacked; those of floats are not. */
 static int measure_gpu(struct seat *s, struct backend *be, struct err *err)
 {
     struct cuda_rates r = {0};
@@ -35,7 +35,7 @@ static int measure_gpu(struct seat *s, struct backend *be, struct err *err)
     s->read_per_s = r.read;
     s->copy_per_s = r.to_device;
     for (s->n_rates = 0; s->n_rates < NODE_RATES; s->n_rates++)
-        s->rates[s->n_rates] = (struct msg_rate){.type = quant_traits(types[s->n_rates])->name, .per_s = 2 * r.products};
+        s->rates[s->n_rates] = (struct msg_rate){.type = quant_traits(types[s->n_rates])->name, .per_s = cuda_rate_of(&r, types[s->n_rates])};
     return 0;
 }
 

@@ -12,6 +12,7 @@ struct measured {
     void *host;
     size_t bytes;
     const struct cuda_mat *mat;
+    const struct cuda_float_mat *floats;
 };
 
 /* The best of some times, in seconds. */
@@ -53,6 +54,13 @@ static int enqueue_products(struct cuda *c, const struct measured *m, struct err
                        c->stream, err);
 }
 
+static int enqueue_floats(struct cuda *c, const struct measured *m, struct err *err)
+{
+    uint32_t block_rows = CUDA_THREADS / 16 * CUDA_WIDE_ROWS;
+    return cuda_launch(c, c->kernels.mat_floats[QUANT_F16], (uint32_t[]){(m->floats->rows_w + block_rows - 1) / block_rows, ROWS / CUDA_TILE, 1}, CUDA_THREADS,
+                       m->floats, c->stream, err);
+}
+
 static int enqueue_there(struct cuda *c, const struct measured *m, struct err *err)
 {
     return cuda_check(c->d, c->d->copy_to_device(m->device, m->host, m->bytes, c->stream), err, "copying to cuda:%u", c->device.index);
@@ -85,6 +93,29 @@ static int measure_products(struct cuda *c, double *ret, struct err *err)
     return rc;
 }
 
+static int measure_floats(struct cuda *c, double *ret, struct err *err)
+{
+    uint32_t rows = ROWS, side = c->d->emulated ? 64 : SIDE;
+    size_t weight = (size_t)side * side * sizeof(uint16_t), act = (size_t)ROWS * side * sizeof(float), bytes = weight + 2 * act + 256;
+    struct backend *b = &c->backend;
+    char *at = b->ops->alloc(b, bytes, err);
+    if (!at)
+        return -1;
+    struct cuda_float_mat mat = {.w = (uint8_t *)at, .x = (float *)(at + weight), .out = (float *)(at + weight + act), .rows_w = side, .cols = side,
+                                 .x_stride = side, .out_stride = side, .rows = (uint32_t *)(at + bytes - 256)};
+    int rc = b->ops->write(b, at + bytes - 256, &rows, sizeof rows, err);
+    rc = rc ? rc : best_time(c, &(struct measured){.enqueue = enqueue_floats, .floats = &mat}, ret, err);
+    b->ops->free(b, at, bytes);
+    if (rc == 0)
+        *ret = (double)side * side * ROWS / *ret;
+    return rc;
+}
+
+double cuda_rate_of(const struct cuda_rates *r, enum quant_type type)
+{
+    return 2 * (cuda_is_packed(type) ? r->products : r->floats);
+}
+
 int backend_cuda_measure(struct backend *b, size_t bytes, struct cuda_rates *ret, struct err *err)
 {
     struct cuda *c = (struct cuda *)b;
@@ -109,7 +140,7 @@ int backend_cuda_measure(struct backend *b, size_t bytes, struct cuda_rates *ret
         c->d->host_free(m.host);
     b->ops->free(b, (void *)(uintptr_t)m.device, bytes);
     *ret = (struct cuda_rates){0};
-    if (rc != 0 || measure_products(c, &ret->products, err) != 0)
+    if (rc != 0 || measure_products(c, &ret->products, err) != 0 || measure_floats(c, &ret->floats, err) != 0)
         return -1;
     ret->read = (double)bytes / read;
     ret->to_device = (double)copied / there;

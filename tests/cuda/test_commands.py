@@ -41,6 +41,11 @@ for devices, args, settings in (("cuda:0", [], ""), ("cuda:0,cpu", [], ""), ("cp
 r = on("cuda:0")
 ok(r.status != 0, "kernels that no device has proved are not used unasked")
 has(r.err, "--cuda untested", "which says how")
+r = run("probe", "--json", "--cuda", "untested", "--threads", 1,
+        env={"SC_EMULATED_CUDA": "", "LD_LIBRARY_PATH": EMULATED + ":" + os.environ.get("LD_LIBRARY_PATH", "")})
+gpus = json.loads(r.out)["gpus"] if r.status == 0 else []
+ok(len(gpus) == 1 and gpus[0]["measured"] and min(gpus[0][k] for k in ("read", "products", "floats", "to_device", "from_device")) > 0,
+   "probe measures a device", r.out, r.err)
 r = on("cuda:3", "--cuda", "untested")
 ok(r.status != 0, "a device that is not there")
 has(r.err, "cuda:3", "is named")
