@@ -40,7 +40,7 @@ static json_t *node_json(struct engine *e, const struct node *n)
     if (n->child >= 0)
         json_object_set_new(o, "pid", json_integer(children_pid(e->children, (unsigned)n->child)));
     for (uint32_t i = 0; stage >= 0 && i < e->pipe.n_stages; i++)
-        if (e->pipe.stages[i].node == nodes_index(e, n)) {
+        if (e->pipe.stages[i].node == nodes_index(e, n) && !e->pipe.stages[i].ready) { /* what is ready may not have told its last bytes */
             done += e->pipe.stages[i].done_bytes;
             total += e->pipe.stages[i].total_bytes;
         }

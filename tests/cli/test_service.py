@@ -1,8 +1,10 @@
 """worker --service: the unit it writes, what it tells systemd; a systemctl of our own stands for it. TAP; needs no model."""
 import os
+import shutil
 import stat
+import subprocess
 
-from clitest import PROGRAM, done, folder, has, is_, ok, run
+from clitest import PROGRAM, SRC, done, folder, has, is_, ok, run, skip
 
 home = os.path.join(folder, "home")
 bin_folder, odd = os.path.join(folder, "bin"), os.path.join(folder, 'models of 100% "mine" $HOME')
@@ -39,6 +41,21 @@ with open(log) as f:
 has(r.err, unit, "says what it wrote")
 has(r.err, "enable-linger", "and what is left to do")
 is_(stat.S_IMODE(os.stat(unit).st_mode), 0o600, "the unit is the user's alone")
+
+# --- systemd's own eye on it, and on the examples ---
+if not shutil.which("systemd-analyze"):
+    skip("systemd-analyze is not installed")
+else:
+    for name in ("serve", "worker"):
+        with open(os.path.join(SRC, "examples", "systemd", f"stagecoach-{name}@.service")) as f:
+            text = f.read()
+        with open(os.path.join(folder, f"stagecoach-{name}@a-b.service"), "w") as f:
+            f.write(text.replace("ExecStart=stagecoach ", f"ExecStart={os.path.realpath(PROGRAM)} "))
+    runtime = os.path.join(folder, "runtime")
+    os.mkdir(runtime, 0o700)
+    for u in (unit, *(os.path.join(folder, f"stagecoach-{name}@a-b.service") for name in ("serve", "worker"))):
+        p = subprocess.run(["systemd-analyze", "--user", "verify", u], capture_output=True, text=True, env={**os.environ, "XDG_RUNTIME_DIR": runtime})
+        is_((p.returncode, p.stderr), (0, ""), f"systemd-analyze verify {os.path.basename(u)}")
 
 r = run(*args, env={**path, "FAKE_STATUS": "1"})
 ok(r.status == 1 and "systemctl --user daemon-reload failed" in r.err, "a systemd that refuses", r.err)
