@@ -98,7 +98,7 @@ struct pipe_stage {
     uint64_t instance;    /* of the worker process */
     struct msg_ready was_ready;
     uint64_t done_bytes, total_bytes; /* loading */
-    double compute_us, rows; /* moving averages of its batches */
+    double compute_us; /* moving average of its batches */
 };
 
 enum pipe_phase {

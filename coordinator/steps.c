@@ -368,10 +368,11 @@ void steps_stage_done(struct engine *e, const struct msg_stage_done *done)
     uint64_t took = done->ended_us > done->started_us ? done->ended_us - done->started_us : 0;
     int64_t offset_us = e->nodes[s->node].clock_offset_us;
 
-    s->compute_us += 0.1 * ((double)took - s->compute_us);
-    s->rows += 0.1 * (done->rows - s->rows);
     if (!e->sched || done->batch == UINT64_MAX)
         return;
+    /* From the first one on it is an average, not what is left of zero. */
+    double weight = e->activity.stages[done->stage].batches ? 0.1 : 1;
+    s->compute_us += weight * ((double)took - s->compute_us);
     activity_stage_done(&e->activity,
                         &(struct activity_record){.kind = ACTIVITY_STAGE,
                                                   .batch = done->batch,
