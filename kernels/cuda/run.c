@@ -92,7 +92,7 @@ static void lay_out(struct cuda_run *r, struct carver *c)
     lay_out_step(r, c);
     r->table[0] = carve(c, table_words(s), sizeof(uint32_t)); /* in one piece: entries are counted through */
     for (int g = 1; g < KV_GROUPS; g++)
-        r->table[g] = r->table[0] + g * table_words(s) / KV_GROUPS;
+        r->table[g] = (uint32_t *)((uintptr_t)r->table[0] + g * table_words(s) / KV_GROUPS * sizeof(uint32_t)); /* from 0, too: when counting */
     for (uint32_t i = 0; i < s->n_ropes; i++) {
         r->freq[i] = carve(c, s->ropes[i].n_dims / 2, sizeof(double));
         r->cos[i] = carve(c, rows * (s->ropes[i].n_dims / 2), sizeof(float));
