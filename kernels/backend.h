@@ -18,12 +18,13 @@
 #include "base/threadpool.h"
 #include "gguf/quant.h"
 #include "kernels/layout.h"
+#include "kernels/sample.h"
 
 /* Devices of one class and revision give the same bits for the same model and tokens. The revision goes up with every change
  * of arithmetic (docs/numerics.md), so that nodes of different versions are not taken for equal. */
 #define NUMERICS_CPU "cpu"
 #define NUMERICS_CPU_BLAS "cpu-blas" /* prompts by OpenBLAS: bits depend on companions, too */
-enum { NUMERICS_CPU_REVISION = 2 };
+enum { NUMERICS_CPU_REVISION = 3 };
 
 enum {
     KV_BLOCK = 32,       /* positions in a block */
@@ -112,6 +113,8 @@ struct batch {
     const uint32_t *wanted; /* row indices, ascending */
     const uint32_t *table[KV_GROUPS];
     uint32_t table_stride;
+    bool sampled; /* the logits are for `sample` alone: they need not come to the host */
+    bool normed;  /* rows of `normed` are asked for */
 };
 
 /* The largest of everything that a stage's layers need: what a run allocates for. */
@@ -182,6 +185,9 @@ struct backend_ops {
     const float *(*hidden)(struct run *);                 /* n_rows × embd */
     const float *(*logits)(struct run *, uint32_t wanted_index); /* n_vocab */
     const float *(*normed)(struct run *, uint32_t wanted_index); /* embd: what the head's matrix was multiplied with */
+    /* Chooses tokens where the logits lie, of a batch that was `sampled`, each row once. Up to SAMPLE_AT_ONCE rows, all within the same
+     * SAMPLE_AT_ONCE of the wanted ones, with sample_max_edits among them. NULL: the host samples. */
+    int (*sample)(struct run *, struct sample_row *, uint32_t n, struct err *);
 };
 
 /* First member of every backend and every run. */

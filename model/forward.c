@@ -260,6 +260,11 @@ const float *stage_normed(struct stage *s, uint32_t wanted_index)
     return s->backend->ops->normed(s->run, wanted_index);
 }
 
+struct run *stage_sampling(struct stage *s)
+{
+    return s->backend->ops->sample ? s->run : NULL;
+}
+
 void stage_copy_block(struct stage *s, enum kv_group group, uint32_t from, uint32_t to)
 {
     for (uint32_t i = 0; i < s->n_kv; i++)

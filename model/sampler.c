@@ -1,7 +1,7 @@
-/* See sampler.h. Nothing here sorts a vocabulary: top-k scans once with a heap of k, and top-p and typical pop from a heap
+/* See sampler.h. Nothing here sorts a vocabulary: top-k scans once with a heap of k, and top-p, typical and draws pop from a heap
  * that was built in linear time, only as far as the kept probability reaches. Exponentials are our own (kernels/fmath.h) and all
- * sums run in a fixed order: those of the whole vocabulary by tiles, each by the kernels' 16 lanes, tiles in ascending order in
- * double; those of a few candidates one by one in double. That is what makes a draw the same on every machine.
+ * sums are of integers (sample_mass), exact in any order: that is what makes a draw the same on every machine, and on a device
+ * that adds up with hundreds of threads (kernels/cuda/sample.cuh takes the same steps).
  *
  * The set that remains after the filters is a set of ids; penalties and bias change a copy of the logits, so that the
  * caller's stay as the model gave them. */
@@ -30,7 +30,7 @@ struct sampler {
     float *logits;   /* [n_vocab] with bias and penalties */
     uint32_t *count; /* [n_vocab] times seen in the penalties' window; all 0 between calls */
     struct cand *cands;
-    double *sums; /* of the tiles' exponentials */
+    uint64_t *sums; /* of the tiles' masses */
     float tile[TILE];
     struct kernels k;
 };
@@ -195,8 +195,26 @@ static size_t select_best(struct cand *out, const float *logits, size_t n, size_
 
 /* --- logits -------------------------------------------------------------- */
 
-/* The largest logit and its id; -1 where there is none to choose from. -inf is a logit (a token that cannot come). */
-static int scan(const float *logits, uint32_t n, float *ret_max, uint32_t *ret_id, struct err *err)
+int sampler_judge(const struct sample_scan *s, uint32_t n_vocab, struct err *err)
+{
+    if (s->bad != UINT32_MAX)
+        return err_set(err, ERR_INPUT, "the model is broken: the logit of token %u is not a number", s->bad);
+    if (s->max > FLT_MAX)
+        return err_set(err, ERR_INPUT, "the model is broken: the logit of token %u is infinite", s->id);
+    if (s->max < -FLT_MAX)
+        return err_set(err, ERR_INPUT, "the model is broken: all %u logits are -inf", n_vocab);
+    return 0;
+}
+
+int sampler_judge_left(const struct sample_scan *s, const struct sample_params *p, struct err *err)
+{
+    if (sampler_judge(s, 0, NULL) == 0)
+        return 0;
+    return err_set(err, ERR_INPUT, "%s leaves no token to choose from", p->mask ? "the grammar (with logit_bias)" : "logit_bias");
+}
+
+/* The largest logit and its id. -inf is a logit (a token that cannot come). */
+static struct sample_scan scan(const float *logits, uint32_t n)
 {
     float max = -INFINITY;
     uint32_t id = 0, bad = UINT32_MAX;
@@ -209,42 +227,44 @@ static int scan(const float *logits, uint32_t n, float *ret_max, uint32_t *ret_i
             bad = i;
         }
     }
-    if (bad != UINT32_MAX)
-        return err_set(err, ERR_INPUT, "the model is broken: the logit of token %u is not a number", bad);
-    if (max > FLT_MAX)
-        return err_set(err, ERR_INPUT, "the model is broken: the logit of token %u is infinite", id);
-    if (max < -FLT_MAX)
-        return err_set(err, ERR_INPUT, "the model is broken: all %u logits are -inf", n);
-    *ret_max = max;
-    *ret_id = id;
-    return 0;
+    return (struct sample_scan){.max = max, .id = id, .bad = bad};
 }
 
-/* sum e^((logit - max) / temperature); leaves the tiles' own in s->sums. */
-static double sum_exps(struct sampler *s, const float *logits, float max, float temperature)
+/* Masses of e^((logit - max) / temperature), added up; leaves the tiles' own in s->sums and the last one's exponentials. */
+static uint64_t sum_masses(struct sampler *s, const float *logits, float max, float temperature)
 {
-    double sum = 0;
+    uint64_t sum = 0;
     for (uint32_t i = 0, t = 0; i < s->n_vocab; i += TILE, t++) {
         uint32_t n = s->n_vocab - i < TILE ? s->n_vocab - i : TILE;
-        s->sums[t] = s->k.exps(logits + i, n, max, temperature, s->tile);
+        s->k.exps(logits + i, n, max, temperature, s->tile);
+        s->sums[t] = 0;
+        for (uint32_t k = 0; k < n; k++)
+            s->sums[t] += sample_mass(s->tile[k]);
         sum += s->sums[t];
     }
     return sum;
 }
 
-/* ln sum e^(logit - max) */
-static double log_sum(struct sampler *s, const float *logits, float max)
+/* scan, with the sum of all masses where it is asked for. */
+static int scan_all(struct sampler *s, const float *logits, bool sum, struct sample_scan *ret, struct err *err)
 {
-    return sc_log(sum_exps(s, logits, max, 1));
+    *ret = scan(logits, s->n_vocab);
+    if (sampler_judge(ret, s->n_vocab, err) != 0)
+        return -1;
+    ret->sum = sum ? sum_masses(s, logits, ret->max, 1) : 0;
+    return 0;
 }
 
-/* What adding and multiplying may leave: never +inf or NaN. */
-static inline float clamp(float x)
+double sampler_log_total(const struct sample_scan *s)
 {
-    return x > FLT_MAX ? FLT_MAX : x;
+    return sc_log((double)s->sum * (1 / SAMPLE_MASS_ONE));
 }
 
-/* As llama.cpp, whose users' settings shall mean the same here: repetition once a token however often it was seen. */
+float sampler_logprob(float logit, const struct sample_scan *s, double log_total)
+{
+    return (float)((double)logit - s->max - log_total);
+}
+
 static void penalize(struct sampler *s, const struct sample_params *p, const int32_t *history, size_t n)
 {
     size_t window = p->penalty_last < 0 || (size_t)p->penalty_last > n ? n : (size_t)p->penalty_last;
@@ -257,24 +277,27 @@ static void penalize(struct sampler *s, const struct sample_params *p, const int
         if (seen[i] < 0 || (uint32_t)seen[i] >= s->n_vocab || s->count[seen[i]] == 0)
             continue;
         float *l = &s->logits[seen[i]];
-        *l = *l > 0 ? *l / p->repetition_penalty : *l * p->repetition_penalty;
-        *l = clamp(*l - ((float)s->count[seen[i]] * p->frequency_penalty + p->presence_penalty));
+        *l = sample_penalized(*l, p->repetition_penalty, p->frequency_penalty, p->presence_penalty, s->count[seen[i]]);
         s->count[seen[i]] = 0;
     }
+}
+
+static bool penalizes(const struct sample_params *p, size_t n_history)
+{
+    return p->penalty_last != 0 && n_history > 0 && (p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0);
 }
 
 /* The logits to choose by: the caller's own where nothing changes them, else our copy. */
 static const float *adjusted(struct sampler *s, const struct sample_params *p, const float *logits, const int32_t *history, size_t n)
 {
-    bool penalties = p->penalty_last != 0 && n > 0 &&
-                     (p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0);
+    bool penalties = penalizes(p, n);
 
     if (!penalties && p->n_bias == 0 && !p->mask)
         return logits;
     memcpy(s->logits, logits, s->n_vocab * sizeof *logits);
     for (uint32_t i = 0; i < p->n_bias; i++)
         if ((uint32_t)p->bias[i].token < s->n_vocab)
-            s->logits[p->bias[i].token] = clamp(s->logits[p->bias[i].token] + p->bias[i].bias);
+            s->logits[p->bias[i].token] = sample_finite(s->logits[p->bias[i].token] + p->bias[i].bias);
     if (penalties)
         penalize(s, p, history, n);
     for (uint32_t i = 0; p->mask && i < s->n_vocab; i++)
@@ -285,61 +308,59 @@ static const float *adjusted(struct sampler *s, const struct sample_params *p, c
 
 /* --- filters: each takes n candidates and returns how many stay, at the front --- */
 
-static double sum_of(const struct cand *cands, size_t n, const float *logits, float max)
+static uint64_t sum_of(const struct cand *cands, size_t n, const float *logits, float max)
 {
-    double sum = 0;
+    uint64_t sum = 0;
     for (size_t i = 0; i < n; i++)
-        sum += sc_expf(logits[cands[i].id] - max);
+        sum += sample_mass(sc_expf(logits[cands[i].id] - max));
     return sum;
 }
 
-/* Keeps the candidates, best key first, until their probability reaches `aim` (as sum_of counts it); at least one. Returns false where all
- * together do not. */
-static bool keep_probability(struct cand *cands, size_t *n, const float *logits, float max, double aim)
+/* Keeps the candidates, best key first, until their mass reaches `enough`. Returns false where all together do not. */
+static bool keep_probability(struct cand *cands, size_t *n, const float *logits, float max, uint64_t enough)
 {
-    double kept = 0;
+    uint64_t kept = 0;
     size_t popped = 0;
 
     heapify(cands, *n, false);
-    while (popped < *n && (popped == 0 || kept < aim)) {
+    while (popped < *n && kept < enough) {
         struct cand c = pop_best(cands, *n - popped);
         popped++;
-        kept += sc_expf(logits[c.id] - max);
+        kept += sample_mass(sc_expf(logits[c.id] - max));
     }
     popped_to_front(cands, *n, popped);
     *n = popped;
-    return kept >= aim;
+    return kept >= enough;
 }
 
 /* The same of the whole vocabulary, in which a few hundred nearly always suffice. */
-static size_t nucleus(struct sampler *s, const float *logits, float max, double keep)
+static size_t nucleus(struct sampler *s, const float *logits, float max, float keep)
 {
-    double aim = keep * sum_exps(s, logits, max, 1);
+    uint64_t enough = sample_part(sum_masses(s, logits, max, 1), keep);
     size_t n;
 
     for (size_t most = NUCLEUS_FIRST;; most *= 16) {
         n = select_best(s->cands, logits, s->n_vocab, most);
-        if (keep_probability(s->cands, &n, logits, max, aim) || most >= s->n_vocab)
+        if (keep_probability(s->cands, &n, logits, max, enough) || most >= s->n_vocab)
             return n;
     }
 }
 
 /* Locally typical sampling (Meister et al. 2022): the tokens whose surprise is nearest to the expected one. */
-static size_t keep_typical(struct cand *cands, size_t n, const float *logits, float max, double keep)
+static size_t keep_typical(struct cand *cands, size_t n, const float *logits, float max, float keep)
 {
-    double sum = 0, weighted = 0;
+    uint64_t sum = 0, weighted = 0;
 
     for (size_t i = 0; i < n; i++) {
-        float d = logits[cands[i].id] - max;
-        double e = sc_expf(d);
-        sum += e;
-        weighted += e > 0 ? e * d : 0;
+        float d = logits[cands[i].id] - max, e = sc_expf(d);
+        sum += sample_mass(e);
+        weighted += sample_surprise(e, d);
     }
-    /* With z = ln sum: surprise of a token z - d, entropy z - weighted / sum; z falls out of their distance. */
-    double mean = weighted / sum;
+    /* With z = ln sum: surprise of a token z - d, entropy z - the mean of d; z falls out of their distance. */
+    float mean = sample_mean(weighted, sum);
     for (size_t i = 0; i < n; i++)
-        cands[i].key = -fabsf((float)(logits[cands[i].id] - max - mean));
-    keep_probability(cands, &n, logits, max, keep * sum);
+        cands[i].key = -sample_distance(logits[cands[i].id], max, mean);
+    keep_probability(cands, &n, logits, max, sample_part(sum, keep));
     for (size_t i = 0; i < n; i++)
         cands[i].key = logits[cands[i].id];
     return n;
@@ -373,58 +394,49 @@ static float best_logit(const struct cand *cands, size_t n, const float *logits)
     return max;
 }
 
-/* One of the n candidates, with probability proportional to e^(logit / temperature). */
-static int32_t draw(const struct cand *cands, size_t n, const float *logits, float max, float temperature, uint64_t random)
+static inline uint64_t draw_mass(const float *logits, int32_t id, float max, float temperature)
 {
-    double sum = 0, at = 0, aim;
-    int32_t last = cands[0].id;
-
-    for (size_t i = 0; i < n; i++)
-        sum += sc_expf((logits[cands[i].id] - max) / temperature);
-    aim = (double)(random >> 11) * 0x1p-53 * sum;
-    for (size_t i = 0; i < n; i++) {
-        float weight = sc_expf((logits[cands[i].id] - max) / temperature);
-        if (weight == 0)
-            continue;
-        last = cands[i].id;
-        at += weight;
-        if (at > aim)
-            break;
-    }
-    return last;
+    return sample_mass(sc_expf((logits[id] - max) / temperature));
 }
 
-/* One of the whole vocabulary: finds the tile first. */
+/* One of the n candidates, with probability proportional to e^(logit / temperature). The order in which they are gone through
+ * counts: best first, or by id where nothing was filtered. in_order: they lie so. */
+static int32_t draw(struct cand *cands, size_t n, const float *logits, float max, float temperature, uint64_t random, bool in_order)
+{
+    uint64_t sum = 0, at = 0, aim;
+    struct cand c = cands[0];
+
+    for (size_t i = 0; i < n; i++)
+        sum += draw_mass(logits, cands[i].id, max, temperature);
+    aim = sample_aim(random, sum);
+    if (!in_order)
+        heapify(cands, n, false);
+    for (size_t i = 0; i < n && at <= aim; i++) {
+        c = in_order ? cands[i] : pop_best(cands, n - i);
+        at += draw_mass(logits, c.id, max, temperature);
+    }
+    return c.id;
+}
+
+/* One of the whole vocabulary, by id: finds the tile first. */
 static int32_t draw_any(struct sampler *s, const float *logits, float max, float temperature, uint64_t random)
 {
-    double aim = (double)(random >> 11) * 0x1p-53 * sum_exps(s, logits, max, temperature), at = 0;
-    uint32_t tiles = (s->n_vocab + TILE - 1) / TILE, tile = 0, last = 0;
+    uint64_t aim = sample_aim(random, sum_masses(s, logits, max, temperature)), at = 0;
+    uint32_t tile = 0, i = 0;
 
-    for (uint32_t t = 0; t < tiles; t++) {
-        if (s->sums[t] == 0)
-            continue;
-        tile = t;
-        if (at + s->sums[t] > aim)
-            break;
-        at += s->sums[t];
-    }
+    while (at + s->sums[tile] <= aim)
+        at += s->sums[tile++];
     uint32_t first = tile * TILE, n = s->n_vocab - first < TILE ? s->n_vocab - first : TILE;
     s->k.exps(logits + first, n, max, temperature, s->tile);
-    for (uint32_t i = 0; i < n; i++) {
-        if (s->tile[i] == 0)
-            continue;
-        last = i;
-        at += s->tile[i];
-        if (at > aim)
-            break;
-    }
-    return (int32_t)(first + last);
+    for (at += sample_mass(s->tile[0]); at <= aim && i + 1 < n; at += sample_mass(s->tile[i]))
+        i++;
+    return (int32_t)(first + i);
 }
 
 /* The token, where there is a temperature. Filters come in llama.cpp's order: top-k, typical, top-p, min-p. */
 static int32_t choose(struct sampler *s, const struct sample_params *p, const float *l, float max, uint64_t random)
 {
-    bool all = p->top_k == 0 || p->top_k >= s->n_vocab;
+    bool all = p->top_k == 0 || p->top_k >= s->n_vocab, in_order = true;
     size_t n;
 
     if (all && p->typical_p >= 1) {
@@ -440,12 +452,13 @@ static int32_t choose(struct sampler *s, const struct sample_params *p, const fl
             n = keep_typical(s->cands, n, l, max, p->typical_p);
             max = best_logit(s->cands, n, l); /* the likeliest token need not be typical */
         }
-        if (p->top_p < 1)
-            keep_probability(s->cands, &n, l, max, p->top_p * sum_of(s->cands, n, l, max));
+        in_order = p->top_p < 1;
+        if (in_order)
+            keep_probability(s->cands, &n, l, max, sample_part(sum_of(s->cands, n, l, max), p->top_p));
     }
     if (p->min_p > 0)
         n = keep_min_p(s->cands, n, l, max, p->min_p);
-    return draw(s->cands, n, l, max, p->temperature, random);
+    return draw(s->cands, n, l, max, p->temperature, random, in_order);
 }
 
 /* --- the two entries ----------------------------------------------------- */
@@ -453,56 +466,92 @@ static int32_t choose(struct sampler *s, const struct sample_params *p, const fl
 int sampler_sample(struct sampler *s, const struct sample_params *p, const float *logits, const int32_t *history, size_t n_history,
                    uint32_t choice, uint32_t position, int32_t *ret_token, float *ret_logprob, struct err *err)
 {
+    struct sample_scan raw, left;
     const float *l;
-    float raw_max, max;
-    uint32_t id;
 
-    if (scan(logits, s->n_vocab, &raw_max, &id, err) != 0)
+    if (scan_all(s, logits, ret_logprob != NULL, &raw, err) != 0)
         return -1;
-    max = raw_max;
+    left = raw;
     l = adjusted(s, p, logits, history, n_history);
-    if (l != logits && scan(l, s->n_vocab, &max, &id, err) != 0)
-        return err_set(err, ERR_INPUT, "%s leaves no token to choose from", p->mask ? "the grammar (with logit_bias)" : "logit_bias");
+    if (l != logits) {
+        left = scan(l, s->n_vocab);
+        if (sampler_judge_left(&left, p, err) != 0)
+            return -1;
+    }
     if (p->temperature > 0)
-        id = (uint32_t)choose(s, p, l, max, sampler_random(p->seed, choice, position, 0));
-    *ret_token = (int32_t)id;
+        left.id = (uint32_t)choose(s, p, l, left.max, sampler_random(p->seed, choice, position, 0));
+    *ret_token = (int32_t)left.id;
     if (ret_logprob)
-        *ret_logprob = (float)((double)logits[id] - raw_max - log_sum(s, logits, raw_max));
+        *ret_logprob = sampler_logprob(logits[left.id], &raw, sampler_log_total(&raw));
     return 0;
 }
 
 int sampler_given(struct sampler *s, const float *logits, const int32_t *ids, size_t n, float *ret_logprobs, struct err *err)
 {
-    float max;
-    uint32_t id;
+    struct sample_scan raw;
     double log_total;
 
-    if (scan(logits, s->n_vocab, &max, &id, err) != 0)
+    if (scan_all(s, logits, true, &raw, err) != 0)
         return -1;
-    log_total = log_sum(s, logits, max);
+    log_total = sampler_log_total(&raw);
     for (size_t i = 0; i < n; i++)
-        ret_logprobs[i] = (float)((double)logits[ids[i]] - max - log_total);
+        ret_logprobs[i] = sampler_logprob(logits[ids[i]], &raw, log_total);
     return 0;
 }
 
 int sampler_top(struct sampler *s, const float *logits, uint32_t k, int32_t *ret_ids, float *ret_logprobs, struct err *err)
 {
-    float max;
-    uint32_t id;
+    struct sample_scan raw;
     double log_total;
     size_t n;
 
     if (k > SAMPLE_MAX_TOP)
         return err_set(err, ERR_USAGE, "%u most likely tokens asked for; at most %d are given", k, SAMPLE_MAX_TOP);
-    if (scan(logits, s->n_vocab, &max, &id, err) != 0)
+    if (scan_all(s, logits, true, &raw, err) != 0)
         return -1;
-    log_total = log_sum(s, logits, max);
+    log_total = sampler_log_total(&raw);
     n = select_best(s->cands, logits, s->n_vocab, k);
     heapify(s->cands, n, false);
     for (size_t i = 0; i < n; i++) {
         struct cand c = pop_best(s->cands, n - i);
         ret_ids[i] = c.id;
-        ret_logprobs[i] = (float)((double)c.key - max - log_total);
+        ret_logprobs[i] = sampler_logprob(c.key, &raw, log_total);
     }
     return (int)n;
+}
+
+/* --- for devices ---------------------------------------------------------- */
+
+/* In order of their tokens, those of one token as they stand. Mostly they come so. */
+static size_t list_biases(const struct sample_params *p, uint32_t n_vocab, struct sample_edit *ret)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < p->n_bias; i++) {
+        size_t at = n;
+        if ((uint32_t)p->bias[i].token >= n_vocab)
+            continue;
+        for (; at > 0 && ret[at - 1].token > p->bias[i].token; at--)
+            ret[at] = ret[at - 1];
+        ret[at] = (struct sample_edit){.token = p->bias[i].token, .bias = p->bias[i].bias};
+        n++;
+    }
+    return n;
+}
+
+size_t sampler_edits(struct sampler *s, const struct sample_params *p, const int32_t *history, size_t n_history, struct sample_edit *ret,
+                     size_t *ret_biases)
+{
+    size_t n = *ret_biases = list_biases(p, s->n_vocab, ret);
+    size_t window = p->penalty_last < 0 || (size_t)p->penalty_last > n_history ? n_history : (size_t)p->penalty_last;
+
+    if (!penalizes(p, n_history))
+        return n;
+    for (size_t i = n_history - window; i < n_history; i++)
+        if (history[i] >= 0 && (uint32_t)history[i] < s->n_vocab && s->count[history[i]]++ == 0)
+            ret[n++] = (struct sample_edit){.token = history[i]};
+    for (size_t i = *ret_biases; i < n; i++) {
+        ret[i].count = s->count[ret[i].token];
+        s->count[ret[i].token] = 0;
+    }
+    return n;
 }

@@ -33,6 +33,17 @@ int sampler_given(struct sampler *s, const float *logits, const int32_t *ids, si
  * many, or -1. */
 int sampler_top(struct sampler *s, const float *logits, uint32_t k, int32_t *ret_ids, float *ret_logprobs, struct err *err);
 
+/* Pieces of these, for model/answer.c, where a device does the rest (kernels/sample.h). ERR_INPUT where there is no token to
+ * choose: of the model's own logits, of those that bias, penalties and mask leave. */
+int sampler_judge(const struct sample_scan *s, uint32_t n_vocab, struct err *err);
+int sampler_judge_left(const struct sample_scan *s, const struct sample_params *p, struct err *err);
+double sampler_log_total(const struct sample_scan *s);
+float sampler_logprob(float logit, const struct sample_scan *s, double log_total);
+/* What bias and penalties do to the logits: *ret_biases biases, then penalties, each token once. Returns how many, up to
+ * sample_max_edits. */
+size_t sampler_edits(struct sampler *s, const struct sample_params *p, const int32_t *history, size_t n_history, struct sample_edit *ret,
+                     size_t *ret_biases);
+
 /* 64 random bits of this counter: Philox-4x32-10 of (seed; choice, position, draw). */
 uint64_t sampler_random(uint64_t seed, uint32_t choice, uint32_t position, uint32_t draw);
 

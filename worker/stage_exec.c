@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "model/sampler.h"
+#include "model/answer.h"
 #include "proto/act.h"
 
 enum { NO_BLOCK = UINT32_MAX };
@@ -51,6 +51,9 @@ struct stage_exec {
     struct sampler **samplers; /* one a thread of the team */
     struct err *errs;          /* of each thread */
     unsigned n_samplers;
+    struct answerer *answerer; /* instead of samplers, where the device samples */
+    struct answer *answers;
+    struct sample_params *params; /* of each */
     stage_exec_mask_fn mask;
     void *mask_arg;
     char error_text[MSG_MAX_TEXT + 1];
@@ -97,6 +100,11 @@ static int check_shape(const struct stage_exec *e, struct err *err)
 
 static int make_samplers(struct stage_exec *e, struct err *err)
 {
+    if (stage_sampling(e->stage))
+        return (e->answerer = answerer_create(e->c.params->n_vocab, err)) && (e->answers = mem_new(e->c.shape.max_wanted, sizeof *e->answers, err)) &&
+                       (e->params = mem_new(e->c.shape.max_wanted, sizeof *e->params, err))
+                   ? 0
+                   : -1;
     e->n_samplers = e->team ? threadpool_size(e->team) : 1;
     if (!(e->samplers = mem_new(e->n_samplers, sizeof *e->samplers, err)) || !(e->errs = mem_new(e->n_samplers, sizeof *e->errs, err)))
         return -1;
@@ -168,6 +176,9 @@ void stage_exec_destroy(struct stage_exec *e)
     mem_pages_free(e->given, e->given_bytes);
     for (unsigned i = 0; e->samplers && i < e->n_samplers; i++)
         sampler_destroy(e->samplers[i]);
+    answerer_destroy(e->answerer);
+    free(e->answers);
+    free(e->params);
     free(e->samplers);
     free(e->errs);
     free(e->wanted);
@@ -434,8 +445,11 @@ static int run_rows(struct stage_exec *e, const struct msg_step *m, const void *
         return 0;
     if (e->c.shape.head) {
         batch.n_wanted = (uint32_t)m->n_wants;
-        for (size_t i = 0; i < m->n_wants; i++)
+        batch.sampled = e->answerer != NULL;
+        for (size_t i = 0; i < m->n_wants; i++) {
             e->wanted[i] = m->wants[i].row;
+            batch.normed = batch.normed || m->wants[i].flags & WANT_HIDDEN;
+        }
     }
     if (!e->c.shape.embed && !path.here)
         path.hidden = act_unpack(m->act, m->embd, m->n_rows, payload, e->unpacked);
@@ -507,11 +521,53 @@ static int lay_results(struct stage_exec *e, const struct msg_step *m, struct er
     return 0;
 }
 
+/* The same by the device. */
+static void ask_device(struct stage_exec *e, const struct msg_step *m, uint32_t i, struct sample_params *p, struct answer *a)
+{
+    const struct msg_want *w = &m->wants[i];
+    const struct msg_result_row *r = &e->rows[i];
+    uint32_t slot = m->slot[w->row], pos = m->pos[w->row];
+    *a = (struct answer){.wanted = i, .top = w->flags & WANT_TOP ? w->top : 0, .top_tokens = e->top_tokens + (r->top_tokens - e->top_tokens),
+                         .top_logprobs = e->top_logprobs + (r->top_logprobs - e->top_logprobs), .given = w->given,
+                         .n_given = w->flags & WANT_GIVEN ? (uint32_t)w->n_given : 0, .given_logprobs = e->given + (r->given - e->given)};
+    if (!(w->flags & WANT_SAMPLE))
+        return;
+    *p = e->slots[slot].sample;
+    p->mask = w->flags & WANT_MASK ? e->masks[i] : NULL;
+    a->params = p;
+    a->history = e->history + (size_t)slot * e->c.shape.ctx;
+    a->n_history = a->position = pos + 1;
+    a->choice = e->slots[slot].choice;
+}
+
+static int answer_on_device(struct stage_exec *e, const struct msg_step *m, struct err *err)
+{
+    uint32_t n = 0, failed;
+    for (uint32_t i = 0; i < m->n_wants; i++)
+        if (m->wants[i].flags & (WANT_SAMPLE | WANT_TOP | WANT_GIVEN)) {
+            ask_device(e, m, i, &e->params[n], &e->answers[n]);
+            n++;
+        }
+    if (answerer_answer(e->answerer, stage_sampling(e->stage), e->answers, n, &failed, err) != 0) {
+        const struct msg_want *w = failed < n ? &m->wants[e->answers[failed].wanted] : NULL;
+        return w ? err_wrap(err, "position %u of slot %u", m->pos[w->row], m->slot[w->row]) : -1;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        struct msg_result_row *r = &e->rows[e->answers[i].wanted];
+        r->token = e->answers[i].token;
+        r->logprob = e->answers[i].logprob;
+        r->n_top = e->answers[i].n_top;
+    }
+    return 0;
+}
+
 static int answer_wants(struct stage_exec *e, const struct msg_step *m, struct err *err)
 {
     struct sample_job job = {e, m};
     if (lay_results(e, m, err) != 0)
         return -1;
+    if (e->answerer)
+        return answer_on_device(e, m, err);
     memset(e->errs, 0, e->n_samplers * sizeof *e->errs);
     if (e->team && m->n_wants > 1) {
         threadpool_run(e->team, answer_task, &job, (uint32_t)m->n_wants);

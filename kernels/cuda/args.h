@@ -14,6 +14,8 @@ enum {
     CUDA_MAT_PARTS = 3,
     CUDA_SMALL_ROWS = 16, /* rows of activations up to which a matrix is read once by blocks that share its columns */
     CUDA_PROMPT_TILES = 8, /* tiles that a warp of the prompt kernel takes */
+    CUDA_SAMPLE_THREADS = 512,
+    CUDA_SAMPLE_LIST = 1024, /* tokens few enough to lie in a list of their own */
     CUDA_WIDE_ROWS = 4,   /* rows of weights that half a warp takes of matrices of floats */
 };
 
@@ -188,6 +190,37 @@ struct cuda_softcap {
     uint32_t cols;
     float cap;
     const uint32_t *rows;
+};
+
+/* What one row is asked; kernels/sample.h, struct sample_row. */
+struct cuda_sample_row {
+    uint64_t random;
+    uint32_t logits; /* their row */
+    uint32_t choose, by_id, top_k;
+    float temperature, top_p, min_p, typical_p, repetition, frequency, presence;
+    uint32_t first_edit, n_biases, n_edits, first_given, n_given, first_top, top;
+    uint32_t mask; /* which, from 1; 0: none */
+};
+
+struct cuda_sample_found {
+    uint64_t sum;
+    float raw_max, left_max, logit;
+    uint32_t raw_id, raw_bad, left_id, left_bad, token, n_top;
+};
+
+struct sample_edit;
+
+struct cuda_sample {
+    float *logits;
+    const struct cuda_sample_row *rows;
+    struct sample_edit *edits;
+    const uint8_t *masks;
+    const uint32_t *given;
+    struct cuda_sample_found *found;
+    uint32_t *top_tokens;
+    float *top_logits, *given_logits, *list_logit;
+    uint32_t *list_id;
+    uint32_t n_vocab, mask_bytes, list_max;
 };
 
 /* Reads `bytes` and gives a word that depends on them: what the device's memory gives. */

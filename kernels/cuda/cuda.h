@@ -18,7 +18,7 @@ struct backend;
  * is another. */
 #define NUMERICS_CUDA "cuda"
 #define NUMERICS_CUDA_BLAS "cuda-blas" /* prompts by cuBLAS: bits depend on companions, too */
-enum { NUMERICS_CUDA_REVISION = 1 };
+enum { NUMERICS_CUDA_REVISION = 3 };
 
 enum { CUDA_MAX_DEVICES = 16 };
 

@@ -12,11 +12,23 @@
 
 #ifdef __CUDACC__
 #define DEVICE static __device__ __forceinline__
-/* Three blocks on a multiprocessor leave enough registers for everything to stay in them. A kernel takes one struct; its name, behind "sc_", is how the host finds it. */
-#define KERNEL(name, threads, args) extern "C" __global__ void __launch_bounds__(threads, 3) sc_##name(const args a)
+/* Three blocks on a multiprocessor (of large blocks one) leave enough registers for everything to stay in them. A kernel takes one
+ * struct; its name, behind "sc_", is how the host finds it. */
+#define KERNEL(name, threads, args) extern "C" __global__ void __launch_bounds__(threads, (threads) > 256 ? 1 : 3) sc_##name(const args a)
 #define SHARED(type, name, n) __shared__ type name[n]
 #define DEVICE_TABLE static __constant__ const
 #define SC_MATH static __host__ __device__ __forceinline__
+
+/* Adds to a place in shared memory that others add to at the same time; the emulator's is over its cells. */
+DEVICE uint32_t add_at(uint32_t *p, uint32_t v)
+{
+    return atomicAdd(p, v);
+}
+
+DEVICE void add_at(uint64_t *p, uint64_t v)
+{
+    atomicAdd((unsigned long long *)p, (unsigned long long)v);
+}
 #endif
 
 #define FULL_WARP 0xffffffffu

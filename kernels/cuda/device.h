@@ -16,7 +16,8 @@
 
 /* Kernels that are there once; their names are "sc_" and these. */
 #define CUDA_KERNELS(X) \
-    X(attend_join) X(pack) X(embed) X(tables) X(angles) X(norm) X(quantize) X(heads) X(join) X(choose) X(group) X(narrow) X(bias) X(softcap) X(read_all)
+    X(attend_join) X(pack) X(embed) X(tables) X(angles) X(norm) X(quantize) X(heads) X(join) X(choose) X(group) X(narrow) X(bias) X(softcap) X(sample) \
+    X(read_all)
 
 struct cuda_kernels {
 #define CUDA_KERNEL(name) void *name;

@@ -2,6 +2,7 @@
 #include "kernels/cuda/attend.cuh"
 #include "kernels/cuda/mat.cuh"
 #include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/sample.cuh"
 
 #define MAT_KERNELS(name, TYPE)                                              \
     KERNEL(mat1_##name, CUDA_THREADS, cuda_mat)                              \
@@ -153,6 +154,11 @@ KERNEL(bias, CUDA_ROW_THREADS, cuda_bias)
 KERNEL(softcap, CUDA_ROW_THREADS, cuda_softcap)
 {
     softcap_row(a);
+}
+
+KERNEL(sample, CUDA_SAMPLE_THREADS, cuda_sample)
+{
+    sample_logits(a);
 }
 
 /* A grid that reads a buffer as fast as it can: what weights can be read with. */

@@ -307,12 +307,20 @@ static void logits_of(struct cuda_run *r, const struct head *head, uint32_t firs
         run_launch(r, r->c->kernels.softcap, (r->shape.n_vocab + CUDA_ROW_THREADS - 1) / CUDA_ROW_THREADS, most, 1, CUDA_ROW_THREADS, &cap);
 }
 
-/* Many rows of logits would take much of a device's memory: they go through one buffer, and at once to the host. */
+void cuda_logits_of(struct cuda_run *r, uint32_t first)
+{
+    uint32_t n = r->batch.n_wanted - first < LOGIT_ROWS ? r->batch.n_wanted - first : LOGIT_ROWS;
+    logits_of(r, r->head, first, &r->slabs[first / LOGIT_ROWS], n);
+}
+
+/* Many rows of logits would take much of a device's memory: they go through one buffer, and at once to the host; or they wait until
+ * they are sampled. */
 static void op_head(struct run *run, const struct head *head)
 {
     struct cuda_run *r = self(run);
     const struct cuda_driver *d = r->c->d;
     size_t vocab = r->shape.n_vocab;
+    r->head = head;
     if (run_skips(r) || r->key.wanted == 0)
         return;
     norm_rows(r, &head->norm, true, wants_quantized(&head->out), false);
@@ -320,9 +328,9 @@ static void op_head(struct run *run, const struct head *head)
         logits_of(r, head, 0, &r->step->n_wanted, r->key.wanted);
         return;
     }
-    for (uint32_t first = 0; first < r->batch.n_wanted; first += LOGIT_ROWS) {
+    for (uint32_t first = 0; first < r->batch.n_wanted && !r->batch.sampled; first += LOGIT_ROWS) {
         uint32_t n = r->batch.n_wanted - first < LOGIT_ROWS ? r->batch.n_wanted - first : LOGIT_ROWS;
-        logits_of(r, head, first, &r->slabs[first / LOGIT_ROWS], n);
+        cuda_logits_of(r, first);
         if (!run_skips(r))
             run_check(r, d->copy_from_device(r->pages + first * vocab, (uint64_t)(uintptr_t)r->logits, n * vocab * sizeof(float), r->c->stream), "fetching logits");
     }

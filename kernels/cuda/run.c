@@ -126,6 +126,14 @@ static void lay_out(struct cuda_run *r, struct carver *c)
     r->partial = carve(c, r->partial_bytes, 1);
     if (r->c->blas)
         r->narrow = carve(c, rows * widest, sizeof *r->narrow);
+    if (s->n_vocab) {
+        size_t up, back, listed = (size_t)(s->max_wanted < SAMPLE_AT_ONCE ? s->max_wanted : SAMPLE_AT_ONCE) * CUDA_SAMPLE_LIST;
+        cuda_sample_bytes(s, &up, &back);
+        r->ask = carve(c, up, 1);
+        r->told = carve(c, back, 1);
+        r->list_logit = carve(c, listed, sizeof(float));
+        r->list_id = carve(c, listed, sizeof(uint32_t));
+    }
 }
 
 size_t cuda_run_bytes(struct backend *b, const struct run_shape *shape)
@@ -147,10 +155,13 @@ static int make_host(struct cuda_run *r, struct err *err)
 {
     const struct run_shape *s = &r->shape;
     uint32_t few = s->max_wanted < PINNED_LOGITS ? s->max_wanted : PINNED_LOGITS;
+    size_t up, back;
+    cuda_sample_bytes(s, &up, &back);
     if (!(r->host_step = pinned(r, r->step_bytes, err)) || !(r->host_table = pinned(r, table_words(s) * sizeof(uint32_t), err)) ||
         !(r->host_x = pinned(r, (size_t)s->max_rows * s->embd * sizeof(float), err)) ||
         !(r->host_logits = pinned(r, (size_t)few * s->n_vocab * sizeof(float), err)) ||
-        !(r->host_normed = pinned(r, (size_t)s->max_wanted * s->embd * sizeof(float), err)))
+        !(r->host_normed = pinned(r, (size_t)s->max_wanted * s->embd * sizeof(float), err)) || !(r->host_ask = pinned(r, up, err)) ||
+        !(r->host_told = pinned(r, back, err)))
         return -1;
     r->pages_bytes = (size_t)s->max_wanted * s->n_vocab * sizeof(float);
     if (s->max_wanted > few && !(r->pages = mem_pages_alloc(r->pages_bytes, err)))
@@ -206,7 +217,8 @@ static void drop_graph(struct cuda_run *r, struct graph *g)
 void cuda_run_destroy(struct run *run)
 {
     struct cuda_run *r = (struct cuda_run *)run;
-    void *host[] = {r ? r->host_step : NULL, r ? r->host_table : NULL, r ? r->host_x : NULL, r ? r->host_logits : NULL, r ? r->host_normed : NULL};
+    void *host[] = {r ? r->host_step : NULL, r ? r->host_table : NULL, r ? r->host_x : NULL, r ? r->host_logits : NULL, r ? r->host_normed : NULL,
+                    r ? r->host_ask : NULL,  r ? r->host_told : NULL};
     if (!r)
         return;
     if (cuda_enter(r->c, NULL) == 0) {
@@ -444,9 +456,10 @@ static void fetch_logits(struct cuda_run *r)
     if (!has_head(r) || n == 0 || r->err.kind != ERR_NONE)
         return;
     float *to = n <= PINNED_LOGITS || !r->pages ? r->host_logits : r->pages;
-    if (n <= LOGIT_ROWS) /* else the head has, piece by piece */
+    if (!r->batch.sampled && n <= LOGIT_ROWS) /* else the head has, piece by piece */
         run_check(r, c->d->copy_from_device(to, (uint64_t)(uintptr_t)r->logits, n * vocab * sizeof(float), c->stream), "fetching logits");
-    run_check(r, c->d->copy_from_device(r->host_normed, (uint64_t)(uintptr_t)r->n, n * r->shape.embd * sizeof(float), c->stream), "fetching rows");
+    if (r->batch.normed)
+        run_check(r, c->d->copy_from_device(r->host_normed, (uint64_t)(uintptr_t)r->n, n * r->shape.embd * sizeof(float), c->stream), "fetching rows");
 }
 
 /* A place for one more graph: the one that was not used for the longest time. */
@@ -526,5 +539,6 @@ void cuda_run_ops(struct backend_ops *ops)
     ops->hidden = op_hidden;
     ops->logits = op_logits;
     ops->normed = op_normed;
+    ops->sample = cuda_sample;
     cuda_layer_ops(ops);
 }

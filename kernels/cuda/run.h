@@ -11,7 +11,7 @@ enum {
     GRAPH_ROWS = 64,             /* rows up to which a step is a graph */
     GRAPHS = 64,                 /* kept at once */
     TABLE_ENTRIES = 2048,        /* new table entries that a step brings with it; more go as whole tables */
-    LOGIT_ROWS = 64,             /* rows of logits on the device at once: no less than GRAPH_ROWS */
+    LOGIT_ROWS = SAMPLE_AT_ONCE,    /* rows of logits on the device at once: no less than GRAPH_ROWS */
     PINNED_LOGITS = 8,           /* rows of logits that come back through pinned memory */
 };
 
@@ -58,12 +58,17 @@ struct cuda_run {
     uint16_t *narrow; /* with cuBLAS: activations as F16 or BF16, of … */
     const float *narrowed;
     enum quant_type narrowed_type;
+    void *ask, *told; /* sample.c's */
+    float *list_logit;
+    uint32_t *list_id;
+    const struct head *head; /* of the step */
 
     /* On the host, pinned. */
     char *host_step;      /* mirrors step … token */
     uint32_t *host_table; /* what the tables on the device hold: KV_GROUPS × max_seqs × max_blocks */
     float *host_x;        /* rows in, or out */
     float *host_logits, *host_normed;
+    char *host_ask, *host_told;
     float *pages; /* many rows of logits: pageable */
     size_t pages_bytes;
 
@@ -83,5 +88,11 @@ bool run_skips(const struct cuda_run *r);
 void run_check(struct cuda_run *r, int rc, const char *what);
 /* Enqueues a kernel of the step. */
 void run_launch(struct cuda_run *r, void *kernel, uint32_t x, uint32_t y, uint32_t z, uint32_t threads, const void *args);
+/* ops.c: logits of up to LOGIT_ROWS wanted rows from `first` on, a multiple of it, to the device's buffer; not for graphs. */
+void cuda_logits_of(struct cuda_run *r, uint32_t first);
+
+/* sample.c */
+void cuda_sample_bytes(const struct run_shape *shape, size_t *ret_up, size_t *ret_back);
+int cuda_sample(struct run *run, struct sample_row *rows, uint32_t n, struct err *err);
 
 #endif

@@ -24,5 +24,6 @@ uint8_t *take_weight(const struct weight *w);
 bool same_floats(const float *got, const float *want, size_t n, size_t *ret_first);
 
 void check_rows(void);
+void check_sample(void);
 
 #endif

@@ -60,7 +60,7 @@ static inline float2 make_float2(float x, float y)
 
 namespace emu {
 
-enum { WARP_LANES = 32, MAX_THREADS = 1024, EXCHANGE = 32 };
+enum { WARP_LANES = 32, MAX_THREADS = 1024, EXCHANGE = 32, NOBODY = 1 << 20 };
 
 struct index3 {
     uint32_t x, y, z;
@@ -114,7 +114,7 @@ struct trace {
 template <class T> struct cell {
     T value;
     trace writer, reader;
-    bool readers_of_many_warps;
+    bool readers_of_many_warps, adding; /* adding: the writers since the last barrier only add */
 
     /* Whether what `t` tells of is behind a barrier for the thread that runs, or its own. */
     static bool settled(const trace &t)
@@ -147,6 +147,7 @@ template <class T> struct cell {
         if (reader.block == current.number && reader.epoch == current.epoch && (readers_of_many_warps || !settled(reader)))
             die("shared memory: thread %u writes what thread %u or another reads without a barrier between", self->number, reader.thread);
         writer = now();
+        adding = false;
     }
     operator T()
     {
@@ -162,6 +163,24 @@ template <class T> struct cell {
     cell &operator=(cell &other)
     {
         return *this = (T)other;
+    }
+    /* An addition that others may make at the same time, but nobody reads or writes without a barrier between. */
+    T add(const T &v)
+    {
+        bool others = writer.block == current.number && !settled(writer);
+        if (writer.block != current.number)
+            die("shared memory: thread %u adds to what no thread of its block has written", self->number);
+        if (others && !adding)
+            die("shared memory: thread %u adds to what thread %u writes without a barrier between", self->number, writer.thread);
+        if (reader.block == current.number && reader.epoch == current.epoch && (readers_of_many_warps || !settled(reader)))
+            die("shared memory: thread %u adds to what thread %u or another reads without a barrier between", self->number, reader.thread);
+        writer = now();
+        if (others)
+            writer.thread = NOBODY;
+        adding = true;
+        T old = value;
+        value += v;
+        return old;
     }
 };
 
@@ -258,6 +277,11 @@ static inline uint32_t atomicAdd(uint32_t *p, uint32_t v)
     uint32_t old = *p;
     *p += v;
     return old;
+}
+
+template <class T> static inline T add_at(emu::cell<T> *p, T v)
+{
+    return p->add(v);
 }
 
 namespace emu {

@@ -256,6 +256,7 @@ int main(void)
     test_device();
     test_products();
     check_rows();
+    check_sample();
     check_all_ran();
     backend_destroy(&device->backend);
     is_int(emulated_live(), 0, "nothing is left on the device");
