@@ -9,7 +9,8 @@ enum {
     CUDA_TILE = 8,       /* rows of activations that a tensor core's instruction takes */
     CUDA_THREADS = 128,  /* of most kernels' blocks */
     CUDA_ROW_THREADS = 256, /* where a block has a row of activations */
-    CUDA_HEAD_MAX = 256, /* dimensions of a head */
+    CUDA_HEAD_MAX = 1024, /* dimensions of a head */
+    CUDA_HEAD_SPAN = 256, /* of them a block of attention has values of, and keys at once */
     CUDA_EXPERTS_MAX = 1024,
     CUDA_MAT_PARTS = 3,
     CUDA_SMALL_ROWS = 16, /* rows of activations up to which a matrix is read once by blocks that share its columns */

@@ -3,13 +3,14 @@
 
 /* Attention over the paged cache, one query row and up to HEADS heads of a KV head in a block, by tiles of 256 absolute positions
  * (docs/numerics.md). Within a tile first a thread has two positions and goes over the head's dimensions; then a warp has a head
- * and makes weights of its scores; then a thread has a dimension and goes over the positions. A few rows: each tile is a block of
+ * and makes weights of its scores; then a thread has a dimension and goes over the positions. Of wider heads than CUDA_HEAD_SPAN the
+ * query comes into shared memory span by span, and each span of values is a block's own. A few rows: each tile is a block of
  * its own, its result goes to `partial`, and join_tiles puts them together, so that a long context is many blocks' work. Many
  * rows: a block walks its row's tiles. Either way the same order. */
 
 #include "kernels/cuda/rows.cuh"
 
-enum { TILE_POSITIONS = 256, DIMS_A_THREAD = CUDA_HEAD_MAX / CUDA_THREADS };
+enum { TILE_POSITIONS = 256, DIMS_A_THREAD = CUDA_HEAD_SPAN / CUDA_THREADS };
 
 /* Two neighbouring positions' element d of K, and one element of V. */
 template <int KV> DEVICE float2 k_pair(const uint8_t *k, uint32_t d, uint32_t slot)
@@ -29,46 +30,64 @@ struct tile_span {
     uint32_t tile, from, to; /* first position of the tile; positions seen */
 };
 
-/* Scores of the tile to `s` (HEADS × TILE_POSITIONS). */
+/* Goes on with the scores of a thread's two positions over dimensions [from, to), for which q holds the query. */
+template <int KV, int HEADS, class Q>
+DEVICE void scores_of_span(const cuda_attend &a, const uint8_t *k, const kv_place &place, uint32_t slot, uint32_t heads, uint32_t from, uint32_t to, Q *q,
+                           float acc[HEADS][2])
+{
+    for (uint32_t d0 = from; d0 < to; d0 += 32) {
+        uint32_t end = to - d0 < 32 ? to : d0 + 32;
+        float part[HEADS][2];
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            part[h][0] = KV == KV_T_Q8_0 ? 0 : acc[h][0];
+            part[h][1] = KV == KV_T_Q8_0 ? 0 : acc[h][1];
+        }
+#pragma unroll 8
+        for (uint32_t d = d0; d < end; d++) {
+            float2 kk = k_pair<KV>(k, d, slot);
+#pragma unroll
+            for (int h = 0; h < HEADS; h++) {
+                float qq = h < (int)heads ? (float)q[h * CUDA_HEAD_SPAN + d - from] : 0;
+                part[h][0] = fmaf(qq, kk.x, part[h][0]);
+                part[h][1] = fmaf(qq, kk.y, part[h][1]);
+            }
+        }
+        float2 scale = make_float2(0, 0);
+        if (KV == KV_T_Q8_0) {
+            const uint16_t *of = (const uint16_t *)(k + place.k_scale) + d0 / 32 * KV_BLOCK_POSITIONS + slot;
+            scale = make_float2(half_to_float(of[0]), half_to_float(of[1]));
+        }
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            acc[h][0] = KV == KV_T_Q8_0 ? fmaf(part[h][0], scale.x, acc[h][0]) : part[h][0];
+            acc[h][1] = KV == KV_T_Q8_0 ? fmaf(part[h][1], scale.y, acc[h][1]) : part[h][1];
+        }
+    }
+}
+
+/* Scores of the tile to `s` (HEADS × TILE_POSITIONS). query: of the first of the heads; q has it already where it is one span and
+ * not fresh. */
 template <int KV, int HEADS, class Q, class S>
-DEVICE void scores_of_tile(const cuda_attend &a, const uint32_t *table, const kv_place &place, uint32_t kv_head, uint32_t heads, const tile_span &t, Q *q, S *s)
+DEVICE void scores_of_tile(const cuda_attend &a, const uint32_t *table, const kv_place &place, uint32_t kv_head, uint32_t heads, const tile_span &t,
+                           const float *query, bool fresh, Q *q, S *s)
 {
     uint32_t first = 2 * threadIdx.x, p = t.tile + first, slot = p % KV_BLOCK_POSITIONS;
     float acc[HEADS][2];
 #pragma unroll
     for (int h = 0; h < HEADS; h++)
         acc[h][0] = acc[h][1] = 0;
-    if (p <= t.to && p + 1 >= t.from) {
-        const uint8_t *k = a.kv + table[p / KV_BLOCK_POSITIONS] * a.block_bytes + kv_head * place.head_bytes;
-        for (uint32_t d0 = 0; d0 < a.dk; d0 += 32) {
-            uint32_t end = a.dk - d0 < 32 ? a.dk : d0 + 32;
-            float part[HEADS][2];
-#pragma unroll
-            for (int h = 0; h < HEADS; h++) {
-                part[h][0] = KV == KV_T_Q8_0 ? 0 : acc[h][0];
-                part[h][1] = KV == KV_T_Q8_0 ? 0 : acc[h][1];
-            }
-#pragma unroll 8
-            for (uint32_t d = d0; d < end; d++) {
-                float2 kk = k_pair<KV>(k, d, slot);
-#pragma unroll
-                for (int h = 0; h < HEADS; h++) {
-                    float qq = h < (int)heads ? (float)q[h * CUDA_HEAD_MAX + d] : 0;
-                    part[h][0] = fmaf(qq, kk.x, part[h][0]);
-                    part[h][1] = fmaf(qq, kk.y, part[h][1]);
-                }
-            }
-            float2 scale = make_float2(0, 0);
-            if (KV == KV_T_Q8_0) {
-                const uint16_t *of = (const uint16_t *)(k + place.k_scale) + d0 / 32 * KV_BLOCK_POSITIONS + slot;
-                scale = make_float2(half_to_float(of[0]), half_to_float(of[1]));
-            }
-#pragma unroll
-            for (int h = 0; h < HEADS; h++) {
-                acc[h][0] = KV == KV_T_Q8_0 ? fmaf(part[h][0], scale.x, acc[h][0]) : part[h][0];
-                acc[h][1] = KV == KV_T_Q8_0 ? fmaf(part[h][1], scale.y, acc[h][1]) : part[h][1];
-            }
+    for (uint32_t from = 0; from < a.dk; from += CUDA_HEAD_SPAN) {
+        uint32_t n = a.dk - from < CUDA_HEAD_SPAN ? a.dk - from : CUDA_HEAD_SPAN;
+        __syncthreads();
+        if (fresh || a.dk > CUDA_HEAD_SPAN) {
+            for (uint32_t i = threadIdx.x; i < heads * n; i += CUDA_THREADS)
+                q[i / n * CUDA_HEAD_SPAN + i % n] = query[(uint64_t)(i / n) * a.dk + from + i % n];
+            __syncthreads();
         }
+        if (p <= t.to && p + 1 >= t.from)
+            scores_of_span<KV, HEADS>(a, a.kv + table[p / KV_BLOCK_POSITIONS] * a.block_bytes + kv_head * place.head_bytes, place, slot, heads, from, from + n, q,
+                                      acc);
     }
 #pragma unroll
     for (int h = 0; h < HEADS; h++)
@@ -144,17 +163,18 @@ DEVICE void join_tile(float tile_max, float tile_sum, float *max, float *sum, fl
     *max = both;
 }
 
-/* Blocks: x KV heads × groups of HEADS of their heads, y rows, z tiles (with partial). */
+/* Blocks: x KV heads × groups of HEADS of their heads × spans of values, y rows, z tiles (with partial). */
 template <int KV, int HEADS> DEVICE void attend_row(const cuda_attend &a)
 {
-    SHARED(float, q, HEADS * CUDA_HEAD_MAX);
+    SHARED(float, q, HEADS * CUDA_HEAD_SPAN);
     SHARED(float, s, HEADS * TILE_POSITIONS);
     SHARED(float, tile_max, HEADS);
     SHARED(float, tile_sum, HEADS);
     uint32_t row = blockIdx.y, group = a.n_heads / a.n_kv_heads, turns = (group + HEADS - 1) / HEADS;
     if (row >= *a.rows)
         return;
-    uint32_t kv_head = blockIdx.x / turns, turn = blockIdx.x % turns * HEADS, head = kv_head * group + turn;
+    uint32_t spans = (a.dv + CUDA_HEAD_SPAN - 1) / CUDA_HEAD_SPAN, d0 = blockIdx.x % spans * CUDA_HEAD_SPAN + threadIdx.x;
+    uint32_t kv_head = blockIdx.x / spans / turns, turn = blockIdx.x / spans % turns * HEADS, head = kv_head * group + turn;
     uint32_t heads = group - turn < HEADS ? group - turn : HEADS, pos = a.pos[row];
     uint32_t first = a.window && pos >= a.window ? pos - a.window + 1 : 0;
     const uint32_t *table = a.table + (uint64_t)a.seq[row] * a.table_stride;
@@ -166,8 +186,7 @@ template <int KV, int HEADS> DEVICE void attend_row(const cuda_attend &a)
             return;
         last_tile = tile0;
     }
-    for (uint32_t i = threadIdx.x; i < heads * a.dk; i += CUDA_THREADS)
-        q[i / a.dk * CUDA_HEAD_MAX + i % a.dk] = a.q[((uint64_t)row * a.n_heads + head) * a.dk + i];
+    const float *query = a.q + ((uint64_t)row * a.n_heads + head) * a.dk;
     float max[HEADS], sum[HEADS], out[HEADS][DIMS_A_THREAD];
 #pragma unroll
     for (int h = 0; h < HEADS; h++) {
@@ -181,14 +200,13 @@ template <int KV, int HEADS> DEVICE void attend_row(const cuda_attend &a)
         tile_span t = {n * TILE_POSITIONS, n * TILE_POSITIONS, n * TILE_POSITIONS + TILE_POSITIONS - 1};
         t.from = t.from > first ? t.from : first;
         t.to = t.to < pos ? t.to : pos;
-        __syncthreads();
-        scores_of_tile<KV, HEADS>(a, table, place, kv_head, heads, t, q, s);
+        scores_of_tile<KV, HEADS>(a, table, place, kv_head, heads, t, query, n == tile0, q, s);
         __syncthreads();
         weights_of_tile(HEADS, s, tile_max, tile_sum);
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < DIMS_A_THREAD; i++) {
-            uint32_t d = threadIdx.x + i * CUDA_THREADS;
+            uint32_t d = d0 + i * CUDA_THREADS;
             float o[HEADS];
             if (d >= a.dv)
                 break;
@@ -219,13 +237,13 @@ template <int KV, int HEADS> DEVICE void attend_row(const cuda_attend &a)
             break;
         uint64_t at = (uint64_t)row * a.n_heads + head + h;
         float *to = a.partial ? a.partial + (at * a.max_tiles + blockIdx.z) * (a.dv + 2) : a.out + at * a.dv;
-        if (a.partial && threadIdx.x == 0) {
+        if (a.partial && d0 == 0) {
             to[0] = tile_max[h];
             to[1] = tile_sum[h];
         }
 #pragma unroll
         for (int i = 0; i < DIMS_A_THREAD; i++) {
-            uint32_t d = threadIdx.x + i * CUDA_THREADS;
+            uint32_t d = d0 + i * CUDA_THREADS;
             if (d < a.dv)
                 to[a.partial ? d + 2 : d] = a.partial ? out[h][i] : out[h][i] / sum[h];
         }

@@ -208,6 +208,7 @@ static void op_attend(struct run *run, const struct layer *l, const struct kv_vi
     tiles = seen < tiles ? seen : tiles;
     int most = heads == 1 ? 0 : heads <= 4 ? 1 : 2;
     uint32_t taken = most == 0 ? 1 : 4 * (uint32_t)most, turns = (heads + taken - 1) / taken;
+    uint32_t spans = (a->head_dim_v + CUDA_HEAD_SPAN - 1) / CUDA_HEAD_SPAN;
     struct cuda_attend args = {.q = r->q, .out = r->att, .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads, .dk = a->head_dim_k, .dv = a->head_dim_v,
                                .window = a->window, .max_tiles = tiles, .scale = a->scale, .softcap = a->softcap, .kv = kv->base,
                                .block_bytes = kv->block_bytes, .table = r->table[a->group], .seq = r->seq, .pos = r->pos, .rows = &r->step->n_rows,
@@ -215,7 +216,7 @@ static void op_attend(struct run *run, const struct layer *l, const struct kv_vi
     size_t partial = (size_t)r->key.rows * a->n_heads * tiles * (a->head_dim_v + 2) * sizeof(float);
     if (tiles > 1 && r->key.rows <= SPLIT_ROWS && partial <= r->partial_bytes)
         args.partial = r->partial;
-    run_launch(r, r->c->kernels.attend[kv->type][most], a->n_kv_heads * turns, r->key.rows, args.partial ? tiles : 1, CUDA_THREADS, &args);
+    run_launch(r, r->c->kernels.attend[kv->type][most], a->n_kv_heads * turns * spans, r->key.rows, args.partial ? tiles : 1, CUDA_THREADS, &args);
     if (args.partial)
         run_launch(r, r->c->kernels.attend_join, a->n_heads, r->key.rows, 1, CUDA_THREADS, &args);
 }

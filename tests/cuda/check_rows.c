@@ -72,10 +72,10 @@ struct scene {
 
 static void make_scene(struct scene *s, enum kv_type type, int n)
 {
-    static const uint32_t dims[] = {64, 80, 96, 128, 256, 40, 7, 1, 16, 33}, groups[] = {1, 2, 3, 4, 5, 8, 9};
-    uint32_t kv_heads = rng_between(&rng, 1, 2), dim = dims[n % 10];
+    static const uint32_t dims[] = {64, 80, 96, 128, 256, 40, 7, 1, 16, 33, 320, 576, CUDA_HEAD_MAX}, groups[] = {1, 2, 3, 4, 5, 8, 9};
+    uint32_t kv_heads = rng_between(&rng, 1, 2), dim = dims[n % 13];
     s->attn = (struct attention){.n_heads = kv_heads * groups[n % 7], .n_kv_heads = kv_heads, .head_dim_k = dim,
-                                 .head_dim_v = rng_below(&rng, 3) ? dim : dims[rng_below(&rng, 10)], .scale = 1 / sqrtf((float)dim),
+                                 .head_dim_v = rng_below(&rng, 3) ? dim : dims[rng_below(&rng, 12)], .scale = 1 / sqrtf((float)dim),
                                  .softcap = rng_below(&rng, 3) ? 0 : 5, .window = rng_below(&rng, 2) ? rng_between(&rng, 1, 400) : 0};
     s->kv = (struct kv_view){.type = type, .n_blocks = TABLE + 5, .block_bytes = kv_layout_of(&s->attn, type).head_bytes * kv_heads};
     s->bytes = s->kv.n_blocks * s->kv.block_bytes;
@@ -110,11 +110,11 @@ static bool attends(struct scene *s, uint32_t pos, bool split)
     uint32_t *list = take_copy((uint32_t[]){seq, pos, rows}, 12);
     float *out = take(a->n_heads * a->head_dim_v * 4), *partial = take((size_t)a->n_heads * tiles * (a->head_dim_v + 2) * 4);
     int most = group == 1 ? 0 : group <= 4 ? 1 : 2;
-    uint32_t taken = most == 0 ? 1 : 4 * (uint32_t)most;
+    uint32_t taken = most == 0 ? 1 : 4 * (uint32_t)most, spans = (a->head_dim_v + CUDA_HEAD_SPAN - 1) / CUDA_HEAD_SPAN;
     struct cuda_attend args = {.q = dq, .out = out, .partial = split ? partial : NULL, .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads, .dk = a->head_dim_k,
                                .dv = a->head_dim_v, .window = a->window, .max_tiles = tiles, .scale = a->scale, .softcap = a->softcap, .kv = s->there,
                                .block_bytes = s->kv.block_bytes, .table = s->d_table, .seq = list, .pos = list + 1, .rows = list + 2, .table_stride = TABLE};
-    launch(device->kernels.attend[s->kv.type][most], a->n_kv_heads * ((group + taken - 1) / taken), 1, split ? tiles : 1, CUDA_THREADS, &args);
+    launch(device->kernels.attend[s->kv.type][most], a->n_kv_heads * ((group + taken - 1) / taken) * spans, 1, split ? tiles : 1, CUDA_THREADS, &args);
     if (split)
         launch(device->kernels.attend_join, a->n_heads, 1, 1, CUDA_THREADS, &args);
     bool good = same_there(want, out, a->n_heads * a->head_dim_v, "attend");
@@ -189,7 +189,7 @@ static bool stores(struct scene *s, uint32_t pos, uint8_t *cache)
 static void test_attention(void)
 {
     static const uint32_t ends[] = {0, 1, 31, 32, 33, 255, 256, 257, 511, 512, 700, 799};
-    enum { CASES = 21 };
+    enum { CASES = 26 };
     for (int type = 0; type < KV_TYPES; type++) {
         int good = 0, stored = 0;
         for (int n = 0; n < CASES; n++) {
