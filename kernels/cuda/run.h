@@ -11,7 +11,7 @@ enum {
     GRAPH_ROWS = 64,             /* rows up to which a step is a graph */
     GRAPHS = 64,                 /* kept at once */
     TABLE_ENTRIES = 2048,        /* new table entries that a step brings with it; more go as whole tables */
-    LOGIT_ROWS = SAMPLE_AT_ONCE,    /* rows of logits on the device at once: no less than GRAPH_ROWS */
+    LOGIT_ROWS = SAMPLE_AT_ONCE, /* rows of logits on the device at once: no less than GRAPH_ROWS */
     PINNED_LOGITS = 8,           /* rows of logits that come back through pinned memory */
 };
 
