@@ -1,4 +1,4 @@
-/* Whole stages on a CUDA device against the scalar kernels: the same bits for every family, quantization and kind of cache,
+/* Whole stages on a CUDA device against the scalar kernels: the same bits, and the same tokens where it chooses them, for every family, quantization and kind of cache,
  * however the text is cut into steps, whatever shares them, and wherever the layers are cut between the device and the
  * processor. On an emulated device; SC_CUDA_DEVICE=1: on a real one. */
 #include <stdio.h>
@@ -7,6 +7,7 @@
 
 #include "base/threadpool.h"
 #include "kernels/kernels.h"
+#include "model/answer.h"
 #include "model/stage.h"
 #include "tests/checkkernels/data.h"
 #include "tests/cuda/emulated.h"
@@ -64,12 +65,40 @@ static void add_row(struct step *t, const struct subject *s, uint32_t seq, uint3
     t->token[t->n++] = s->token[seq][pos];
 }
 
+/* The device's own tokens of a step's wanted rows, and their log-probabilities, are the sampler's of the right logits. */
+static void compare_tokens(struct subject *s, struct run *run, const struct step *t)
+{
+    static struct answer answers[MAX_STEP];
+    static struct sampler *sampler;
+    static struct answerer *answerer;
+    struct sample_params p = SAMPLE_PARAMS_DEFAULT;
+    uint32_t failed;
+    if (!sampler && (!(sampler = sampler_create(MODEL_VOCAB, NULL, &err)) || !(answerer = answerer_create(MODEL_VOCAB, &err))))
+        die("sampler");
+    for (uint32_t i = 0; i < t->n_wanted; i++)
+        answers[i] = (struct answer){.wanted = i, .params = &p, .position = i};
+    if (answerer_answer(answerer, run, answers, t->n_wanted, &failed, &err) != 0)
+        die(s->name);
+    for (uint32_t i = 0; i < t->n_wanted; i++) {
+        uint32_t r = t->wanted[i];
+        int32_t token;
+        float logprob;
+        if (sampler_sample(sampler, &p, s->logits[t->seq[r]] + (size_t)t->pos[r] * MODEL_VOCAB, NULL, 0, 0, i, &token, &logprob, &err) != 0)
+            die(s->name);
+        s->compared++;
+        s->differ += token != answers[i].token || memcmp(&logprob, &answers[i].logprob, sizeof logprob) != 0;
+    }
+}
+
 /* Through one or two stages; wanted rows are compared, or kept where there is nothing yet to compare with. */
 static void run_step(struct subject *s, struct stage **stages, uint32_t n_stages, struct step *t, bool keep)
 {
     struct batch batch = {.n_rows = t->n, .seq = t->seq, .pos = t->pos, .token = t->token, .n_wanted = t->n_wanted, .wanted = t->wanted,
                           .table = {s->table, s->table}, .table_stride = s->stride};
+    struct run *device = stage_sampling(stages[n_stages - 1]);
+    static uint32_t turns[2];
     float *wire = NULL;
+    batch.sampled = !keep && device && turns[t->n_wanted > SAMPLE_AT_ONCE]++ % 2 == 0; /* every other one, of small and of large ones */
     for (uint32_t i = 0; i < n_stages; i++) {
         if (stage_run(stages[i], &batch, wire, &err) != 0)
             die(s->name);
@@ -81,7 +110,9 @@ static void run_step(struct subject *s, struct stage **stages, uint32_t n_stages
             memcpy(wire, stage_hidden(stages[i]), bytes);
         }
     }
-    for (uint32_t i = 0; i < t->n_wanted; i++) {
+    if (batch.sampled)
+        compare_tokens(s, device, t);
+    for (uint32_t i = 0; i < t->n_wanted && !batch.sampled; i++) {
         uint32_t r = t->wanted[i];
         float *right = s->logits[t->seq[r]] + (size_t)t->pos[r] * MODEL_VOCAB;
         const float *got = stage_logits(stages[n_stages - 1], i);
