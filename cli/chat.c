@@ -200,7 +200,7 @@ int chat_show(struct chat *c, struct err *err)
     if (strbuf_check(&c->answer, "the answer", err) != 0)
         return -1;
     if (len > c->shown) {
-        ui_out(c->answer.data + c->shown, len - c->shown);
+        ui_model_text(c->answer.data + c->shown, len - c->shown);
         c->shown = len;
         if (ui_flush(err) != 0)
             return -1;
@@ -307,7 +307,7 @@ static int keep_answer(struct chat *c, enum gen_end end, uint64_t n_new, struct 
     add_stats(c);
     len = stop ? len : c->answer.len; /* what was held back is not the user's part after all */
     if (len > c->shown)
-        ui_out(c->answer.data + c->shown, len - c->shown);
+        ui_model_text(c->answer.data + c->shown, len - c->shown);
     end_line(c, end, n_new);
     return add_message(c, "assistant", strbuf_str(&c->answer), len, err);
 }

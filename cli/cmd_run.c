@@ -94,12 +94,12 @@ static void next_turns(struct job *j)
     char piece[TOKEN_MAX_BYTES + DETOKENIZER_PENDING];
 
     while (j->turn < j->n && j->cases[j->turn].end != GEN_RUNNING) {
-        ui_out(piece, detokenizer_end(&j->texts[j->turn], piece, sizeof piece));
+        ui_model_text(piece, detokenizer_end(&j->texts[j->turn], piece, sizeof piece));
         ui_out("\n", 1);
         if (++j->turn == j->n)
             break;
         heading(j, j->turn);
-        ui_out(strbuf_str(&j->waiting[j->turn]), j->waiting[j->turn].len);
+        ui_model_text(strbuf_str(&j->waiting[j->turn]), j->waiting[j->turn].len);
         strbuf_fini(&j->waiting[j->turn]);
     }
 }
@@ -118,7 +118,7 @@ static int on_token(void *arg, size_t i, int32_t token, struct err *err)
         strbuf_add(&j->waiting[i], piece, len);
         return strbuf_check(&j->waiting[i], "text", err);
     }
-    ui_out(piece, len);
+    ui_model_text(piece, len);
     next_turns(j);
     return ui_flush(err);
 }

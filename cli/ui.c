@@ -32,6 +32,32 @@ void ui_out(const char *text, size_t len)
         out_errno = errno;
 }
 
+/* Bytes of the control character at p: 0: it is none, 2: one of Unicode's C1. */
+static size_t control_at(const char *p, size_t len)
+{
+    unsigned char c = (unsigned char)p[0], next = len > 1 ? (unsigned char)p[1] : 0;
+    if (c == 0xC2 && next >= 0x80 && next <= 0x9F)
+        return 2;
+    return (c < 0x20 && c != '\n' && c != '\t') || c == 0x7F;
+}
+
+void ui_model_text(const char *text, size_t len)
+{
+    size_t from = 0;
+    if (!ui_out_is_terminal()) {
+        ui_out(text, len);
+        return;
+    }
+    for (size_t i = 0, n; i < len; i += n ? n : 1) {
+        if (!(n = control_at(text + i, len - i)))
+            continue;
+        ui_out(text + from, i - from);
+        ui_out("\xEF\xBF\xBD", 3);
+        from = i + n;
+    }
+    ui_out(text + from, len - from);
+}
+
 void ui_outf(const char *fmt, ...)
 {
     va_list args;

@@ -16,6 +16,9 @@ void ui_init(void);
 
 /* Results. Errors are remembered; ui_flush tells them (a reader that went away is ERR_CANCELLED). */
 void ui_out(const char *text, size_t len);
+/* Text that a model wrote (whole characters): as it is, but to a terminal without control characters other than line ends and tabs, which
+ * could move the cursor, set a title or worse; U+FFFD stands in their place. */
+void ui_model_text(const char *text, size_t len);
 void ui_outf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int ui_flush(struct err *err);
 

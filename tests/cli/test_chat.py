@@ -184,4 +184,16 @@ t.send("/quit\r")
 t.end()
 with open(history, encoding="utf-8") as f:
     ok("secret" not in f.read(), "--no-history keeps nothing")
+
+# What a model writes does not steer the terminal: its escape sequences are shown as signs; a file gets them as they are.
+grammar = os.path.join(folder, "escape.gbnf")
+with open(grammar, "w", encoding="utf-8") as f:
+    f.write('root ::= "a\\x1b]0;title\\x07b\\tc\\x7f\\x9b31md\\n"\n')
+args = ["run", "-m", model, "-p", "x", "-n", "60", "--grammar", grammar]
+t = Terminal(*args)
+t.end()
+written = "a\ufffd]0;title\ufffdb\tc\ufffd\ufffd31md"
+ok(written in t.seen, "a terminal gets no control characters of a model", repr(t.seen[-300:]))
+r = run(*args)
+ok("a\x1b]0;title\x07b\tc\x7f\x9b31md\n" in r.out, "a file gets all of them", repr(r.out), r.err)
 done()
