@@ -17,15 +17,18 @@ void costs_set(struct costs *c, uint32_t n_stages, const struct sched_costs *bas
     c->version = version;
 }
 
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Products, attention and the head come one after another, each bound by memory or by arithmetic. */
 static uint64_t model_ns(const struct sched_stage_cost *k, const struct load *l)
 {
-    uint64_t memory = k->weight_ns + k->kv_ps * l->ctx / 1000;
-    uint64_t arithmetic = k->start_ns + k->row_ns * l->rows + k->attn_ps * l->attn / 1000;
-    if (l->wanted > 0) {
-        memory += k->head_weight_ns;
-        arithmetic += k->head_start_ns + k->head_row_ns * l->wanted;
-    }
-    return k->fixed_ns + (memory > arithmetic ? memory : arithmetic);
+    uint64_t products = larger(k->weight_ns, k->start_ns + k->row_ns * l->rows);
+    uint64_t attention = larger(k->kv_ps * l->ctx, k->attn_ps * l->attn) / 1000;
+    uint64_t head = l->wanted > 0 ? larger(k->head_weight_ns, k->head_start_ns + k->head_row_ns * l->wanted) : 0;
+    return k->fixed_ns + products + attention + head;
 }
 
 static uint32_t bucket_of(uint32_t rows)
