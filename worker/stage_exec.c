@@ -255,7 +255,8 @@ static int seq_open(struct stage_exec *e, const struct msg_op *op, struct err *e
         memset(table_of(e, g, op->slot), 0xff, e->c.shape.table_stride * sizeof(uint32_t)); /* NO_BLOCK */
     if (!e->c.shape.head)
         return 0;
-    memcpy(e->history + (size_t)op->slot * e->c.shape.ctx, op->tokens, op->n_tokens * sizeof *op->tokens);
+    if (op->n_tokens)
+        memcpy(e->history + (size_t)op->slot * e->c.shape.ctx, op->tokens, op->n_tokens * sizeof *op->tokens);
     return set_sample(e, op->slot, &op->sample, err);
 }
 
