@@ -422,6 +422,12 @@ static bool busy_within(const struct search *x, const double *a, const double *b
     return true;
 }
 
+/* A label's groups; NULL where there are none. */
+static double *busy_of(const struct search *x, uint32_t label)
+{
+    return x->n_groups ? x->busy + (size_t)label * x->n_groups : NULL;
+}
+
 /* False where an equal or better label stands there. Worse ones die. */
 static bool dominates_all(struct search *x, uint32_t bucket, uint64_t used, uint32_t device, uint32_t mask, uint32_t last, double sum,
                           const double *busy)
@@ -430,9 +436,9 @@ static bool dominates_all(struct search *x, uint32_t bucket, uint64_t used, uint
         struct label *l = &x->labels[i];
         if (l->dead || !same_place(x, l, used, device, mask, last))
             continue;
-        if (l->sum <= sum && busy_within(x, x->busy + (size_t)i * x->n_groups, busy))
+        if (l->sum <= sum && busy_within(x, busy_of(x, i), busy))
             return false;
-        if (sum <= l->sum && busy_within(x, busy, x->busy + (size_t)i * x->n_groups))
+        if (sum <= l->sum && busy_within(x, busy, busy_of(x, i)))
             l->dead = true;
     }
     return true;
