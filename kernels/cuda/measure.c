@@ -78,9 +78,10 @@ static int measure_products(struct cuda *c, double *ret, struct err *err)
     size_t groups = (size_t)ROWS * (side / 32), weight = side / CUDA_PANEL * CUDA_PANEL_BYTES(cuda_forms[QUANT_Q4_K], side);
     size_t bytes = weight + groups * (32 + 8 + 8) + (size_t)ROWS * side * sizeof(float) + 256;
     struct backend *b = &c->backend;
-    char *at = b->ops->alloc(b, bytes, err), *acts = at + weight;
+    char *at = b->ops->alloc(b, bytes, err), *acts;
     if (!at)
         return -1;
+    acts = at + weight;
     struct cuda_mat mat = {.n_parts = 1, .panels = side / CUDA_PANEL, .cols = side,
                            .acts = {.q = (int8_t *)acts, .scales = (float *)(acts + groups * 32), .sums16 = (float *)(acts + groups * 40)},
                            .rows = (uint32_t *)(at + bytes - 256)};
