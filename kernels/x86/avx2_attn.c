@@ -4,35 +4,13 @@
 
 #include <string.h>
 
+#include "kernels/attend_blocks.h"
 #include "kernels/fmath.h"
 #include "kernels/x86/x86.h"
 
 enum { HEADS = 3, DIMS = 32, VECS = DIMS / 8 };
 
 #define INLINE static inline __attribute__((always_inline))
-
-INLINE const uint8_t *block_head(const struct attend_job *job, const struct kv_layout *l, uint32_t pos)
-{
-    return (const uint8_t *)job->kv->base + job->table[pos / KV_BLOCK] * job->kv->block_bytes + job->kv_head * l->head_bytes;
-}
-
-/* The next block, whose keys are asked for while this one is computed with: blocks lie anywhere, and the processor's own foresight ends
- * with a page. The last one has itself behind it. */
-INLINE const uint8_t *block_after(const struct attend_job *job, const struct kv_layout *l, uint32_t pos)
-{
-    return block_head(job, l, pos / KV_BLOCK * KV_BLOCK + KV_BLOCK <= job->last ? pos + KV_BLOCK : pos);
-}
-
-INLINE void ask_for(const uint8_t *p, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(p + i);
-}
-
-INLINE size_t bytes_of(enum kv_type type, size_t n)
-{
-    return type == KV_F32 ? 4 * n : type == KV_F16 ? 2 * n : n;
-}
 
 /* Eight stored numbers as floats. */
 INLINE __m256 load8(enum kv_type type, const uint8_t *p, size_t at)
@@ -63,8 +41,7 @@ INLINE void scores_of_block(enum kv_type type, const int heads, const struct att
             for (int i = 0; i < 4; i++)
                 part[h][i] = type == KV_Q8_0 ? _mm256_setzero_ps() : acc[h][i];
         for (uint32_t d = d0; d < d1; d++) {
-            ask_for(next + l->k + bytes_of(type, (size_t)d * KV_BLOCK), bytes_of(type, KV_BLOCK));
-            ask_for(head + l->v + bytes_of(type, (size_t)d * KV_BLOCK), bytes_of(type, KV_BLOCK)); /* needed when the tile's scores are done */
+            ask_ahead(type, l, head, next, d);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
                 __m256 k = load8(type, head + l->k, d * KV_BLOCK + 8 * (size_t)i);
