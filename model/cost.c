@@ -130,11 +130,14 @@ int model_costs_init(struct model_costs *c, const struct gguf *g, const struct m
                      struct err *err)
 {
     struct counting n = {c, p};
-    struct backend *be = backend_cpu_create(1, NULL, err);
+    struct backend *be;
     int rc = -1;
     *c = (struct model_costs){.n_layers = p->n_layers, .tied = p->tied, .experts = p->n_experts, .experts_used = p->n_experts_used,
                               .window = p->window, .embd = p->embd};
-    if (!be)
+    if (o->kv_total && o->kv_total < o->ctx)
+        return err_set(err, ERR_USAGE, "--kv-total is %u positions, which is less than one sequence may have (--ctx %u): give at least that, or a "
+                       "smaller --ctx", o->kv_total, o->ctx);
+    if (!(be = backend_cpu_create(1, NULL, err)))
         return -1;
     if (!(c->layers = mem_new(p->n_layers, sizeof *c->layers, err)) ||
         model_tensors(g, p, 0, p->n_layers, true, true, count_tensor, &n, err) != 0 || count_scratch(c, g, p, be, o, err) != 0)

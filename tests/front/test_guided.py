@@ -130,6 +130,10 @@ for victim in (0, 2):
     pids = [n["pid"] for n in s.get("/v1/cluster")[1]["nodes"]]
 ok(valid(want, LONG), "which is valid", want)
 
+small = run("serve", "-m", model, "--workers", 1, "--ctx", 800, "--kv-total", 799)
+is_(small.status, 2, "a cache that holds no sequence is refused")
+has(small.err, "--kv-total is 799 positions, which is less than one sequence may have (--ctx 800)", "with both numbers")
+
 # --- too little room for all of them: the youngest gives way, and is computed again ---
 # A sequence is let in where it can grow by 256 positions: only longer answers come to want what is not there.
 tight = Server(model, "--workers", 2, "--threads", 1, "--ctx", 800, "--parallel", 8, "--kv-total", 800)
