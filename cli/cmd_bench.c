@@ -1,13 +1,13 @@
 /* stagecoach bench: tokens per second, the best of some repetitions.
- *   ppN     N prompt rows, until the last row's logits are known
- *   tgN     N tokens of one sequence, one a step, each step's logits known before the next begins
+ *   ppN     N prompt rows, until the last row's likeliest token is known
+ *   tgN     N tokens of one sequence, one a step, each step's likeliest token known before the next begins
  *   batchM  the same with M sequences a step; tokens of all together
  * and of a pipeline:
  *   concurrentM  M requests that come at once; tokens of all a second, prompts included
  *   besideN      milliseconds between tokens of running answers while a prompt of N tokens is read, beside the usual
  *   prefixN      milliseconds to the first token of a prompt of N tokens and some, and of another that begins with the same N
  * with what each stage did meanwhile, and what the plan had promised.
- * Prompts and tokens are random ids, others in every repetition; nothing is sampled and nothing ends early. */
+ * Prompts and tokens are random ids, others in every repetition, whatever the likeliest would be; nothing ends early. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,7 @@
 #include "cli/command.h"
 #include "cli/local.h"
 #include "cli/ui.h"
-#include "model/sampler.h"
+#include "model/answer.h"
 
 enum { SIZES_MAX = 64, WARM_UP_ROWS = 16, TOKEN_MAX = 30000, PARALLEL_MAX = 1024, PREFIX_REST = 16 };
 
@@ -59,11 +59,26 @@ struct bench {
     struct session *session;
     struct bench_engine over; /* engine NULL: the session's */
     struct session_row *rows;
+    struct answer *answers;
     uint64_t drawn; /* random tokens so far */
     uint32_t n_ids;
     bool json;
     size_t printed;
 };
+
+/* A step, until the likeliest token is known behind each row that is wanted. */
+static int step(struct bench *b, uint32_t n, struct err *err)
+{
+    static const struct sample_params greedy = {.top_p = 1, .typical_p = 1, .repetition_penalty = 1};
+    uint32_t wanted = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        if (b->rows[i].want) {
+            b->answers[wanted] = (struct answer){.wanted = wanted, .params = &greedy, .token_alone = true};
+            wanted++;
+        }
+    return session_answer(b->session, b->rows, n, b->answers, wanted, err);
+}
 
 static int32_t random_token(struct bench *b)
 {
@@ -81,7 +96,7 @@ static int feed(struct bench *b, uint32_t seq, uint32_t n, bool want_last, struc
         uint32_t len = n - done < max ? n - done : max;
         for (uint32_t i = 0; i < len; i++)
             b->rows[i] = (struct session_row){seq, at + done + i, random_token(b), want_last && done + i + 1 == n};
-        if (session_step(b->session, b->rows, len, err) != 0)
+        if (step(b, len, err) != 0)
             return -1;
         done += len;
         if (ui_interrupted())
@@ -120,7 +135,7 @@ static int generate_seconds(struct bench *b, uint32_t n_seq, uint32_t n, uint32_
     for (uint32_t t = 0; t < n; t++) {
         for (uint32_t i = 0; i < n_seq; i++)
             b->rows[i] = (struct session_row){i, depth + t, random_token(b), true};
-        if (session_step(b->session, b->rows, n_seq, err) != 0)
+        if (step(b, n_seq, err) != 0)
             return -1;
         if (ui_interrupted())
             return err_set(err, ERR_CANCELLED, "interrupted");
@@ -329,8 +344,10 @@ static int open_model(struct job *j, struct err *err)
     b->session = l->session;
     b->over = (struct bench_engine){.engine = l->engine, .n_ids = b->n_ids, .random_token = draw, .arg = b};
     free(b->rows);
+    free(b->answers);
     b->rows = l->session ? mem_new(session_batch_rows(l->session), sizeof *b->rows, err) : NULL;
-    return b->rows || l->engine ? 0 : -1;
+    b->answers = b->rows ? mem_new(session_batch_rows(l->session), sizeof *b->answers, err) : NULL;
+    return b->answers || l->engine ? 0 : -1;
 }
 
 static void begin_output(struct job *j)
@@ -388,6 +405,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
             ui_outf("]}\n");
     }
     free(j->bench.rows);
+    free(j->bench.answers);
     local_close(&j->local);
     free(j);
     return rc;

@@ -15,7 +15,7 @@
 #include "cli/generate.h"
 #include "cli/local.h"
 #include "cli/ui.h"
-#include "kernels/fmath.h"
+#include "model/answer.h"
 
 enum { TOP_DEFAULT = 40, PPL_CTX = 512 };
 #define JSON_MAX_OUT_BYTES ((size_t)4 << 30)
@@ -186,41 +186,34 @@ static int eval_reference(struct local *l, const struct values *v, struct err *e
 
 /* --- perplexity ---------------------------------------------------------- */
 
-static double logprob(const float *logits, uint32_t n, int32_t token)
+/* What one step has: rows, what is asked of those that are scored, and the answers. */
+struct scoring {
+    struct session_row *rows;
+    struct answer *answers;
+    float *logprobs;
+    double sum;
+    uint64_t count;
+};
+
+/* Reads one chunk through sequence 0; adds up the scored tokens' log-probabilities. */
+static int score_chunk(struct session *s, const int32_t *ids, uint32_t n, struct scoring *sc, struct err *err)
 {
-    float max = logits[0];
-    double sum = 0;
+    uint32_t max_rows = session_wanted_rows(s), first = n / 2;
 
-    for (uint32_t i = 1; i < n; i++)
-        max = logits[i] > max ? logits[i] : max;
-    for (uint32_t i = 0; i < n; i++)
-        sum += sc_expf(logits[i] - max);
-    return (double)logits[token] - max - sc_log(sum);
-}
-
-/* Reads one chunk through sequence 0; adds the scored tokens' log-probabilities to *sum. */
-static int score_chunk(struct session *s, const int32_t *ids, uint32_t n, struct session_row *rows, double *sum, uint64_t *count, struct err *err)
-{
-    uint32_t n_vocab = session_n_vocab(s), max_rows = session_batch_rows(s), first = n / 2;
-    /* As in generate.c: not more logits at once than memory likes. */
-    uint32_t wanted = (uint32_t)(((uint64_t)64 << 20) / (n_vocab * sizeof(float)));
-
-    max_rows = wanted > 0 && wanted < max_rows ? wanted : max_rows;
     session_cut(s, 0, 0);
     for (uint32_t at = 0; at + 1 < n;) {
-        uint32_t len = n - 1 - at < max_rows ? n - 1 - at : max_rows, index = 0;
-        for (uint32_t i = 0; i < len; i++)
-            rows[i] = (struct session_row){.pos = at + i, .token = ids[at + i], .want = at + i >= first};
-        if (session_step(s, rows, len, err) != 0)
+        uint32_t len = n - 1 - at < max_rows ? n - 1 - at : max_rows, wanted = 0;
+        for (uint32_t i = 0; i < len; i++) {
+            bool want = at + i >= first;
+            sc->rows[i] = (struct session_row){.pos = at + i, .token = ids[at + i], .want = want};
+            sc->answers[wanted] = (struct answer){.wanted = wanted, .given = &ids[at + i + 1], .n_given = 1, .given_logprobs = &sc->logprobs[wanted]};
+            wanted += want;
+        }
+        if (session_answer(s, sc->rows, len, sc->answers, wanted, err) != 0)
             return -1;
-        for (uint32_t i = 0; i < len; i++)
-            if (rows[i].want) {
-                double lp = logprob(session_logits(s, index++), n_vocab, ids[at + i + 1]);
-                if (isnan(lp))
-                    return err_set(err, ERR_INPUT, "the model is broken: a logit is not a number");
-                *sum += lp;
-                ++*count;
-            }
+        for (uint32_t i = 0; i < wanted; i++)
+            sc->sum += (double)sc->logprobs[i];
+        sc->count += wanted;
         at += len;
     }
     return 0;
@@ -230,11 +223,11 @@ static int score_text(struct local *l, const struct values *v, struct token_list
 {
     uint32_t ctx = l->ctx < tokens->len ? l->ctx : (uint32_t)tokens->len;
     size_t chunks = tokens->len / ctx;
-    struct session_row *rows = mem_new(session_batch_rows(l->session), sizeof *rows, err);
+    size_t most = session_wanted_rows(l->session);
+    struct scoring sc = {.rows = mem_new(most, sizeof *sc.rows, err), .answers = mem_new(most, sizeof *sc.answers, err),
+                         .logprobs = mem_new(most, sizeof *sc.logprobs, err)};
     struct ui_progress bar;
-    double sum = 0;
-    uint64_t count = 0;
-    int rc = rows ? 0 : -1;
+    int rc = sc.rows && sc.answers && sc.logprobs ? 0 : -1;
 
     ui_say("%zu tokens, %zu chunk%s of %u", tokens->len, chunks, chunks == 1 ? "" : "s", ctx);
     ui_progress_begin(&bar, "perplexity", false);
@@ -243,19 +236,21 @@ static int score_text(struct local *l, const struct values *v, struct token_list
         int32_t *ids = tokens->ids + i * ctx;
         if (tokenizer_adds_bos(l->tokenizer) && tokenizer_bos(l->tokenizer) >= 0)
             ids[0] = tokenizer_bos(l->tokenizer);
-        rc = score_chunk(l->session, ids, ctx, rows, &sum, &count, err);
+        rc = score_chunk(l->session, ids, ctx, &sc, err);
         ui_progress(&bar, i + 1, chunks);
         if (rc == 0 && ui_interrupted())
             rc = err_set(err, ERR_CANCELLED, "interrupted");
     }
     ui_unwatch_interrupt();
     ui_progress_end(&bar);
-    free(rows);
+    free(sc.rows);
+    free(sc.answers);
+    free(sc.logprobs);
     if (rc == 0 && v->json)
-        ui_outf("{\"tokens\": %zu, \"scored\": %llu, \"ctx\": %u, \"ppl\": %.6f}\n", tokens->len, (unsigned long long)count, ctx,
-                exp(-sum / (double)count));
+        ui_outf("{\"tokens\": %zu, \"scored\": %llu, \"ctx\": %u, \"ppl\": %.6f}\n", tokens->len, (unsigned long long)sc.count, ctx,
+                exp(-sc.sum / (double)sc.count));
     else if (rc == 0)
-        ui_outf("ppl %.4f\n", exp(-sum / (double)count));
+        ui_outf("ppl %.4f\n", exp(-sc.sum / (double)sc.count));
     return rc;
 }
 

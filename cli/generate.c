@@ -7,10 +7,8 @@
 
 #include "base/mem.h"
 #include "cli/ui.h"
-#include "model/sampler.h"
+#include "model/answer.h"
 
-/* Logits of one step, when all of a prompt's positions are wanted: keeps 512 rows of a large vocabulary out of memory. */
-#define WANTED_BYTES_MAX ((uint64_t)64 << 20)
 enum { TOKENS_MAX = 1 << 26 };
 
 /* A step is as long as Ctrl-C and the progress bar have to wait: prompts are read in steps of about this time, but not of
@@ -23,21 +21,22 @@ struct slot {
     uint32_t fed;       /* tokens whose KV is there */
     uint32_t rows;      /* in this step */
     struct grammar_walk *walk; /* NULL: anything may come */
+    struct sample_params params; /* of its next token; the mask is our own */
+    uint8_t *mask;
 };
 
 struct generator {
     struct session *session;
-    const char *isa;
     const struct tokenizer *tokenizer;
     const struct gen_options *options;
     struct gen_case *cases;
     size_t n_cases, next_case;
-    struct sampler *sampler;
-    uint8_t *mask;
+    uint8_t *masks; /* the slots'; NULL: there is no grammar */
     size_t mask_bytes;
     struct slot *slots;
     uint32_t n_slots;
     struct session_row *rows;
+    struct answer *answers; /* to what is asked of each wanted row */
     uint32_t n_rows, n_wanted, max_rows, max_wanted;
     uint32_t step_rows; /* max_rows, or fewer where they would take too long */
     uint64_t prompt_done, prompt_total;
@@ -70,7 +69,9 @@ static int fill_slots(struct generator *g, struct err *err)
             continue;
         struct gen_case *c = &g->cases[g->next_case++];
         session_cut(g->session, i, c->n_cached);
-        g->slots[i] = (struct slot){.c = c, .fed = c->n_cached};
+        g->slots[i] = (struct slot){.c = c, .fed = c->n_cached, .params = *g->options->params};
+        if (g->masks)
+            g->slots[i].params.mask = g->slots[i].mask = g->masks + i * g->mask_bytes;
         if (g->options->grammar && !(g->slots[i].walk = grammar_walk_create(g->options->grammar, err)))
             return -1;
     }
@@ -110,37 +111,63 @@ static void build_step(struct generator *g)
             add_rows(g, i, g->step_rows - g->n_rows);
 }
 
-static int keep_top(struct generator *g, struct gen_case *c, const float *logits, struct err *err)
+/* Room for the likeliest tokens of so many more positions. */
+static int reserve_top(const struct generator *g, struct gen_case *c, size_t more, struct err *err)
 {
-    size_t k = g->options->top, n = c->n_top + 1;
-    int found;
+    size_t n = (c->n_top + more) * g->options->top;
+    return mem_grow(&c->top_ids, &c->cap_top_ids, n, sizeof *c->top_ids, SIZE_MAX / 8, "log-probabilities", err) != 0 ||
+                   mem_grow(&c->top_logprobs, &c->cap_top_logprobs, n, sizeof *c->top_logprobs, SIZE_MAX / 8, "log-probabilities", err) != 0
+               ? -1
+               : 0;
+}
 
-    if (mem_grow(&c->top_ids, &c->cap_top_ids, n * k, sizeof *c->top_ids, SIZE_MAX / 8, "log-probabilities", err) != 0 ||
-        mem_grow(&c->top_logprobs, &c->cap_top_logprobs, n * k, sizeof *c->top_logprobs, SIZE_MAX / 8, "log-probabilities", err) != 0)
+/* Says what is wanted of a row: the likeliest tokens, and behind the last of its case the next one. */
+static int ask(struct generator *g, const struct session_row *row, uint32_t wanted, size_t top_index, struct err *err)
+{
+    struct slot *s = &g->slots[row->seq];
+    struct gen_case *c = s->c;
+    struct answer *a = &g->answers[wanted];
+    uint32_t k = g->options->top;
+
+    *a = (struct answer){.wanted = wanted, .top = k, .token_alone = true};
+    if (k) {
+        a->top_tokens = c->top_ids + top_index * k;
+        a->top_logprobs = c->top_logprobs + top_index * k;
+    }
+    if (row->pos + 1 < c->tokens.len || c->n_new == 0)
+        return 0;
+    if (s->walk && grammar_walk_mask(s->walk, s->mask, g->mask_bytes, err) != 0)
         return -1;
-    found = sampler_top(g->sampler, logits, (uint32_t)k, c->top_ids + c->n_top * k, c->top_logprobs + c->n_top * k, err);
-    if (found < 0)
-        return -1;
-    c->n_top = n;
+    a->params = &s->params;
+    a->history = c->tokens.ids;
+    a->n_history = c->tokens.len;
+    a->position = (uint32_t)c->tokens.len;
     return 0;
 }
 
-/* Chooses the token behind the last one of a slot's case. */
-static int choose(struct generator *g, struct slot *s, const float *logits, struct err *err)
+/* The step's rows lie slot by slot. */
+static int ask_all(struct generator *g, struct err *err)
+{
+    uint32_t wanted = 0;
+
+    for (uint32_t r = 0; r < g->n_rows;) {
+        struct slot *s = &g->slots[g->rows[r].seq];
+        uint32_t first = r;
+        if (g->options->top && reserve_top(g, s->c, s->rows, err) != 0)
+            return -1;
+        for (; r < first + s->rows; r++)
+            if (g->rows[r].want && ask(g, &g->rows[r], wanted++, s->c->n_top + (r - first), err) != 0)
+                return -1;
+    }
+    return 0;
+}
+
+/* The token behind the last one of a slot's case. */
+static int take_token(struct generator *g, struct slot *s, int32_t token, struct err *err)
 {
     struct gen_case *c = s->c;
-    struct sample_params params = *g->options->params;
     size_t n_generated;
-    int32_t token;
 
-    if (s->walk) {
-        if (grammar_walk_mask(s->walk, g->mask, g->mask_bytes, err) != 0)
-            return -1;
-        params.mask = g->mask;
-    }
-    if (sampler_sample(g->sampler, &params, logits, c->tokens.ids, c->tokens.len, 0, (uint32_t)c->tokens.len, &token, NULL,
-                       err) != 0)
-        return -1;
     if (s->walk && grammar_walk_take(s->walk, token, err) != 0)
         return -1;
     if (mem_grow(&c->tokens.ids, &c->tokens.cap, c->tokens.len + 1, sizeof *c->tokens.ids, TOKENS_MAX, "tokens", err) != 0)
@@ -160,10 +187,9 @@ static int choose(struct generator *g, struct slot *s, const float *logits, stru
     return rc < 0 ? -1 : 0;
 }
 
-/* Takes the results of a step: its rows lie slot by slot, in the order of build_step. */
 static int take_results(struct generator *g, struct err *err)
 {
-    uint32_t wanted = 0;
+    const struct answer *a = g->answers;
 
     for (uint32_t r = 0; r < g->n_rows; r++) {
         const struct session_row *row = &g->rows[r];
@@ -172,11 +198,10 @@ static int take_results(struct generator *g, struct err *err)
         g->prompt_done += row->pos < s->c->n_prompt;
         if (!row->want)
             continue;
-        const float *logits = session_logits(g->session, wanted++);
-        if (g->options->top > 0 && keep_top(g, s->c, logits, err) != 0)
+        s->c->n_top += a->top > 0;
+        if (a->params && take_token(g, s, a->token, err) != 0)
             return -1;
-        if (s->fed == s->c->tokens.len && s->c->n_new > 0 && choose(g, s, logits, err) != 0)
-            return -1;
+        a++;
     }
     return 0;
 }
@@ -214,7 +239,7 @@ static int step(struct generator *g, struct err *err)
     build_step(g);
     for (uint32_t r = 0; r < g->n_rows; r++)
         prompt_rows += g->rows[r].pos < g->slots[g->rows[r].seq].c->n_prompt;
-    if (session_step(g->session, g->rows, g->n_rows, err) != 0 || take_results(g, err) != 0)
+    if (ask_all(g, err) != 0 || session_answer(g->session, g->rows, g->n_rows, g->answers, g->n_wanted, err) != 0 || take_results(g, err) != 0)
         return -1;
     seconds = ui_seconds() - start;
     if (prompt_rows)
@@ -242,22 +267,20 @@ static bool busy(const struct generator *g)
 
 static int prepare(struct generator *g, struct err *err)
 {
-    uint64_t wanted = WANTED_BYTES_MAX / (session_n_vocab(g->session) * sizeof(float));
-
     g->n_slots = session_parallel(g->session);
     g->max_rows = session_batch_rows(g->session);
     g->step_rows = g->max_rows < PROMPT_ROWS_MIN ? g->max_rows : PROMPT_ROWS_MIN; /* the first step finds out */
-    g->max_wanted = wanted < g->n_slots ? g->n_slots : wanted < g->max_rows ? (uint32_t)wanted : g->max_rows;
-    g->sampler = sampler_create(session_n_vocab(g->session), g->isa, err);
+    g->max_wanted = session_wanted_rows(g->session);
     g->slots = mem_new(g->n_slots, sizeof *g->slots, err);
     g->rows = mem_new(g->max_rows, sizeof *g->rows, err);
     g->mask_bytes = ((size_t)session_n_vocab(g->session) + 7) / 8;
-    g->mask = mem_new(g->mask_bytes, 1, err);
+    g->answers = mem_new(g->max_wanted, sizeof *g->answers, err);
+    g->masks = g->options->grammar ? mem_new(g->n_slots, g->mask_bytes, err) : NULL;
     for (size_t i = 0; i < g->n_cases; i++) {
         g->cases[i].end = GEN_RUNNING;
         g->prompt_total += g->cases[i].n_prompt - g->cases[i].n_cached;
     }
-    return g->sampler && g->slots && g->rows && g->mask ? 0 : -1;
+    return g->slots && g->rows && g->answers && (g->masks || !g->options->grammar) ? 0 : -1;
 }
 
 int generate(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases, struct gen_stats *ret_stats,
@@ -269,7 +292,7 @@ int generate(struct local *local, const struct gen_options *options, struct gen_
 int generate_session(struct local *local, const struct gen_options *options, struct gen_case *cases, size_t n_cases, struct gen_stats *ret_stats,
                      struct err *err)
 {
-    struct generator g = {.session = local->session, .isa = local->options->compute.isa, .tokenizer = local->tokenizer, .options = options, .cases = cases, .n_cases = n_cases};
+    struct generator g = {.session = local->session, .tokenizer = local->tokenizer, .options = options, .cases = cases, .n_cases = n_cases};
     int rc = prepare(&g, err);
 
     if (rc == 0)
@@ -282,11 +305,11 @@ int generate_session(struct local *local, const struct gen_options *options, str
             cases[i].end = GEN_CANCELLED;
     if (ret_stats)
         *ret_stats = g.stats;
-    sampler_destroy(g.sampler);
     for (uint32_t i = 0; g.slots && i < g.n_slots; i++)
         grammar_walk_destroy(g.slots[i].walk);
-    free(g.mask);
+    free(g.masks);
     free(g.slots);
     free(g.rows);
+    free(g.answers);
     return rc;
 }

@@ -113,7 +113,7 @@ struct batch {
     const uint32_t *wanted; /* row indices, ascending */
     const uint32_t *table[KV_GROUPS];
     uint32_t table_stride;
-    bool sampled; /* the logits are for `sample` alone: they need not come to the host */
+    bool sampled; /* the logits are for `sample` alone: where there is one, they need not come to the host */
     bool normed;  /* rows of `normed` are asked for */
 };
 

@@ -202,6 +202,11 @@ struct backend *device_open(const struct device *d, const struct device_options 
     return backend_cpu_create_with(&cpu, err);
 }
 
+struct threadpool *device_team(struct backend *be)
+{
+    return backend_is_cuda(be) ? NULL : backend_cpu_team(be);
+}
+
 struct threadpool *device_helpers(const struct device *d, const struct device_options *how, struct err *err)
 {
     int cpus[CPUS_MAX];

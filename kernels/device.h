@@ -59,7 +59,9 @@ const char *device_list_names(const struct device_list *list, char *ret, size_t 
 
 /* ERR_NOT_FOUND, ERR_UNSUPPORTED with what is missing. */
 struct backend *device_open(const struct device *d, const struct device_options *how, struct err *err);
-/* Threads for reading, packing and sampling beside the device: of the CPU, those that compute there. */
+/* Its team, for other work between steps; NULL: it has none on this side. */
+struct threadpool *device_team(struct backend *be);
+/* Threads for reading and packing beside the device: of the CPU, on those processors that compute there. */
 struct threadpool *device_helpers(const struct device *d, const struct device_options *how, struct err *err);
 unsigned device_threads(const struct device *d, const struct device_options *how);
 /* What is free on it now, by the system or the driver; the margin is taken off. The second asks without opening it, and counts only

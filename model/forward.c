@@ -260,9 +260,9 @@ const float *stage_normed(struct stage *s, uint32_t wanted_index)
     return s->backend->ops->normed(s->run, wanted_index);
 }
 
-struct run *stage_sampling(struct stage *s)
+struct run *stage_answering(struct stage *s)
 {
-    return s->backend->ops->sample ? s->run : NULL;
+    return s->run;
 }
 
 void stage_copy_block(struct stage *s, enum kv_group group, uint32_t from, uint32_t to)

@@ -11,8 +11,10 @@
 #include "base/mem.h"
 #include "base/sysinfo.h"
 #include "base/threadpool.h"
+#include "model/answer.h"
 #include "model/stage.h"
 
+#define LOGITS_BYTES_MAX ((uint64_t)64 << 20) /* of one step, on the host: keeps 512 rows of a large vocabulary out of memory */
 enum { DEFAULT_BATCH_ROWS = 512, MAX_BATCH_ROWS = 1 << 15, MAX_PARALLEL = 4096, SLACK = 1024 };
 
 struct sequence {
@@ -34,6 +36,7 @@ struct session {
     unsigned threads;
     uint64_t memory_max; /* 0: what is free */
     struct stage *stage;
+    struct answerer *answerer;
     struct threadpool *readers;
     struct stage_bytes bytes;
     uint32_t ctx, parallel, batch_rows, window; /* window 0: no layer slides */
@@ -128,8 +131,10 @@ static int open_stage(struct session *s, const struct session_options *o, struct
     if (stage_bytes(s->gguf, &s->params, &config, s->backend, &s->bytes, err) != 0 || check_memory(s, err) != 0 ||
         make_tables(s, &config, err) != 0)
         return -1;
-    s->stage = stage_create(s->gguf, &s->params, &config, s->backend, s->readers, o->progress, o->progress_arg, err);
-    return s->stage ? 0 : -1;
+    if (!(s->stage = stage_create(s->gguf, &s->params, &config, s->backend, s->readers, o->progress, o->progress_arg, err)))
+        return -1;
+    s->answerer = answerer_create(stage_answering(s->stage), s->params.n_vocab, o->isa, device_team(s->backend), err);
+    return s->answerer ? 0 : -1;
 }
 
 struct session *session_open(const char *path, const struct session_options *options, struct err *err)
@@ -166,6 +171,7 @@ void session_close(struct session *s)
 {
     if (!s)
         return;
+    answerer_destroy(s->answerer);
     stage_destroy(s->stage);
     threadpool_destroy(s->readers);
     backend_destroy(s->backend);
@@ -228,10 +234,10 @@ static void take_blocks(struct session *s, uint32_t seq, uint32_t length)
     }
 }
 
-int session_step(struct session *s, const struct session_row *rows, uint32_t n, struct err *err)
+static int compute(struct session *s, const struct session_row *rows, uint32_t n, bool sampled, struct err *err)
 {
     struct batch batch = {.n_rows = n, .seq = s->row_seq, .pos = s->row_pos, .token = s->row_token, .wanted = s->wanted,
-                          .table = {s->table[KV_FULL], s->table[KV_SLIDING]}, .table_stride = s->stride};
+                          .table = {s->table[KV_FULL], s->table[KV_SLIDING]}, .table_stride = s->stride, .sampled = sampled};
     if (check_rows(s, rows, n, err) != 0)
         return -1;
     for (uint32_t i = 0; i < n; i++) {
@@ -251,6 +257,33 @@ int session_step(struct session *s, const struct session_row *rows, uint32_t n, 
         free_passed(s, i);
     }
     return 0;
+}
+
+int session_step(struct session *s, const struct session_row *rows, uint32_t n, struct err *err)
+{
+    return compute(s, rows, n, false, err);
+}
+
+int session_answer(struct session *s, const struct session_row *rows, uint32_t n, struct answer *answers, uint32_t n_answers, struct err *err)
+{
+    uint32_t failed;
+    if (compute(s, rows, n, true, err) != 0)
+        return -1;
+    if (answerer_answer(s->answerer, answers, n_answers, &failed, err) == 0)
+        return 0;
+    if (failed < n_answers) {
+        const struct session_row *row = &rows[s->wanted[answers[failed].wanted]];
+        err_wrap(err, "position %u of sequence %u", row->pos, row->seq);
+    }
+    return -1;
+}
+
+uint32_t session_wanted_rows(const struct session *s)
+{
+    uint64_t rows = LOGITS_BYTES_MAX / (s->params.n_vocab * sizeof(float));
+    if (stage_answering(s->stage)->ops->sample || rows > s->batch_rows)
+        return s->batch_rows;
+    return rows > s->parallel ? (uint32_t)rows : s->parallel;
 }
 
 const float *session_logits(const struct session *s, uint32_t wanted_index)

@@ -54,13 +54,19 @@ struct session_row {
     uint32_t seq; /* below parallel */
     uint32_t pos; /* the next free position of the sequence: rows of one sequence ascend without gaps */
     int32_t token;
-    bool want; /* logits of this row are asked for */
+    bool want; /* its logits, or something that they say, are asked for */
 };
 
 /* Computes n ≤ batch_rows rows. Rows of several sequences mix freely. On success session_logits gives the wanted rows'
  * logits, counted from 0 in order of rows, valid until the next step. On error nothing was added to any sequence. */
 int session_step(struct session *s, const struct session_row *rows, uint32_t n, struct err *err);
 const float *session_logits(const struct session *s, uint32_t wanted_index);
+/* The same, and the answers to what is asked of its wanted rows (model/answer.h): a device that samples keeps the logits. An error after
+ * the rows were computed (a model whose logits are no numbers, a grammar that leaves no token) names the position; the rows stay. */
+struct answer;
+int session_answer(struct session *s, const struct session_row *rows, uint32_t n, struct answer *answers, uint32_t n_answers, struct err *err);
+/* Rows of a step that may be wanted: fewer than a step may have where their logits would take a lot of the host's memory. */
+uint32_t session_wanted_rows(const struct session *s);
 
 /* Forgets the positions of a sequence from n on (0: all of it). Returns how many are kept: n, or 0 where the model's sliding
  * windows no longer hold what position n would look at; compute from there. */

@@ -66,8 +66,8 @@ const float *stage_hidden(struct stage *s);
 const float *stage_logits(struct stage *s, uint32_t wanted_index);
 const float *stage_normed(struct stage *s, uint32_t wanted_index); /* embd floats: the last layer's output, normed; with a head */
 
-/* Whom model/answer.h asks where the device chooses tokens by itself, of steps whose batch was `sampled`; NULL: the host samples. */
-struct run *stage_sampling(struct stage *s);
+/* Whom model/answer.h asks, of steps whose batch was `sampled`. */
+struct run *stage_answering(struct stage *s);
 
 /* Between steps: in all layers of a group, block `to` becomes what block `from` is. Both below n_blocks. */
 void stage_copy_block(struct stage *s, enum kv_group group, uint32_t from, uint32_t to);

@@ -27,7 +27,6 @@ struct held {
     uint8_t model[MSG_ID_BYTES];
     struct model_params params;
     struct backend *backend;
-    struct threadpool *helpers; /* that sample, where the backend has no team */
     unsigned threads;
     char isa[MSG_MAX_NAME + 1], device[MSG_MAX_NAME + 1];
     struct stage_config shape;
@@ -113,7 +112,6 @@ static void shrink_stage(struct builder *b, const struct stage_config *next)
 static void drop_all(struct builder *b)
 {
     drop_stage(b);
-    threadpool_destroy(b->held.helpers);
     backend_destroy(b->held.backend);
     memset(&b->held, 0, sizeof b->held);
 }
@@ -336,8 +334,7 @@ static int open_place(struct builder *b, const struct order *o, const struct mod
     struct held *h = &b->held;
     struct device_options how = how_of(b, o);
     drop_all(b);
-    if (!(h->backend = device_open(b->o.device, &how, err)) ||
-        (b->o.device->kind != DEVICE_CPU && !(h->helpers = device_helpers(b->o.device, &how, err))))
+    if (!(h->backend = device_open(b->o.device, &how, err)))
         return -1;
     h->threads = threads_of(b, o);
     h->params = *p;
@@ -463,7 +460,7 @@ static int build(struct builder *b, const struct order *o, struct built *ret, st
         publish(b);
         return -1;
     }
-    struct stage_thread_options t = {.stage = h->stage, .exec = exec_config(o, &h->params), .team = h->helpers ? h->helpers : backend_cpu_team(h->backend),
+    struct stage_thread_options t = {.stage = h->stage, .exec = exec_config(o, &h->params), .team = device_team(h->backend),
                                      .epoch = o->c.epoch, .queue_frames = o->c.window_frames + 16, .wake = b->o.wake, .wake_arg = b->o.wake_arg};
     t.exec.isa = h->isa[0] ? h->isa : NULL;
     if (!(ret->thread = stage_thread_create(&t, err)))

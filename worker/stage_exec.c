@@ -47,11 +47,7 @@ struct stage_exec {
     int32_t *top_tokens;
     float *top_logprobs, *given;
     size_t top_bytes, given_bytes;
-    struct threadpool *team;
-    struct sampler **samplers; /* one a thread of the team */
-    struct err *errs;          /* of each thread */
-    unsigned n_samplers;
-    struct answerer *answerer; /* instead of samplers, where the device samples */
+    struct answerer *answerer;
     struct answer *answers;
     struct sample_params *params; /* of each */
     stage_exec_mask_fn mask;
@@ -98,24 +94,8 @@ static int check_shape(const struct stage_exec *e, struct err *err)
     return 0;
 }
 
-static int make_samplers(struct stage_exec *e, struct err *err)
-{
-    if (stage_sampling(e->stage))
-        return (e->answerer = answerer_create(e->c.params->n_vocab, err)) && (e->answers = mem_new(e->c.shape.max_wanted, sizeof *e->answers, err)) &&
-                       (e->params = mem_new(e->c.shape.max_wanted, sizeof *e->params, err))
-                   ? 0
-                   : -1;
-    e->n_samplers = e->team ? threadpool_size(e->team) : 1;
-    if (!(e->samplers = mem_new(e->n_samplers, sizeof *e->samplers, err)) || !(e->errs = mem_new(e->n_samplers, sizeof *e->errs, err)))
-        return -1;
-    for (unsigned i = 0; i < e->n_samplers; i++)
-        if (!(e->samplers[i] = sampler_create(e->c.params->n_vocab, e->c.isa, err)))
-            return -1;
-    return 0;
-}
-
 /* Large and mostly untouched: pages that nobody writes to cost nothing. */
-static int make_last(struct stage_exec *e, struct err *err)
+static int make_last(struct stage_exec *e, struct threadpool *team, struct err *err)
 {
     const struct stage_config *s = &e->c.shape;
     e->history_bytes = (size_t)s->max_seqs * s->ctx * sizeof *e->history;
@@ -126,7 +106,8 @@ static int make_last(struct stage_exec *e, struct err *err)
                    (e->top_tokens = mem_pages_alloc(e->top_bytes, err)) && (e->top_logprobs = mem_pages_alloc(e->top_bytes, err)) &&
                    (e->given = mem_pages_alloc(e->given_bytes, err)) && (e->wanted = mem_new(s->max_wanted, sizeof *e->wanted, err)) &&
                    (e->rows = mem_new(s->max_wanted, sizeof *e->rows, err)) && (e->masks = mem_new(s->max_wanted, sizeof *e->masks, err)) &&
-                   make_samplers(e, err) == 0
+                   (e->answers = mem_new(s->max_wanted, sizeof *e->answers, err)) && (e->params = mem_new(s->max_wanted, sizeof *e->params, err)) &&
+                   (e->answerer = answerer_create(stage_answering(e->stage), e->c.params->n_vocab, e->c.isa, team, err))
                ? 0
                : -1;
 }
@@ -139,7 +120,6 @@ struct stage_exec *stage_exec_create(struct stage *stage, const struct stage_exe
         return NULL;
     e->stage = stage;
     e->c = *config;
-    e->team = team;
     e->mask = mask;
     e->mask_arg = mask_arg;
     const struct model_params *p = config->params;
@@ -154,7 +134,7 @@ struct stage_exec *stage_exec_create(struct stage *stage, const struct stage_exe
     e->unpacked_bytes = config->shape.embed ? 1 : (size_t)config->shape.max_rows * p->embd * sizeof *e->unpacked;
     if (!(e->unpacked = mem_pages_alloc(e->unpacked_bytes, err)))
         goto error;
-    if (config->shape.head && make_last(e, err) != 0)
+    if (config->shape.head && make_last(e, team, err) != 0)
         goto error;
     return e;
 error:
@@ -174,13 +154,9 @@ void stage_exec_destroy(struct stage_exec *e)
     mem_pages_free(e->top_tokens, e->top_bytes);
     mem_pages_free(e->top_logprobs, e->top_bytes);
     mem_pages_free(e->given, e->given_bytes);
-    for (unsigned i = 0; e->samplers && i < e->n_samplers; i++)
-        sampler_destroy(e->samplers[i]);
     answerer_destroy(e->answerer);
     free(e->answers);
     free(e->params);
-    free(e->samplers);
-    free(e->errs);
     free(e->wanted);
     free(e->rows);
     free(e->masks);
@@ -446,7 +422,7 @@ static int run_rows(struct stage_exec *e, const struct msg_step *m, const void *
         return 0;
     if (e->c.shape.head) {
         batch.n_wanted = (uint32_t)m->n_wants;
-        batch.sampled = e->answerer != NULL;
+        batch.sampled = true;
         for (size_t i = 0; i < m->n_wants; i++) {
             e->wanted[i] = m->wants[i].row;
             batch.normed = batch.normed || m->wants[i].flags & WANT_HIDDEN;
@@ -459,48 +435,7 @@ static int run_rows(struct stage_exec *e, const struct msg_step *m, const void *
 
 /* --- the last stage ----------------------------------------------------------------------------------------------------- */
 
-struct sample_job {
-    struct stage_exec *e;
-    const struct msg_step *m;
-};
-
-static int answer_want(struct stage_exec *e, const struct msg_step *m, uint32_t i, struct sampler *sampler, struct err *err)
-{
-    const struct msg_want *w = &m->wants[i];
-    struct msg_result_row *r = &e->rows[i];
-    const float *logits = stage_logits(e->stage, i);
-    uint32_t slot = m->slot[w->row], pos = m->pos[w->row];
-    if (w->flags & WANT_SAMPLE) {
-        struct sample_params p = e->slots[slot].sample;
-        p.mask = w->flags & WANT_MASK ? e->masks[i] : NULL;
-        if (sampler_sample(sampler, &p, logits, e->history + (size_t)slot * e->c.shape.ctx, pos + 1, e->slots[slot].choice, pos + 1, &r->token,
-                           &r->logprob, err) != 0)
-            return -1;
-    }
-    if (w->flags & WANT_TOP) {
-        size_t at = (size_t)(r->top_tokens - e->top_tokens);
-        int n = sampler_top(sampler, logits, w->top, e->top_tokens + at, e->top_logprobs + at, err);
-        if (n < 0)
-            return -1;
-        r->n_top = (size_t)n;
-    }
-    if (w->flags & WANT_GIVEN)
-        return sampler_given(sampler, logits, w->given, w->n_given, e->given + (r->given - e->given), err);
-    return 0;
-}
-
-static void answer_task(void *arg, uint32_t task, uint32_t thread)
-{
-    struct sample_job *job = arg;
-    struct stage_exec *e = job->e;
-    struct err err = {0};
-    if (answer_want(e, job->m, task, e->samplers[thread], &err) == 0 || e->errs[thread].kind != ERR_NONE)
-        return;
-    err_wrap(&err, "position %u of slot %u", job->m->pos[job->m->wants[task].row], job->m->slot[job->m->wants[task].row]);
-    e->errs[thread] = err;
-}
-
-/* Places for what the wants will get, and masks: all that is not to be done side by side. */
+/* Places for what the wants will get, and masks. */
 static int lay_results(struct stage_exec *e, const struct msg_step *m, struct err *err)
 {
     size_t top = 0, given = 0;
@@ -522,8 +457,7 @@ static int lay_results(struct stage_exec *e, const struct msg_step *m, struct er
     return 0;
 }
 
-/* The same by the device. */
-static void ask_device(struct stage_exec *e, const struct msg_step *m, uint32_t i, struct sample_params *p, struct answer *a)
+static void ask(struct stage_exec *e, const struct msg_step *m, uint32_t i, struct sample_params *p, struct answer *a)
 {
     const struct msg_want *w = &m->wants[i];
     const struct msg_result_row *r = &e->rows[i];
@@ -541,15 +475,17 @@ static void ask_device(struct stage_exec *e, const struct msg_step *m, uint32_t 
     a->choice = e->slots[slot].choice;
 }
 
-static int answer_on_device(struct stage_exec *e, const struct msg_step *m, struct err *err)
+static int answer_wants(struct stage_exec *e, const struct msg_step *m, struct err *err)
 {
     uint32_t n = 0, failed;
+    if (lay_results(e, m, err) != 0)
+        return -1;
     for (uint32_t i = 0; i < m->n_wants; i++)
         if (m->wants[i].flags & (WANT_SAMPLE | WANT_TOP | WANT_GIVEN)) {
-            ask_device(e, m, i, &e->params[n], &e->answers[n]);
+            ask(e, m, i, &e->params[n], &e->answers[n]);
             n++;
         }
-    if (answerer_answer(e->answerer, stage_sampling(e->stage), e->answers, n, &failed, err) != 0) {
+    if (answerer_answer(e->answerer, e->answers, n, &failed, err) != 0) {
         const struct msg_want *w = failed < n ? &m->wants[e->answers[failed].wanted] : NULL;
         return w ? err_wrap(err, "position %u of slot %u", m->pos[w->row], m->slot[w->row]) : -1;
     }
@@ -559,29 +495,6 @@ static int answer_on_device(struct stage_exec *e, const struct msg_step *m, stru
         r->logprob = e->answers[i].logprob;
         r->n_top = e->answers[i].n_top;
     }
-    return 0;
-}
-
-static int answer_wants(struct stage_exec *e, const struct msg_step *m, struct err *err)
-{
-    struct sample_job job = {e, m};
-    if (lay_results(e, m, err) != 0)
-        return -1;
-    if (e->answerer)
-        return answer_on_device(e, m, err);
-    memset(e->errs, 0, e->n_samplers * sizeof *e->errs);
-    if (e->team && m->n_wants > 1) {
-        threadpool_run(e->team, answer_task, &job, (uint32_t)m->n_wants);
-    } else {
-        for (uint32_t i = 0; i < m->n_wants; i++)
-            answer_task(&job, i, 0);
-    }
-    for (unsigned i = 0; i < e->n_samplers; i++)
-        if (e->errs[i].kind != ERR_NONE) {
-            if (err)
-                *err = e->errs[i];
-            return -1;
-        }
     return 0;
 }
 

@@ -157,7 +157,7 @@ static uint32_t ask(uint32_t n_vocab, uint32_t turns, uint32_t *ret_asked)
 {
     struct cuda_run *r = make_run(n_vocab);
     struct sampler *s = sampler_create(n_vocab, NULL, NULL);
-    struct answerer *answerer = answerer_create(n_vocab, NULL);
+    struct answerer *answerer = answerer_create(&r->run, n_vocab, NULL, NULL, NULL);
     struct question *q = calloc(ROWS, sizeof *q);
     float *logits = malloc((size_t)ROWS * n_vocab * sizeof *logits);
     uint32_t good = 0;
@@ -179,7 +179,7 @@ static uint32_t ask(uint32_t n_vocab, uint32_t turns, uint32_t *ret_asked)
         }
         if (device->backend.ops->write(&device->backend, r->logits, logits, (size_t)ROWS * n_vocab * sizeof *logits, &err) != 0)
             die("logits", &err);
-        int rc = answerer_answer(answerer, &r->run, answers, n, &failed, &err);
+        int rc = answerer_answer(answerer, answers, n, &failed, &err);
         for (uint32_t i = 0; i < n && (rc == 0 || i <= failed); i++, ++*ret_asked) {
             q[i].answer = answers[i];
             good += right(s, &q[i], logits + (size_t)(skipped + i) * n_vocab, rc != 0 && i == failed, err.text);

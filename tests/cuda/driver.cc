@@ -4,7 +4,7 @@
  *
  * SC_EMULATED_CUDA: a list of NAME=NUMBER: devices (1), memory (MiB each, 1024), capability (90), seed (1), graphs (1),
  * fail_alloc (the how manieth allocation fails; 0: none), pin (1; 0: no pages of the host's can be pinned), peers (1; 0: devices do
- * not reach each other's memory), blas (1; 0: emulated.c leaves cuBLAS out).
+ * not reach each other's memory), blas (1; 0: emulated.c leaves cuBLAS out), tell (0; 1: says at exit how many bytes came back).
  * Device memory is shared memory to the system, so that what a process holds of the host's own is what it calls anonymous.
  * At exit it says on stderr what was not freed. */
 #include <pthread.h>
@@ -66,8 +66,8 @@ static size_t used[MAX_DEVICES];
 static unsigned n_devices = 1, fail_alloc, n_allocs_made;
 static uint64_t memory = 1024ull << 20;
 static size_t host_bytes, host_peak;
-static uint64_t peer_copies;
-static bool graphs = true, pin = true, peers = true, reaches[MAX_DEVICES][MAX_DEVICES];
+static uint64_t peer_copies, came_back;
+static bool graphs = true, pin = true, peers = true, tell, reaches[MAX_DEVICES][MAX_DEVICES];
 static int live_streams, live_graphs, live_modules, live_events, live_others, retained[MAX_DEVICES];
 static __thread int device_now = -1;
 
@@ -99,6 +99,8 @@ __attribute__((constructor)) static void configure()
             pin = value != 0;
         else if (!strcmp(name, "peers"))
             peers = value != 0;
+        else if (!strcmp(name, "tell"))
+            tell = value != 0;
         else if (strcmp(name, "blas") != 0) { /* that one is for whoever opens cuBLAS: emulated.c */
             fprintf(stderr, "SC_EMULATED_CUDA: no setting is called %s\n", name);
             abort();
@@ -151,6 +153,8 @@ __attribute__((destructor)) static void at_exit()
     if (emulated_cuda_live())
         fprintf(stderr, "emulated CUDA device: at exit %zu allocations of %zu bytes, %d streams, %d graphs, %d modules, %d events are left\n", n,
                 bytes, live_streams, live_graphs, live_modules, live_events);
+    if (tell)
+        fprintf(stderr, "emulated CUDA device: %llu bytes came back\n", (unsigned long long)came_back);
     if (file) { /* appends which kernels ran */
         FILE *f = fopen(file, "a");
         for (emu::kernel *k = emu::kernels; f && k; k = k->next)
@@ -484,6 +488,9 @@ API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *s)
     o.to = to;
     o.from = (const void *)(uintptr_t)from;
     o.bytes = bytes;
+    pthread_mutex_lock(&lock);
+    came_back += bytes;
+    pthread_mutex_unlock(&lock);
     return enqueue(s, o);
 }
 

@@ -1,12 +1,13 @@
 """Commands on an emulated CUDA device, processes and all: TAP. The same answers as on the processor, to the last digit of their
-log-probabilities: alone, beside the processor, on two devices; and sentences where there is no device. Skips without the
-emulated driver, shared/testdata or Python's gguf and numpy."""
+log-probabilities: alone, beside the processor, on two devices; alone no logits come to the host, whatever is asked of them; and
+sentences where there is no device. Skips without the emulated driver, shared/testdata or Python's gguf and numpy."""
 import json
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
-from clitest import BUILD, done, has, is_, make_model, ok, run, skip_all  # noqa: E402
+from clitest import BUILD, done, folder, has, is_, make_model, ok, run, skip_all  # noqa: E402
 
 EMULATED = os.path.join(BUILD, "tests", "cuda", "emulated")
 LEFT = "emulated CUDA device: at exit"
@@ -20,11 +21,22 @@ if not model:
 PROMPTS = ["-p", "The quick brown fox", "-p", "One two three four five six seven", "-n", 3, "--temp", 0, "--json", "--logprobs", 3]
 
 
-def on(devices, *args, settings="", driver=True):
+def command(devices, *args, settings="", driver=True):
     env = {"SC_EMULATED_CUDA": settings}
     if driver:
         env["LD_LIBRARY_PATH"] = EMULATED + ":" + os.environ.get("LD_LIBRARY_PATH", "")
-    return run("run", "-m", model, *PROMPTS, *(("--device", devices) if devices else ()), *args, env=env)
+    return run(*args, "-m", model, *(("--device", devices) if devices else ()), env=env)
+
+
+def on(devices, *args, **how):
+    return command(devices, "run", *PROMPTS, *args, **how)
+
+
+def write(name, text):
+    path = os.path.join(folder, name)
+    with open(path, "w") as f:
+        f.write(text)
+    return path
 
 
 right = on(None)
@@ -37,6 +49,29 @@ for devices, args, settings in (("cuda:0", [], ""), ("cuda:0,cpu", [], ""), ("cp
     if ok(r.status == 0, f"on {name}", r.err):
         is_(json.loads(r.out)["cases"], want, f"{name}: the processor's answers")
     ok(LEFT not in r.err, f"{name}: nothing is left on a device", r.err)
+
+# One process and one device: tokens are chosen there, and of the logits no row comes to the host.
+REFERENCE = write("reference.json", right.out)
+TEXT = write("text.txt", "It was a bright cold day in April, and the clocks were striking thirteen.")
+SCHEMA = write("schema.json", '{"enum": ["yes", "no", "perhaps"]}')
+SAMPLED = ["-p", "Once upon a time", "-p", "Two", "-p", "One two three", "-n", 2, "--parallel", 2, "--seed", 7, "--ignore-eos"]
+ROW = 4 * json.loads(run("inspect", model, "--json").out)["metadata"]["tokenizer.ggml.tokens"]["count"]
+for args in (["run", *SAMPLED, "--json", "--logprobs", 5],
+             ["run", *SAMPLED, "--temp", 1.5, "--top-k", 0, "--top-p", 0.9, "--repeat-penalty", 1.3, "--frequency-penalty", 0.4],
+             ["run", "-p", "Is it?", "-n", 12, "--json-schema", SCHEMA, "--seed", 3],
+             ["chat", "--once", "Hello", "--seed", 5, "--ctx", 24, "--no-history"],
+             ["eval", "--text", TEXT, "--ctx", 12],
+             ["eval", "--reference", REFERENCE, "--json"]):
+    want, r = command(None, *args), command("cuda:0", *args, "--cuda", "untested", settings="tell=1")
+    name = " ".join(map(str, args[:2]))
+    if ok(want.status == 0 and r.status == 0, f"{name}: done", want.err, r.err):
+        is_(r.out, want.out, f"{name}: as on the processor")
+    back = re.search(r"(\d+) bytes came back", r.err)
+    ok(back and 0 < int(back[1]) < ROW, f"{name}: less comes back than one row of logits ({ROW} bytes)", r.err)
+r = command("cuda:0", "bench", "--pp", 20, "--tg", 2, "--batch", "1,2", "--reps", 1, "--cuda", "untested", settings="tell=1")
+back = re.search(r"(\d+) bytes came back", r.err)
+ok(r.status == 0 and all(name in r.out for name in ("pp20 ", "tg2 ", "batch2 ")), "bench", r.out, r.err)
+ok(back and 0 < int(back[1]) < ROW, "bench: tokens are chosen there, too", r.err)
 
 r = on("cuda:0")
 ok(r.status != 0, "kernels that no device has proved are not used unasked")

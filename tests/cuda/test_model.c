@@ -70,14 +70,14 @@ static void compare_tokens(struct subject *s, struct run *run, const struct step
 {
     static struct answer answers[MAX_STEP];
     static struct sampler *sampler;
-    static struct answerer *answerer;
+    struct answerer *answerer = answerer_create(run, MODEL_VOCAB, NULL, NULL, &err);
     struct sample_params p = SAMPLE_PARAMS_DEFAULT;
     uint32_t failed;
-    if (!sampler && (!(sampler = sampler_create(MODEL_VOCAB, NULL, &err)) || !(answerer = answerer_create(MODEL_VOCAB, &err))))
+    if (!answerer || (!sampler && !(sampler = sampler_create(MODEL_VOCAB, NULL, &err))))
         die("sampler");
     for (uint32_t i = 0; i < t->n_wanted; i++)
         answers[i] = (struct answer){.wanted = i, .params = &p, .position = i};
-    if (answerer_answer(answerer, run, answers, t->n_wanted, &failed, &err) != 0)
+    if (answerer_answer(answerer, answers, t->n_wanted, &failed, &err) != 0)
         die(s->name);
     for (uint32_t i = 0; i < t->n_wanted; i++) {
         uint32_t r = t->wanted[i];
@@ -88,6 +88,7 @@ static void compare_tokens(struct subject *s, struct run *run, const struct step
         s->compared++;
         s->differ += token != answers[i].token || memcmp(&logprob, &answers[i].logprob, sizeof logprob) != 0;
     }
+    answerer_destroy(answerer);
 }
 
 /* Through one or two stages; wanted rows are compared, or kept where there is nothing yet to compare with. */
@@ -95,10 +96,10 @@ static void run_step(struct subject *s, struct stage **stages, uint32_t n_stages
 {
     struct batch batch = {.n_rows = t->n, .seq = t->seq, .pos = t->pos, .token = t->token, .n_wanted = t->n_wanted, .wanted = t->wanted,
                           .table = {s->table, s->table}, .table_stride = s->stride};
-    struct run *device = stage_sampling(stages[n_stages - 1]);
+    struct run *last = stage_answering(stages[n_stages - 1]);
     static uint32_t turns[2];
     float *wire = NULL;
-    batch.sampled = !keep && device && turns[t->n_wanted > SAMPLE_AT_ONCE]++ % 2 == 0; /* every other one, of small and of large ones */
+    batch.sampled = !keep && last->ops->sample && turns[t->n_wanted > SAMPLE_AT_ONCE]++ % 2 == 0; /* every other one, of small and of large ones */
     for (uint32_t i = 0; i < n_stages; i++) {
         if (stage_run(stages[i], &batch, wire, &err) != 0)
             die(s->name);
@@ -111,7 +112,7 @@ static void run_step(struct subject *s, struct stage **stages, uint32_t n_stages
         }
     }
     if (batch.sampled)
-        compare_tokens(s, device, t);
+        compare_tokens(s, last, t);
     for (uint32_t i = 0; i < t->n_wanted && !batch.sampled; i++) {
         uint32_t r = t->wanted[i];
         float *right = s->logits[t->seq[r]] + (size_t)t->pos[r] * MODEL_VOCAB;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "model/answer.h"
 #include "model/session.h"
 #include "tests/model/model_build.h"
 #include "tests/tap.h"
@@ -219,6 +220,59 @@ static void test_files(void)
     session_close(NULL);
 }
 
+/* --- answers ------------------------------------------------------------------------------------------------------------ */
+
+enum { TOP = 3, GIVEN = 2 };
+
+/* Of every row of a step of three sequences: a token, its likeliest, two given ones; by a team, side by side. */
+static void test_answers(void)
+{
+    struct session *s = open_or_die(&(struct session_options){.threads = 3, .ctx = CTX, .parallel = 3, .batch_rows = ROWS});
+    struct session *plain = open_or_die(&(struct session_options){.threads = 1, .ctx = CTX, .parallel = 3, .batch_rows = ROWS});
+    struct sampler *sampler = sampler_create(MODEL_VOCAB, NULL, &err);
+    struct sample_params p = SAMPLE_PARAMS_DEFAULT;
+    int32_t given[GIVEN] = {7, 260}, top[ROWS][TOP], want_top[TOP], token;
+    float top_logprobs[ROWS][TOP], given_logprobs[ROWS][GIVEN], want_logprobs[TOP], logprob;
+    struct session_row rows[ROWS];
+    struct answer answers[ROWS];
+    uint32_t n = 0, same = 0;
+    p.seed = 11;
+    for (uint32_t seq = 0; seq < 3; seq++)
+        for (uint32_t pos = 0; pos < 5; pos++)
+            rows[n++] = (struct session_row){.seq = seq, .pos = pos, .token = (int32_t)((seq * 31 + pos * 7) % MODEL_VOCAB), .want = true};
+    for (uint32_t i = 0; i < n; i++)
+        answers[i] = (struct answer){.wanted = i, .params = &p, .position = i, .top = TOP, .given = given, .n_given = GIVEN, .top_tokens = top[i],
+                                     .top_logprobs = top_logprobs[i], .given_logprobs = given_logprobs[i]};
+    is_int(session_answer(s, rows, n, answers, n, &err), 0, "a step with answers");
+    session_step(plain, rows, n, &err);
+    for (uint32_t i = 0; i < n; i++) {
+        const float *logits = session_logits(plain, i);
+        sampler_sample(sampler, &p, logits, NULL, 0, 0, i, &token, &logprob, &err);
+        bool good = token == answers[i].token && memcmp(&logprob, &answers[i].logprob, sizeof logprob) == 0;
+        sampler_top(sampler, logits, TOP, want_top, want_logprobs, &err);
+        good = good && answers[i].n_top == TOP && memcmp(want_top, top[i], sizeof want_top) == 0 && memcmp(want_logprobs, top_logprobs[i], sizeof want_logprobs) == 0;
+        sampler_given(sampler, logits, given, GIVEN, want_logprobs, &err);
+        same += good && memcmp(want_logprobs, given_logprobs[i], GIVEN * sizeof *want_logprobs) == 0;
+    }
+    is_int(same, n, "they are the sampler's of the same logits");
+
+    uint8_t nothing[(MODEL_VOCAB + 7) / 8] = {0};
+    struct sample_params impossible = p;
+    impossible.mask = nothing;
+    for (uint32_t i = 0; i < 3; i++)
+        rows[i] = (struct session_row){.seq = i, .pos = 5, .token = 1, .want = true};
+    answers[1].params = answers[2].params = &impossible;
+    is_int(session_answer(s, rows, 3, answers, 3, &err), -1, "two rows may become nothing: %s", err.text);
+    has_str(err.text, "position 5 of sequence 1", "the first is named");
+    is_int(session_length(s, 2), 6, "the rows are there");
+    session_cut(s, 0, 5);
+    answers[0].top = SAMPLE_MAX_TOP + 1;
+    is_int(session_answer(s, rows, 1, answers, 1, &err), -1, "more likeliest tokens than are given: %s", err.text);
+    sampler_destroy(sampler);
+    session_close(s);
+    session_close(plain);
+}
+
 int main(void)
 {
     snprintf(path, sizeof path, "%s/session.gguf", model_folder());
@@ -226,6 +280,7 @@ int main(void)
     test_errors();
     test_cuts();
     test_windows();
+    test_answers();
     test_files();
     return tap_done();
 }
