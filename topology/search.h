@@ -1,0 +1,129 @@
+#ifndef TOPOLOGY_SEARCH_H
+#define TOPOLOGY_SEARCH_H
+
+/* Inside search*.c only: what one question (space.h) is answered with. search.c walks from partial chains to longer ones;
+ * search_limits.c says what anything costs at least and what is impossible, search_labels.c keeps partial chains, search_sets.c
+ * looks at sets of nodes. */
+
+#include "topology/space.h"
+
+enum {
+    SEARCH_SETS_MAX = 1 << 17,
+    SEARCH_LABELS_MAX = 1 << 22,
+};
+#define SEARCH_NONE UINT32_MAX
+#define SEARCH_SLACK 1e-9       /* relative; sums of the same numbers in another order differ by less */
+#define SEARCH_FLOAT_SLACK 1e-6 /* what sums of some dozen floats may be off */
+
+/* A partial chain. */
+struct search_label {
+    double sum, f;
+    uint64_t used;
+    uint32_t parent, next; /* next: in the hash bucket */
+    uint32_t device;       /* in space.devices */
+    uint16_t mask;         /* devices of its node that are used */
+    uint16_t first, last;
+    bool dead;
+};
+
+/* A device as the bound sees it, at its own price or with its node's hop spread over it. */
+struct search_item {
+    double price, capacity; /* us for all layers' worth; share of all layers */
+    uint32_t kind, index;
+    bool open; /* for the node that the chain is in: no hop to pay */
+};
+
+struct search_device {
+    double *read, *compute; /* sums over layers, for this batch */
+    double head_read, head_compute;
+    double price, capacity;
+};
+
+struct search_set {
+    float bound;
+    uint32_t nodes; /* as a number, like label.used */
+};
+
+struct search {
+    const struct space *s;
+    const struct search_ask *ask;
+    struct arena arena;
+    uint32_t n, n_groups;
+    uint64_t strides[PLAN_MAX_NODES], full;
+    double *share; /* of all layers, in the first l: by bytes */
+    struct search_device *costs;
+    struct search_item *items;
+    uint32_t n_items;
+    struct cost_hop *hops; /* (kinds + 1)², the last is the coordinator; [k][k]: between two members */
+    double *home_us;       /* from a kind to the coordinator */
+    double least_home_us;
+    /* the table: layers [covers[set], n) can be covered by the set; NULL: there is none */
+    uint16_t *covers;
+    uint16_t *forward[SPACE_MAX_DEVICES]; /* device → furthest end from a beginning */
+    uint16_t *ahead[PLAN_MAX_NODES];      /* kind → [mask of devices left][beginning] → furthest end */
+
+    /* set by set: NULL where there are too many sets */
+    const float *paths;
+    struct search_set *sets;
+    uint64_t outside;  /* nodes that are not in the present set count as used */
+    bool whole;        /* a chain must use all of the present set */
+    double *fixed_us;  /* of a kind: the least that a batch costs on one of its devices */
+
+    struct search_label *labels;
+    double *busy; /* n_groups a label */
+    size_t n_labels, cap_labels;
+    uint32_t *buckets, bucket_mask;
+    uint32_t *heap;
+    size_t n_heap, cap_heap;
+    double best; /* sum of the best complete chain */
+    uint32_t best_parent;
+    struct search_stage best_last;
+    bool full_up; /* SEARCH_LABELS_MAX or memory */
+    struct err *err;
+    bool failed;
+};
+
+/* The bound as a function of the share that is left: pieces of rising price. */
+struct search_bound {
+    uint32_t n;
+    double upto[2 * SPACE_MAX_DEVICES + 1], cost[2 * SPACE_MAX_DEVICES + 1]; /* at the end of a piece */
+};
+
+/* Cleared memory of the question's arena; NULL: x->failed. */
+void *search_take(struct search *x, size_t count, size_t size);
+
+/* --- search_limits.c ------------------------------------------------------------------------------------------------------ */
+
+/* What ranges of layers take on each device with this batch, hops, and the prices that bounds are made of; in this order. */
+void search_costs(struct search *x);
+void search_find_hops(struct search *x);
+void search_make_items(struct search *x);
+/* How many members of the kind are in `used`. */
+uint32_t search_count(const struct search *x, uint64_t used, uint32_t kind);
+double search_read_us(const struct search *x, uint32_t d, uint32_t p, uint32_t q);
+/* The stage's time without what it waits for its disk; false where the range cannot be there, or not within the cap. */
+bool search_place(const struct search *x, uint32_t d, uint32_t p, uint32_t q, double *ret_us);
+/* The furthest end of a stage that begins at p. */
+uint32_t search_furthest(const struct search *x, uint32_t d, uint32_t p);
+void search_make_bound(const struct search *x, uint64_t used, uint32_t open, uint32_t mask, struct search_bound *ret);
+/* INFINITY: more is left than all that is unused can take. *at is where the last question, of a smaller rest, was answered. */
+double search_bound_at(const struct search_bound *b, double rest, uint32_t *at);
+/* x->covers, where it is worth its time. */
+void search_make_table(struct search *x);
+bool search_can_finish(const struct search *x, uint64_t used, uint32_t kind, uint32_t mask, uint32_t last);
+
+/* --- search_labels.c ------------------------------------------------------------------------------------------------------ */
+
+/* Keeps and opens the label unless an equal or better one stands in its place. */
+void search_add_label(struct search *x, struct search_label l, const double *busy);
+bool search_before(const struct search *x, uint32_t a, uint32_t b);
+uint32_t search_pop(struct search *x);
+
+/* --- search_sets.c -------------------------------------------------------------------------------------------------------- */
+
+/* x->paths; false where there are too many sets. */
+bool search_find_paths(struct search *x);
+/* Into x->sets, in ascending order: those whose bound is below the best so far. Returns how many. */
+uint32_t search_list_sets(struct search *x);
+
+#endif
