@@ -77,7 +77,21 @@ double cost_stage_us(const struct cost_stage *s, const struct cost_batch *b)
     double compute = cost_work_us(&s->work, b->rows) + cost_experts_work_us(&s->experts_work, s->experts, s->experts_used, b->rows) +
                      cost_work_us(&s->head_work, b->wanted) + s->attn_us * b->rows * b->context +
                      s->attn_sliding_us * b->rows * sliding_context(s, b);
-    return max_of(read, compute * factor(s)) + s->fixed_us * factor(s);
+    return max_of(read, compute * factor(s)) + (s->fixed_us + s->copy_row_us * b->rows) * factor(s);
+}
+
+/* What a batch adds to the times that shared things are busy for. */
+static void add_busy(const struct cost_pipeline *p, const struct cost_batch *b, double busy[COST_MAX_GROUPS])
+{
+    for (uint32_t i = 0; i < p->n_stages; i++) {
+        const struct cost_stage *s = &p->stages[i];
+        if (s->group >= 0)
+            busy[s->group] += (s->group_whole ? cost_stage_us(s, b) : cost_read_us(s, b)) * s->group_factor;
+    }
+    for (uint32_t i = 0; i <= p->n_stages; i++)
+        for (int k = 0; k < 2; k++)
+            if (p->hops[i].group[k] >= 0)
+                busy[p->hops[i].group[k]] += p->hops[i].row_us * b->rows * p->hops[i].group_factor[k];
 }
 
 double cost_hop_us(const struct cost_hop *h, double rows)
@@ -108,18 +122,13 @@ double cost_interval_us(const struct cost_pipeline *p, const struct cost_batch *
         double us = cost_stage_us(s, b) + s->disk_us;
         if (us > slowest)
             slowest = us, which = i;
-        if (s->group >= 0)
-            busy[s->group] += cost_read_us(s, b) * s->group_factor;
     }
     for (uint32_t i = 0; i <= n; i++) {
-        const struct cost_hop *h = &p->hops[i];
-        double us = h->row_us * b->rows;
+        double us = p->hops[i].row_us * b->rows;
         if (us > slowest)
             slowest = us, which = n + i;
-        for (int k = 0; k < 2; k++)
-            if (h->group[k] >= 0)
-                busy[h->group[k]] += us * h->group_factor[k];
     }
+    add_busy(p, b, busy);
     for (uint32_t g = 0; g < COST_MAX_GROUPS; g++)
         if (busy[g] > slowest)
             slowest = busy[g], which = 2 * n + 1 + g;
@@ -155,7 +164,7 @@ uint32_t cost_best_m(const struct cost_pipeline *p, double n, double context, do
 double cost_prompt_us(const struct cost_pipeline *p, uint32_t tokens, uint32_t chunk, uint32_t context)
 {
     double done[COST_MAX_STAGES] = {0}; /* when stage s is through with the last chunk so far */
-    double left = 0;
+    double left = 0, busy[COST_MAX_GROUPS] = {0};
     for (uint32_t at = 0; at < tokens; at += chunk) {
         uint32_t rows = tokens - at < chunk ? tokens - at : chunk;
         struct cost_batch b = {.rows = rows, .wanted = at + rows == tokens, .seqs = 1, .context = context + at + rows / 2.0};
@@ -164,7 +173,10 @@ double cost_prompt_us(const struct cost_pipeline *p, uint32_t tokens, uint32_t c
             double came = left + cost_hop_us(&p->hops[s], rows);
             left = done[s] = max_of(came, done[s]) + cost_stage_us(&p->stages[s], &b) + p->stages[s].disk_us;
         }
+        add_busy(p, &b, busy);
     }
+    for (uint32_t g = 0; g < COST_MAX_GROUPS; g++) /* stages that share something cannot all do as if they had it alone */
+        left = max_of(left, busy[g]);
     return left + cost_hop_us(&p->hops[p->n_stages], 1);
 }
 

@@ -5,8 +5,8 @@
  * file, from probes or from measured steps. Pure functions of numbers in microseconds; any thread. docs/planning.md derives
  * them.
  *
- * A stage computes a batch in max(read, compute) + fixed: reading the weights that the batch's rows touch and their sequences'
- * keys and values from memory, and multiplying. A hop takes latency + rows / rate. */
+ * A stage computes a batch in max(read, compute) + fixed + copy: reading the weights that the batch's rows touch and their sequences'
+ * keys and values from memory, and multiplying; rows come to a device and leave it by copies. A hop takes latency + rows / rate. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -38,12 +38,14 @@ struct cost_stage {
     double kv_us, kv_sliding_us;       /* reading keys and values, by position and sequence */
     struct cost_work work, experts_work, head_work; /* multiplying: with what every row uses; all experts; rows that are wanted */
     double attn_us, attn_sliding_us;   /* a row's attention, by position */
+    double copy_row_us;                /* bringing a row to the device and taking it from there, as its neighbours in the chain are */
     double disk_us;                    /* reading from disk what memory does not hold, once a batch (0: all is resident) */
     double measured;                   /* factor on all of it: measured time / predicted time; 0 counts as 1 */
     uint32_t experts, experts_used;    /* of a layer; 0: none */
     uint32_t window;                   /* positions that sliding layers look at */
-    int32_t group;                     /* whose memory bus it shares; -1: nobody's */
-    double group_factor;               /* its reading keeps that bus busy for its own reading time times this */
+    int32_t group;                     /* whose memory bus, or processors, it shares; -1: nobody's */
+    double group_factor;               /* its reading keeps that bus busy for its own reading time times this … */
+    bool group_whole;                  /* … or all that it does, not only reading: processors */
 };
 
 struct cost_hop {

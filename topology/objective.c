@@ -29,6 +29,10 @@ void objective_pipeline(const struct space *s, const struct plan_stage *stages, 
     ret->n_stages = n;
     for (uint32_t i = 0; i < n; i++) {
         space_stage(s, devices[i], stages[i].layers.first, stages[i].layers.last, &ret->stages[i]);
+        if (i > 0)
+            ret->stages[i].copy_row_us += space_in_us(devices[i], from == stages[i].node ? devices[i - 1] : NULL);
+        if (i + 1 < n)
+            ret->stages[i].copy_row_us += space_out_us(devices[i], stages[i + 1].node == stages[i].node ? devices[i + 1] : NULL);
         space_hop(s->in, from, stages[i].node, &ret->hops[i]);
         from = stages[i].node;
     }
@@ -65,12 +69,8 @@ void objective_name_stages(const struct space *s, const struct search_stage *fro
     uint32_t taken[PLAN_MAX_NODES] = {0};
     for (uint32_t i = 0; i < n; i++) {
         const struct space_kind *k = &s->kinds[from[i].kind];
-        uint32_t index = device_of(s, &from[i])->index;
-        bool same_node = i > 0 && from[i - 1].kind == from[i].kind; /* then it may be the same, or the next of its kind */
-        for (uint32_t j = i; same_node && j-- > 0 && from[j].kind == from[i].kind && ret[j].node == ret[i - 1].node;)
-            same_node = ret[j].device != index;
-        ret[i] = (struct plan_stage){.device = index, .layers = {from[i].first, from[i].last}};
-        ret[i].node = same_node && k->n_devices > 1 ? ret[i - 1].node : k->members[taken[from[i].kind]++];
+        ret[i] = (struct plan_stage){.device = device_of(s, &from[i])->index, .layers = {from[i].first, from[i].last}};
+        ret[i].node = from[i].enters ? k->members[taken[from[i].kind]++] : ret[i - 1].node;
         ret_devices[i] = device_of(s, &from[i]);
     }
 }

@@ -52,6 +52,7 @@ struct plan_model {
     uint64_t scratch_bytes, scratch_head_bytes; /* a stage's buffers; those of the last one besides */
     uint64_t wire_bytes;                        /* a stage's buffers for its links */
     double row_bytes;                           /* one row on the wire */
+    double copy_bytes;                          /* one row between the host's memory and a device's, or between two devices */
     double token_bytes;                         /* one row from and to the coordinator */
 };
 
@@ -66,12 +67,15 @@ struct plan_device {
     uint64_t memory_bytes; /* what we may use */
     uint64_t reserve_bytes; /* left free of that: what no plan counts */
     double read_bps;       /* bytes a second */
+    double copy_bps, back_bps; /* from the host's memory to it, and back; 0: it is the host's memory, nothing is copied */
+    double peer_bps[PLAN_MAX_DEVICES]; /* straight to another device of the node; 0: by the host */
     double ops[COST_ROWS][PLAN_MAX_TYPES]; /* operations (multiply and add are two) a second, with 1, 8, 512 rows, by type */
     double attn_ops;       /* the same in attention */
     double fixed_us;       /* a batch, whatever it holds */
     double bits[PLAN_MAX_TYPES]; /* of a weight, from the worker's hello; 0: the most of any */
     double disk_bps;       /* > 0: layers beyond memory may be read from disk for every batch */
-    int32_t group;         /* shared memory bus: index into plan_input.groups; -1: none */
+    int32_t group;         /* shared memory bus, or processors: index into plan_input.groups; -1: none */
+    double processors;     /* how many it uses, where the group shares them */
     const char *numerics;  /* class: equal ones give the same bits; NULL: the node's */
     struct plan_range resident; /* layers it holds now */
 };
@@ -94,7 +98,8 @@ struct plan_link {
 
 struct plan_group {
     const char *name;
-    double bps; /* what its members have together */
+    double bps;      /* what its members have together: bytes a second … */
+    bool processors; /* … or processors, which a member uses as long as it computes, not only while it reads */
 };
 
 enum plan_pin_what { PIN_LAYERS, PIN_EMBED, PIN_HEAD };

@@ -35,7 +35,8 @@ struct step {
     uint32_t parent, device;
     uint64_t used;
     uint32_t mask, begin;
-    double sum; /* with the hop to the device */
+    double sum;   /* with the hop to the device */
+    double in_us; /* what copying the rows there takes of its time */
     double busy[COST_MAX_GROUPS];
 };
 
@@ -58,7 +59,8 @@ static void finish(struct search *x, const struct step *st, double sum)
         return;
     x->best = sum;
     x->best_parent = st->parent;
-    x->best_last = (struct search_stage){kind, st->device, st->begin, x->n};
+    x->best_used = st->used;
+    x->best_last = (struct search_stage){.kind = kind, .device = st->device, .first = st->begin, .last = x->n};
 }
 
 /* Hops to come, and what nodes to come cost whatever they hold. */
@@ -73,55 +75,97 @@ static double after_us(const struct search *x, uint64_t used, uint32_t kind)
     return us;
 }
 
+/* How rows leave a device: straight to another one of its node, which is the next stage then; or by the host, to whom it does not
+ * reach. */
+struct way_out {
+    double us;
+    uint32_t onward; /* devices of the node that may be next */
+    bool stays;
+};
+
+static uint32_t unused_devices(const struct space_kind *kind, uint32_t mask)
+{
+    return ((1u << kind->n_devices) - 1) & ~mask;
+}
+
+/* That a device looks the same as an earlier one of these. */
+static bool is_twin(const struct space *s, const struct space_kind *kind, uint32_t devices, uint32_t i)
+{
+    for (uint32_t j = 0; j < i; j++)
+        if (devices >> j & 1 && s->devices[kind->first_device + j].same_as == s->devices[kind->first_device + i].same_as)
+            return true;
+    return false;
+}
+
+static uint32_t find_ways_out(const struct search *x, const struct step *st, struct way_out ret[PLAN_MAX_DEVICES + 1])
+{
+    const struct space_device *d = &x->s->devices[st->device];
+    const struct space_kind *kind = &x->s->kinds[d->kind];
+    double rows = x->ask->batch.rows;
+    uint32_t unused = unused_devices(kind, st->mask), reached = unused & d->reaches, n = 1;
+    ret[0] = (struct way_out){d->out_us * rows, unused & ~reached, false};
+    for (uint32_t i = 0; reached && i < kind->n_devices; i++)
+        if (reached >> i & 1 && !is_twin(x->s, kind, reached, i))
+            ret[n++] = (struct way_out){d->peer_us[i] * rows, 1u << i, true};
+    return n;
+}
+
+/* One end of a stage. after: what the rest of the chain costs at least. */
+static void end_stage(struct search *x, const struct step *st, uint32_t q, const struct way_out *way, double after)
+{
+    const struct space_device *d = &x->s->devices[st->device];
+    struct step next = *st;
+    uint32_t p = st->begin;
+    double us;
+    if (!search_place(x, st->device, p, q, st->in_us + way->us, &us) ||
+        !add_busy(x, next.busy, d->group, (d->group_whole ? us : search_read_us(x, st->device, p, q)) * d->group_factor))
+        return;
+    double sum = st->sum + us;
+    if (x->ask->byte_us > 0)
+        sum += x->ask->byte_us * space_load_cost(x->s, d, p, q);
+    if (q == x->n) {
+        finish(x, &next, sum);
+        return;
+    }
+    double f = sum + after;
+    if (f >= x->best * (1 - SEARCH_SLACK))
+        return;
+    struct search_label l = {.sum = sum, .f = f, .used = st->used, .parent = st->parent, .device = st->device, .mask = (uint16_t)st->mask,
+                             .onward = (uint16_t)way->onward, .stays = way->stays, .first = (uint16_t)p, .last = (uint16_t)q};
+    search_add_label(x, l, next.busy);
+}
+
 /* All ends of a stage that begins where the step does. */
 static void extend(struct search *x, const struct step *st)
 {
-    const struct space *s = x->s;
-    const struct space_device *d = &s->devices[st->device];
+    static const struct way_out home = {0, 0, false}; /* tokens go there */
+    const struct space_device *d = &x->s->devices[st->device];
     struct search_bound bound;
+    struct way_out ways[PLAN_MAX_DEVICES + 1];
     double after = after_us(x, st->used, d->kind);
-    uint32_t at = 0, p = st->begin, furthest;
+    uint32_t at = 0, p = st->begin, furthest, n_ways = find_ways_out(x, st, ways);
     furthest = x->covers ? x->forward[st->device][p] : search_furthest(x, st->device, p);
     search_make_bound(x, st->used, d->kind, st->mask, &bound);
     for (uint32_t q = furthest; q > p; q--) {
-        struct step next = *st;
-        double us, rest = search_bound_at(&bound, 1 - x->share[q], &at);
+        double rest = search_bound_at(&bound, 1 - x->share[q], &at);
         if (rest == INFINITY || !search_can_finish(x, st->used, d->kind, st->mask, q))
             break; /* what is left only grows */
-        if (!search_place(x, st->device, p, q, &us) || !add_busy(x, next.busy, d->group, search_read_us(x, st->device, p, q) * d->group_factor))
-            continue;
-        double sum = st->sum + us;
-        if (x->ask->byte_us > 0)
-            sum += x->ask->byte_us * space_load_cost(s, d, p, q);
-        if (q == x->n) {
-            finish(x, &next, sum);
-            continue;
-        }
-        double f = sum + rest + after;
-        if (f >= x->best * (1 - SEARCH_SLACK))
-            continue;
-        struct search_label l = {.sum = sum, .f = f, .used = st->used, .parent = st->parent, .device = st->device, .mask = (uint16_t)st->mask,
-                          .first = (uint16_t)p, .last = (uint16_t)q};
-        search_add_label(x, l, next.busy);
+        for (uint32_t i = 0; i < (q == x->n ? 1 : n_ways); i++)
+            end_stage(x, st, q, q == x->n ? &home : &ways[i], rest + after);
     }
 }
 
-/* The devices of a kind that a chain may go to next: one of those that look the same. */
-static void enter(struct search *x, const struct step *from, uint32_t kind, uint32_t mask)
+/* The devices of a kind that a chain may go to next: one of those that look the same. copied: rows come by the host. */
+static void enter(struct search *x, const struct step *from, uint32_t kind, uint32_t mask, uint32_t devices, bool copied)
 {
     const struct space_kind *k = &x->s->kinds[kind];
     for (uint32_t i = 0; i < k->n_devices; i++) {
-        const struct space_device *d = &x->s->devices[k->first_device + i];
-        bool earlier = false;
-        if (mask >> i & 1)
-            continue;
-        for (uint32_t j = 0; j < i; j++)
-            earlier |= !(mask >> j & 1) && x->s->devices[k->first_device + j].same_as == d->same_as;
-        if (earlier)
+        if (!(devices >> i & 1) || is_twin(x->s, k, devices, i))
             continue;
         struct step st = *from;
         st.device = k->first_device + i;
         st.mask = mask | 1u << i;
+        st.in_us = copied ? x->s->devices[st.device].in_us * x->ask->batch.rows : 0;
         extend(x, &st);
     }
 }
@@ -144,9 +188,9 @@ static void go_on(struct search *x, uint32_t parent)
         struct cost_hop inside;
         space_hop(s->in, 0, 0, &inside);
         st.sum = sum + inside.latency_us;
-        enter(x, &st, at, l.mask);
+        enter(x, &st, at, l.mask, l.onward, !l.stays);
     }
-    for (uint32_t k = 0; k < s->n_kinds; k++) {
+    for (uint32_t k = 0; k < s->n_kinds && !l.stays; k++) {
         const struct cost_hop *hop = &x->hops[at * (s->n_kinds + 1) + k];
         double wire = hop->row_us * x->ask->batch.rows;
         struct step to = st;
@@ -158,7 +202,7 @@ static void go_on(struct search *x, uint32_t parent)
         to.used = l.used + x->strides[k];
         to.sum = sum + cost_hop_us(hop, x->ask->batch.rows);
         if (fits)
-            enter(x, &to, k, 0);
+            enter(x, &to, k, 0, unused_devices(&s->kinds[k], 0), parent != SEARCH_NONE);
     }
 }
 
@@ -178,6 +222,8 @@ static int prepare(struct search *x)
     x->items = search_take(x, 2 * (size_t)s->n_devices, sizeof *x->items);
     x->hops = search_take(x, (size_t)(s->n_kinds + 1) * (s->n_kinds + 1), sizeof *x->hops);
     x->home_us = search_take(x, s->n_kinds, sizeof *x->home_us);
+    x->in_us = search_take(x, s->n_kinds, sizeof *x->in_us);
+    x->out_us = search_take(x, s->n_kinds, sizeof *x->out_us);
     x->fixed_us = search_take(x, s->n_kinds, sizeof *x->fixed_us);
     if (x->failed)
         return -1;
@@ -220,13 +266,17 @@ static void keep_best(const struct search *x, struct search_answer *ret)
     uint32_t n = 0;
     if (x->best >= x->ask->below_us || (ret->found && x->best >= ret->sum_us))
         return;
+    uint64_t used = x->best_used; /* of the stage behind */
     stages[n++] = x->best_last;
     for (uint32_t i = x->best_parent; i != SEARCH_NONE; i = x->labels[i].parent) {
         const struct search_label *l = &x->labels[i];
         if (n == COST_MAX_STAGES)
             return; /* more stages than any pipeline may have */
-        stages[n++] = (struct search_stage){x->s->devices[l->device].kind, l->device, l->first, l->last};
+        stages[n - 1].enters = l->used != used;
+        used = l->used;
+        stages[n++] = (struct search_stage){.kind = x->s->devices[l->device].kind, .device = l->device, .first = l->first, .last = l->last};
     }
+    stages[n - 1].enters = true;
     for (uint32_t i = 0; i < n; i++)
         ret->stages[i] = stages[n - 1 - i];
     ret->n_stages = n;

@@ -21,8 +21,10 @@ struct search_label {
     uint64_t used;
     uint32_t parent, next; /* next: in the hash bucket */
     uint32_t device;       /* in space.devices */
-    uint16_t mask;         /* devices of its node that are used */
+    uint16_t mask;         /* devices of its node that are used … */
+    uint16_t onward;       /* … and that may come next */
     uint16_t first, last;
+    bool stays;            /* one of them must: the rows go straight to it */
     bool dead;
 };
 
@@ -56,6 +58,7 @@ struct search {
     uint32_t n_items;
     struct cost_hop *hops; /* (kinds + 1)², the last is the coordinator; [k][k]: between two members */
     double *home_us;       /* from a kind to the coordinator */
+    double *in_us, *out_us; /* of a kind: the least that copies cost when rows come from another node, and go to one */
     double least_home_us;
     /* the table: layers [covers[set], n) can be covered by the set; NULL: there is none */
     uint16_t *covers;
@@ -77,6 +80,7 @@ struct search {
     size_t n_heap, cap_heap;
     double best; /* sum of the best complete chain */
     uint32_t best_parent;
+    uint64_t best_used;
     struct search_stage best_last;
     bool full_up; /* SEARCH_LABELS_MAX or memory */
     struct err *err;
@@ -101,8 +105,11 @@ void search_make_items(struct search *x);
 /* How many members of the kind are in `used`. */
 uint32_t search_count(const struct search *x, uint64_t used, uint32_t kind);
 double search_read_us(const struct search *x, uint32_t d, uint32_t p, uint32_t q);
-/* The stage's time without what it waits for its disk; false where the range cannot be there, or not within the cap. */
-bool search_place(const struct search *x, uint32_t d, uint32_t p, uint32_t q, double *ret_us);
+/* The stage's time, so much of which are copies, without what it waits for its disk; false where the range cannot be there, or not
+ * within the cap. */
+bool search_place(const struct search *x, uint32_t d, uint32_t p, uint32_t q, double copy_us, double *ret_us);
+/* The hop from a node of kind a to one of kind b (kinds: the coordinator), with what copies cost at least at its end. */
+double search_hop_us(const struct search *x, uint32_t a, uint32_t b);
 /* The furthest end of a stage that begins at p. */
 uint32_t search_furthest(const struct search *x, uint32_t d, uint32_t p);
 void search_make_bound(const struct search *x, uint64_t used, uint32_t open, uint32_t mask, struct search_bound *ret);

@@ -12,12 +12,12 @@ static uint32_t bucket_of(const struct search *x, uint64_t used, uint32_t device
     return (uint32_t)(h >> 32) & x->bucket_mask;
 }
 
-/* Single-device nodes with the same links to all others are one place to be. */
-static bool same_place(const struct search *x, const struct search_label *a, uint64_t used, uint32_t device, uint32_t mask, uint32_t last)
+/* Single-device nodes with the same links to all others are one place to be. In others, where the chain may go from there. */
+static bool same_place(const struct search *x, const struct search_label *a, const struct search_label *b)
 {
-    const struct space_kind *k = x->s->kinds;
-    return a->used == used && a->last == last && k[x->s->devices[a->device].kind].way == k[x->s->devices[device].kind].way &&
-           (a->mask == mask || k[x->s->devices[device].kind].n_devices == 1);
+    const struct space_kind *p = &x->s->kinds[x->s->devices[a->device].kind], *q = &x->s->kinds[x->s->devices[b->device].kind];
+    return a->used == b->used && a->last == b->last && p->way == q->way &&
+           (q->n_devices == 1 || (a->mask == b->mask && a->onward == b->onward && a->stays == b->stays));
 }
 
 static bool busy_within(const struct search *x, const double *a, const double *b)
@@ -35,16 +35,15 @@ static double *busy_of(const struct search *x, uint32_t label)
 }
 
 /* False where an equal or better label stands there. Worse ones die. */
-static bool dominates_all(struct search *x, uint32_t bucket, uint64_t used, uint32_t device, uint32_t mask, uint32_t last, double sum,
-                          const double *busy)
+static bool dominates_all(struct search *x, uint32_t bucket, const struct search_label *new, const double *busy)
 {
     for (uint32_t i = x->buckets[bucket]; i != SEARCH_NONE; i = x->labels[i].next) {
         struct search_label *l = &x->labels[i];
-        if (l->dead || !same_place(x, l, used, device, mask, last))
+        if (l->dead || !same_place(x, l, new))
             continue;
-        if (l->sum <= sum && busy_within(x, busy_of(x, i), busy))
+        if (l->sum <= new->sum && busy_within(x, busy_of(x, i), busy))
             return false;
-        if (sum <= l->sum && busy_within(x, busy, busy_of(x, i)))
+        if (new->sum <= l->sum && busy_within(x, busy, busy_of(x, i)))
             l->dead = true;
     }
     return true;
@@ -115,7 +114,7 @@ void search_add_label(struct search *x, struct search_label l, const double *bus
     if (x->full_up)
         return;
     uint32_t b = bucket_of(x, l.used, l.device, mask, l.last);
-    if (!dominates_all(x, b, l.used, l.device, l.mask, l.last, l.sum, busy))
+    if (!dominates_all(x, b, &l, busy))
         return;
     if (mem_grow(&x->labels, &x->cap_labels, x->n_labels + 1, sizeof *x->labels, SEARCH_LABELS_MAX, "plans", NULL) != 0) {
         x->full_up = true;

@@ -30,14 +30,21 @@ static double stage_us(const struct search *x, uint32_t d, uint32_t p, uint32_t 
     return larger(search_read_us(x, d, p, q), compute) + x->s->devices[d].fixed_us;
 }
 
-/* The stage's time without and with what it waits for its disk; false where the range cannot be there. */
-bool search_place(const struct search *x, uint32_t d, uint32_t p, uint32_t q, double *ret_us)
+bool search_place(const struct search *x, uint32_t d, uint32_t p, uint32_t q, double copy_us, double *ret_us)
 {
     uint64_t disk = space_disk_bytes(x->s, &x->s->devices[d], p, q);
     if (disk == UINT64_MAX)
         return false;
-    *ret_us = stage_us(x, d, p, q);
+    *ret_us = stage_us(x, d, p, q) + copy_us;
     return *ret_us + (double)disk * x->s->devices[d].disk_us_byte <= x->ask->cap_us * (1 + SEARCH_SLACK);
+}
+
+/* The same with the least that copies can be. */
+static bool may_place(const struct search *x, uint32_t d, uint32_t p, uint32_t q)
+{
+    const struct space_device *s = &x->s->devices[d];
+    double us, row_us = (p > 0 ? s->least_in_us : 0) + (q < x->n ? s->least_out_us : 0);
+    return search_place(x, d, p, q, row_us * x->ask->batch.rows, &us);
 }
 
 void *search_take(struct search *x, size_t count, size_t size)
@@ -112,9 +119,21 @@ void search_find_hops(struct search *x)
             space_hop(s->in, from, to, &x->hops[a * (k + 1) + b]);
         }
     for (uint32_t a = 0; a < k; a++) {
+        x->in_us[a] = x->out_us[a] = INFINITY;
+        for (uint32_t i = 0; i < s->kinds[a].n_devices; i++) {
+            const struct space_device *d = &s->devices[s->kinds[a].first_device + i];
+            x->in_us[a] = fmin(x->in_us[a], d->in_us * x->ask->batch.rows);
+            x->out_us[a] = fmin(x->out_us[a], d->out_us * x->ask->batch.rows);
+        }
         x->home_us[a] = cost_hop_us(&x->hops[a * (k + 1) + k], x->ask->batch.rows);
         x->least_home_us = fmin(x->least_home_us, x->home_us[a]);
     }
+}
+
+double search_hop_us(const struct search *x, uint32_t a, uint32_t b)
+{
+    uint32_t home = x->s->n_kinds;
+    return cost_hop_us(&x->hops[a * (home + 1) + b], x->ask->batch.rows) + (a == home || b == home ? 0 : x->in_us[b]);
 }
 
 void search_make_items(struct search *x)
@@ -128,7 +147,7 @@ void search_make_items(struct search *x)
         double enter = INFINITY, capacity = 0, fixed = INFINITY;
         for (uint32_t a = 0; a <= n; a++)
             if (a != k || kind->n_members > 1)
-                enter = fmin(enter, cost_hop_us(&x->hops[a * (n + 1) + k], x->ask->batch.rows));
+                enter = fmin(enter, search_hop_us(x, a, k));
         for (uint32_t i = 0; i < kind->n_devices; i++) {
             capacity += x->costs[kind->first_device + i].capacity;
             fixed = fmin(fixed, s->devices[kind->first_device + i].fixed_us);
@@ -189,13 +208,15 @@ double search_bound_at(const struct search_bound *b, double rest, uint32_t *at)
 
 /* --- the table ----------------------------------------------------------------------------------------------------------- */
 
+/* The last layer's end and the first one's beginning are asked for by themselves: nothing is copied there. */
 uint32_t search_furthest(const struct search *x, uint32_t d, uint32_t p)
 {
     uint32_t low = p, high = x->n; /* low is possible */
-    double us;
+    if (p < x->n && may_place(x, d, p, x->n))
+        return x->n;
     while (low < high) {
         uint32_t q = (low + high + 1) / 2;
-        if (search_place(x, d, p, q, &us))
+        if (may_place(x, d, p, q))
             low = q;
         else
             high = q - 1;
@@ -206,10 +227,11 @@ uint32_t search_furthest(const struct search *x, uint32_t d, uint32_t p)
 static uint32_t earliest_begin(const struct search *x, uint32_t d, uint32_t q)
 {
     uint32_t low = 0, high = q;
-    double us;
+    if (q > 0 && may_place(x, d, 0, q))
+        return 0;
     while (low < high) {
         uint32_t p = (low + high) / 2;
-        if (search_place(x, d, p, q, &us))
+        if (may_place(x, d, p, q))
             high = p;
         else
             low = p + 1;

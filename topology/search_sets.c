@@ -14,7 +14,7 @@ static double least_hop(const struct search *x, uint32_t way, uint32_t to)
     for (uint32_t k = 0; k <= s->n_kinds; k++) {
         bool of_way = k == s->n_kinds ? way == s->n_ways : s->kinds[k].way == way;
         if (of_way && (k != to || s->kinds[k].n_members > 1))
-            least = fmin(least, cost_hop_us(&x->hops[k * (s->n_kinds + 1) + to], x->ask->batch.rows));
+            least = fmin(least, search_hop_us(x, k, to));
     }
     return least;
 }
@@ -52,7 +52,8 @@ bool search_find_paths(struct search *x)
         for (k = 0; k < s->n_kinds; k++) {
             if (!digits[k])
                 continue;
-            float rest = p->us[(set - x->strides[k]) * ways + s->kinds[k].way];
+            uint64_t left = set - x->strides[k];
+            float rest = p->us[left * ways + s->kinds[k].way] + (left ? (float)x->out_us[k] : 0);
             const float *hop = hops + k * ways;
             for (uint32_t w = 0; w < ways; w++)
                 to[w] = hop[w] + rest < to[w] ? hop[w] + rest : to[w];

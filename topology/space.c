@@ -86,6 +86,40 @@ static void add_layer(struct space *s, struct space_device *d, uint32_t node, ui
     d->forbidden[l + 1] = d->forbidden[l] + !pin_allows(s->in, PIN_LAYERS, l, node);
 }
 
+static double copy_us(const struct plan_model *m, double bps)
+{
+    return bps > 0 ? m->copy_bytes / bps * SECOND_US : 0;
+}
+
+/* How rows come to a device and leave it. */
+static void find_copies(struct space_device *d, const struct plan_model *m, const struct plan_node *node)
+{
+    const struct plan_device *dev = d->device;
+    d->in_us = d->least_in_us = copy_us(m, dev->copy_bps);
+    d->out_us = d->least_out_us = copy_us(m, dev->back_bps);
+    for (uint32_t i = 0; i < node->n_devices; i++) {
+        if (i == d->index)
+            continue;
+        if (dev->peer_bps[i] > 0) {
+            d->reaches |= 1u << i;
+            d->peer_us[i] = copy_us(m, dev->peer_bps[i]);
+            d->least_out_us = fmin(d->least_out_us, d->peer_us[i]);
+        }
+        if (node->devices[i].peer_bps[d->index] > 0)
+            d->least_in_us = 0;
+    }
+}
+
+double space_in_us(const struct space_device *d, const struct space_device *from)
+{
+    return from && from->reaches >> d->index & 1 ? 0 : d->in_us;
+}
+
+double space_out_us(const struct space_device *d, const struct space_device *to)
+{
+    return to && d->reaches >> to->index & 1 ? d->peer_us[to->index] : d->out_us;
+}
+
 static int device_init(struct space *s, struct space_device *d, uint32_t node, struct err *err)
 {
     const struct plan_model *m = s->in->model;
@@ -115,7 +149,9 @@ static int device_init(struct space *s, struct space_device *d, uint32_t node, s
     d->disk_us_byte = d->disk ? SECOND_US / dev->disk_bps : 0;
     d->fixed_us = dev->fixed_us;
     d->group = dev->group;
-    d->group_factor = d->group >= 0 ? dev->read_bps / s->in->groups[d->group].bps : 0;
+    d->group_whole = d->group >= 0 && s->in->groups[d->group].processors;
+    d->group_factor = d->group >= 0 ? (d->group_whole ? dev->processors : dev->read_bps) / s->in->groups[d->group].bps : 0;
+    find_copies(d, m, &s->in->nodes[node]);
     return 0;
 }
 
@@ -165,6 +201,7 @@ void space_stage(const struct space *s, const struct space_device *d, uint32_t f
         .window = m->window,
         .group = d->group,
         .group_factor = d->group_factor,
+        .group_whole = d->group_whole,
     };
     for (int k = 0; k < COST_ROWS; k++) {
         ret->work.row_us[k] = d->row_us[k][last] - d->row_us[k][first];
@@ -217,7 +254,8 @@ double space_load_cost(const struct space *s, const struct space_device *d, uint
 static bool same_device(const struct plan_input *in, const struct plan_device *a, const struct plan_device *b)
 {
     bool same = a->memory_bytes == b->memory_bytes && a->reserve_bytes == b->reserve_bytes && a->read_bps == b->read_bps &&
-                a->attn_ops == b->attn_ops && a->fixed_us == b->fixed_us && a->disk_bps == b->disk_bps && a->group == b->group;
+                a->attn_ops == b->attn_ops && a->fixed_us == b->fixed_us && a->disk_bps == b->disk_bps && a->group == b->group &&
+                a->processors == b->processors && a->copy_bps == b->copy_bps && a->back_bps == b->back_bps;
     for (uint32_t t = 0; same && t < in->model->n_types; t++) {
         same = bits_of(in->model, a, t) == bits_of(in->model, b, t);
         for (int k = 0; k < COST_ROWS; k++)
@@ -225,6 +263,16 @@ static bool same_device(const struct plan_input *in, const struct plan_device *a
     }
     if (same && in->use_resident)
         same = a->resident.first == b->resident.first && a->resident.last == b->resident.last;
+    return same;
+}
+
+/* Exchanging two devices of a node in any chain changes nothing. */
+static bool same_neighbours(const struct plan_node *n, uint32_t i, uint32_t j)
+{
+    const struct plan_device *d = n->devices;
+    bool same = d[i].peer_bps[j] == d[j].peer_bps[i];
+    for (uint32_t k = 0; same && k < n->n_devices; k++)
+        same = k == i || k == j || (d[i].peer_bps[k] == d[j].peer_bps[k] && d[k].peer_bps[i] == d[k].peer_bps[j]);
     return same;
 }
 
@@ -257,7 +305,8 @@ static bool same_node(const struct plan_input *in, uint32_t a, uint32_t b)
     const struct plan_node *x = &in->nodes[a], *y = &in->nodes[b];
     bool same = x->n_devices == y->n_devices && x->group == y->group && x->standby == y->standby && !pinned(in, a) && !pinned(in, b);
     for (uint32_t d = 0; same && d < x->n_devices; d++)
-        same = same_device(in, &x->devices[d], &y->devices[d]);
+        same = same_device(in, &x->devices[d], &y->devices[d]) &&
+               memcmp(x->devices[d].peer_bps, y->devices[d].peer_bps, x->n_devices * sizeof *x->devices[d].peer_bps) == 0;
     return same && same_links(in, a, b);
 }
 
@@ -272,7 +321,7 @@ static int add_kind(struct space *s, uint32_t node, struct err *err)
         if (device_init(s, d, node, err) != 0)
             return -1;
         for (uint32_t j = 0; j < i && d->same_as == i; j++)
-            if (same_device(s->in, &n->devices[j], &n->devices[i]))
+            if (same_device(s->in, &n->devices[j], &n->devices[i]) && same_neighbours(n, j, i))
                 d->same_as = j;
     }
     s->n_kinds++;

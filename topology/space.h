@@ -27,6 +27,11 @@ struct space_device {
     bool embed_allowed, head_allowed, disk;
     double fixed_us, disk_us_byte, group_factor;
     int32_t group;
+    bool group_whole;
+    /* A row's ways: from and to the host's memory (0: it lies there), straight to other devices of the node (which: reaches). */
+    double in_us, out_us, peer_us[PLAN_MAX_DEVICES];
+    uint32_t reaches;
+    double least_in_us, least_out_us; /* whoever the neighbour is */
     uint32_t same_as; /* an earlier device of the node that it cannot be told from, or itself */
 };
 
@@ -60,6 +65,9 @@ uint64_t space_weights(const struct space *s, const struct space_device *d, uint
 /* Bytes to read from disk for every batch because memory does not hold them; UINT64_MAX when the range cannot be there. */
 uint64_t space_disk_bytes(const struct space *s, const struct space_device *d, uint32_t first, uint32_t last);
 void space_stage(const struct space *s, const struct space_device *d, uint32_t first, uint32_t last, struct cost_stage *ret);
+/* What a row costs a device that comes from the device before or goes to the next one; NULL: they are of other nodes. */
+double space_in_us(const struct space_device *d, const struct space_device *from);
+double space_out_us(const struct space_device *d, const struct space_device *to);
 /* From node a to node b; n_nodes is the coordinator. a == b: inside a node. */
 void space_hop(const struct plan_input *in, uint32_t a, uint32_t b, struct cost_hop *ret);
 /* Bytes of the model file that a device does not hold yet. */
@@ -82,6 +90,7 @@ struct search_ask {
 struct search_stage {
     uint32_t kind, device; /* device: index in space.devices */
     uint32_t first, last;
+    bool enters; /* a node that the chain was not in */
 };
 
 struct search_answer {

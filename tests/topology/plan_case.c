@@ -17,9 +17,9 @@ static void print_input(const struct random_input *r)
     const struct plan_model *m = &r->model;
     uint32_t n = r->in.n_nodes;
     printf("\"model\":{\"bits\":[%.17g,%.17g],\"tied\":%d,\"experts\":%u,\"used\":%u,\"window\":%u,\"scratch\":%llu,\"scratch_head\":%llu,\"wire\":%llu,"
-           "\"row\":%.17g,\"token\":%.17g,\"layers\":[", m->type_bits[0], m->type_bits[1], m->tied, m->experts, m->experts_used, m->window,
+           "\"row\":%.17g,\"copy\":%.17g,\"token\":%.17g,\"layers\":[", m->type_bits[0], m->type_bits[1], m->tied, m->experts, m->experts_used, m->window,
            (unsigned long long)m->scratch_bytes, (unsigned long long)m->scratch_head_bytes, (unsigned long long)m->wire_bytes, m->row_bytes,
-           m->token_bytes);
+           m->copy_bytes, m->token_bytes);
     for (uint32_t l = 0; l < m->n_layers; l++)
         print_part(l ? "," : "", &m->layers[l]);
     print_part("],\"embed\":", &m->embed);
@@ -28,15 +28,16 @@ static void print_input(const struct random_input *r)
     for (uint32_t i = 0; i < n; i++) {
         const struct plan_device *d = &r->nodes[i].devices[0];
         printf("%s{\"memory\":%llu,\"reserve\":%llu,\"read\":%.17g,\"ops\":[[%.17g,%.17g],[%.17g,%.17g],[%.17g,%.17g]],\"attn\":%.17g,\"fixed\":%.17g,\"bits\":[%.17g,%.17g],\"disk\":%.17g,"
-               "\"bus\":%d,\"uplink\":%d}", i ? "," : "", (unsigned long long)d->memory_bytes, (unsigned long long)d->reserve_bytes, d->read_bps,
-               d->ops[0][0], d->ops[0][1], d->ops[1][0], d->ops[1][1], d->ops[2][0], d->ops[2][1], d->attn_ops, d->fixed_us, d->bits[0], d->bits[1], d->disk_bps, d->group, r->nodes[i].group);
+               "\"bus\":%d,\"processors\":%.17g,\"uplink\":%d,\"copy\":%.17g,\"back\":%.17g}", i ? "," : "", (unsigned long long)d->memory_bytes, (unsigned long long)d->reserve_bytes, d->read_bps,
+               d->ops[0][0], d->ops[0][1], d->ops[1][0], d->ops[1][1], d->ops[2][0], d->ops[2][1], d->attn_ops, d->fixed_us, d->bits[0], d->bits[1], d->disk_bps, d->group,
+               d->processors, r->nodes[i].group, d->copy_bps, d->back_bps);
     }
     printf("],\"links\":[");
     for (uint32_t i = 0; i < (n + 1) * (n + 1); i++)
         printf("%s[%.17g,%.17g]", i ? "," : "", r->links[i].latency_us, r->links[i].bps);
     printf("],\"groups\":[");
     for (uint32_t i = 0; i < r->in.n_groups; i++)
-        printf("%s%.17g", i ? "," : "", r->groups[i].bps);
+        printf("%s[%.17g,%d]", i ? "," : "", r->groups[i].bps, r->groups[i].processors);
     printf("],\"pins\":[");
     for (uint32_t i = 0; i < r->in.n_pins; i++)
         printf("%s{\"what\":%d,\"first\":%u,\"last\":%u,\"node\":%u,\"never\":%d}", i ? "," : "", (int)r->pins[i].what, r->pins[i].layers.first,

@@ -40,7 +40,7 @@ static void make_model(uint64_t *s, const struct random_shape *shape, struct ran
     struct plan_model *m = &r->model;
     *m = (struct plan_model){.type_names = {"Q4_K", "Q6_K"}, .type_bits = {4.625, 6.5625}, .n_types = 2, .n_layers = shape->layers,
                              .layers = r->layers, .scratch_bytes = 16 << 20, .scratch_head_bytes = 32 << 20, .wire_bytes = 4 << 20,
-                             .row_bytes = 32768, .token_bytes = 64};
+                             .row_bytes = 32768, .copy_bytes = 32768, .token_bytes = 64};
     if (shape->uneven) {
         m->tied = below(s, 3) == 0;
         if (below(s, 3) == 0)
@@ -87,6 +87,26 @@ static void make_links(uint64_t *s, struct random_input *r, uint32_t n)
         }
 }
 
+/* Some devices have memory of their own; some of a node reach each other. */
+static void make_copies(uint64_t *s, struct random_input *r)
+{
+    for (uint32_t i = 0; i < r->in.n_nodes; i++) {
+        struct plan_node *n = &r->nodes[i];
+        bool alike = below(s, 2);
+        double bps = random_between(s, 50e6, 5e9);
+        for (uint32_t d = 0; d < n->n_devices; d++) {
+            if (below(s, 2))
+                continue;
+            n->devices[d].copy_bps = alike ? bps : random_between(s, 50e6, 5e9);
+            n->devices[d].back_bps = alike ? bps : random_between(s, 50e6, 5e9);
+        }
+        for (uint32_t d = 0; d < n->n_devices; d++)
+            for (uint32_t to = 0; to < n->n_devices; to++)
+                if (d != to && n->devices[d].copy_bps > 0 && n->devices[to].copy_bps > 0 && below(s, 3))
+                    n->devices[d].peer_bps[to] = alike ? 2 * bps : random_between(s, 50e6, 20e9);
+    }
+}
+
 static void make_extras(uint64_t *s, struct random_input *r)
 {
     struct plan_input *in = &r->in;
@@ -102,14 +122,17 @@ static void make_extras(uint64_t *s, struct random_input *r)
         l[b * w + a] = l[a * w + b];
     }
     if (below(s, 4) == 0) {
-        r->groups[in->n_groups] = (struct plan_group){"bus", random_between(s, 30e9, 100e9)};
+        bool processors = below(s, 3) == 0;
+        r->groups[in->n_groups] = (struct plan_group){"bus", processors ? 4 : random_between(s, 30e9, 100e9), processors};
         for (uint32_t i = 0; i < n; i++)
-            if (below(s, 2))
+            if (below(s, 2)) {
                 r->nodes[i].devices[0].group = (int32_t)in->n_groups;
+                r->nodes[i].devices[0].processors = 1 + below(s, 4);
+            }
         in->n_groups++;
     }
     if (below(s, 4) == 0) {
-        r->groups[in->n_groups] = (struct plan_group){"uplink", random_between(s, 5e6, 100e6)};
+        r->groups[in->n_groups] = (struct plan_group){"uplink", random_between(s, 5e6, 100e6), false};
         for (uint32_t i = 0; i < n; i++)
             if (below(s, 2))
                 r->nodes[i].group = (int32_t)in->n_groups;
@@ -149,6 +172,8 @@ void random_input(struct random_input *r, uint64_t seed, const struct random_sha
                 r->nodes[i].devices[d] = r->nodes[i].devices[0];
         }
     make_links(s, r, shape->nodes);
-    if (shape->uneven)
+    if (shape->uneven) {
+        make_copies(s, r);
         make_extras(s, r);
+    }
 }

@@ -142,6 +142,80 @@ static void test_resident(void)
     ok(plan_make(&r.in, &plan, &err) == 0 && plan.stages[0].node == 0 && plan.load_bytes == 0, "3%% faster: nothing is");
 }
 
+/* A node with two GPUs, which reach each other or do not, and its processors: 10 layers, 4 in each. A row is 16 KiB: 2 ms by a copy,
+ * 0.5 ms straight. */
+static void gpus_and_cpu(bool reach)
+{
+    simple(&r, 10, 1, (uint32_t[]){4});
+    struct plan_node *n = &r.nodes[0];
+    r.model.copy_bytes = 16384;
+    n->n_devices = 3;
+    n->devices[1] = n->devices[2] = n->devices[0];
+    n->devices[0].memory_bytes = 2000001000; /* the processors have room for 2 */
+    n->devices[1].name = "cuda:0";
+    n->devices[2].name = "cuda:1";
+    for (int d = 1; d <= 2; d++) {
+        n->devices[d].copy_bps = n->devices[d].back_bps = 8192000;
+        n->devices[d].peer_bps[3 - d] = reach ? 32768000 : 0;
+    }
+}
+
+static void test_neighbours(void)
+{
+    static const double layers_us = 100000, ends_us = 2 * (500 + 64 / 1e9 * 1e6);
+    static const struct plan_stage apart[] = {{.device = 1, .layers = {0, 4}}, {.device = 0, .layers = {4, 6}}, {.device = 2, .layers = {6, 10}}};
+    static const enum plan_objective all[] = {PLAN_LATENCY, PLAN_BALANCED, PLAN_THROUGHPUT};
+    for (int o = 0; o < PLAN_OBJECTIVES; o++) {
+        gpus_and_cpu(true);
+        r.in.objective = all[o];
+        bool made = plan_make(&r.in, &plan, &err) == 0;
+        ok(made && plan.n_stages == 3 && plan.stages[1].device != 0, "%s: the processors do not stand between two GPUs", plan_objective_name(all[o]));
+    }
+    r.in.objective = PLAN_LATENCY;
+    ok(plan_make(&r.in, &plan, &err) == 0 && near(plan.value_us, layers_us + ends_us + 500 + 2000), "straight to the other GPU, one copy to or from the host");
+    ok(plan_evaluate(&r.in, apart, 3, &plan, &err) == 0 && near(plan.value_us, layers_us + ends_us + 2 * 2000), "with them in between: two copies");
+    gpus_and_cpu(false);
+    ok(plan_make(&r.in, &plan, &err) == 0 && near(plan.value_us, layers_us + ends_us + 2 * 2000) && plan.stages[1].device == 0,
+       "GPUs that do not reach each other: two copies, fewest with the processors in between");
+    /* Two such nodes, 20 layers: what goes over the link leaves and comes by processors, if it can. */
+    gpus_and_cpu(true);
+    r.in.n_nodes = 2;
+    r.nodes[1] = r.nodes[0];
+    r.model.n_layers = 20;
+    for (uint32_t l = 10; l < 20; l++)
+        r.layers[l] = r.layers[0];
+    for (uint32_t i = 0; i < 9; i++)
+        r.links[i] = (struct plan_link){500, 1e9};
+    ok(plan_make(&r.in, &plan, &err) == 0 && plan.n_stages == 6 && plan.stages[2].device == 0 && plan.stages[3].device == 0,
+       "over a link from one node's processors to the other's");
+    ok(near(plan.value_us, 2 * layers_us + ends_us + 500 + 16384 / 1e9 * 1e6 + 2 * (500 + 2000)), "so each node copies once between GPU and host");
+}
+
+/* Three workers of one thread on two processors: no more than two of them compute at a time. A row takes each 30 ms. */
+static void test_processors(void)
+{
+    simple(&r, 9, 3, (uint32_t[]){3, 3, 3});
+    r.groups[0] = (struct plan_group){"processors", 2, true};
+    r.in.n_groups = 1;
+    r.in.parallel = 6;
+    for (uint32_t i = 0; i < 3; i++) {
+        r.nodes[i].devices[0].group = 0;
+        r.nodes[i].devices[0].processors = 1;
+        r.nodes[i].devices[0].read_bps = 1e15;
+        for (int k = 0; k < COST_ROWS; k++)
+            r.nodes[i].devices[0].ops[k][0] = 1e11;
+    }
+    for (uint32_t i = 0; i < 16; i++)
+        r.links[i] = (struct plan_link){0, 1e12};
+    r.in.objective = PLAN_THROUGHPUT;
+    bool made = plan_make(&r.in, &plan, &err) == 0;
+    ok(made && plan.bottleneck == BOTTLENECK_GROUP && near(plan.tokens_per_s_n, 6 / (6 * 0.090 / 2)), "6 sequences, each 90 ms of one of two processors: %g tokens/s",
+       plan.tokens_per_s_n);
+    is_int(plan.m, 2, "two batches keep two processors busy");
+    r.groups[0].bps = 3;
+    ok(plan_make(&r.in, &plan, &err) == 0 && near(plan.tokens_per_s_n, 6 / (6 * 0.090 / 3)), "on three processors: as if each were alone");
+}
+
 static void test_errors(void)
 {
     simple(&r, 10, 2, (uint32_t[]){4, 4});
@@ -270,6 +344,8 @@ int main(void)
     test_formulas();
     test_standby();
     test_resident();
+    test_neighbours();
+    test_processors();
     test_errors();
     test_advice();
     test_helix();

@@ -130,6 +130,22 @@ struct totals {
     double sum, slowest;
 };
 
+/* What a stage copies of a row to have it and to hand it on: microseconds. */
+static double copying(const struct chain *c, uint32_t i)
+{
+    const struct plan_input *in = c->in;
+    const struct stage *st = &c->stages[i], *before = i > 0 ? st - 1 : NULL, *after = i + 1 < c->n ? st + 1 : NULL;
+    const struct plan_device *devices = in->nodes[st->node].devices, *d = &devices[st->device];
+    double us = 0, row = in->model->copy_bytes * 1e6;
+    if (before && !(before->node == st->node && devices[before->device].peer_bps[st->device] > 0) && d->copy_bps > 0)
+        us += row / d->copy_bps;
+    if (after && after->node == st->node && d->peer_bps[after->device] > 0)
+        us += row / d->peer_bps[after->device];
+    else if (after && d->back_bps > 0)
+        us += row / d->back_bps;
+    return us;
+}
+
 static struct totals walk(const struct chain *c, double seqs, double prompts)
 {
     const struct plan_input *in = c->in;
@@ -154,11 +170,12 @@ static struct totals walk(const struct chain *c, double seqs, double prompts)
         if (i == c->n)
             break;
         const struct plan_device *d = &in->nodes[to].devices[c->stages[i].device];
-        double read, us = stage_time(in, &c->stages[i], seqs, b, &read), lacks = lacking(in, &c->stages[i]);
+        double read, us = stage_time(in, &c->stages[i], seqs, b, &read) + b * copying(c, i), lacks = lacking(in, &c->stages[i]);
         t.sum += us;
         t.slowest = fmax(t.slowest, us + (lacks > 0 ? lacks / d->disk_bps * 1e6 : 0));
         if (d->group >= 0)
-            groups[d->group] += read * d->read_bps / in->groups[d->group].bps;
+            groups[d->group] += in->groups[d->group].processors ? us * d->processors / in->groups[d->group].bps
+                                                                : read * d->read_bps / in->groups[d->group].bps;
     }
     for (int i = 0; i < COST_MAX_GROUPS; i++)
         t.slowest = fmax(t.slowest, groups[i]);
@@ -251,7 +268,7 @@ static void test_objective(enum plan_objective objective, uint32_t runs)
         uint64_t seed = (uint64_t)objective * 1000003 + i, s = seed;
         struct random_shape shape = {.nodes = 1 + (uint32_t)(random_next(&s) % 4), .uneven = random_next(&s) % 4 != 0,
                                      .room = random_between(&s, 0.9, 3)};
-        shape.devices = shape.nodes < 4 ? 1 + (uint32_t)(random_next(&s) % 2) : 1;
+        shape.devices = shape.nodes < 4 ? 1 + (uint32_t)(random_next(&s) % (shape.nodes < 3 ? 4 : 2)) : 1;
         shape.layers = 2 + (uint32_t)(random_next(&s) % (shape.nodes * shape.devices > 4 ? 4 : 6));
         const char *said = compare(seed, &shape, objective, &fits);
         if (said && wrong++ < 5)

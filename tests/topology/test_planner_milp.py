@@ -131,12 +131,15 @@ def solve(c, seqs, form, weight, prompts=0):
         for (p, q), lacks in ranges(c, i).items():
             r = read[q] - read[p] + (head_read if q == n else 0)
             us = max(r, compute[q] - compute[p] + (head_compute if q == n else 0)) + node["fixed"]
+            copies = ([node["copy"]] if p else []) + ([node["back"]] if q < n else [])
+            us += rows * sum(m["copy"] / bps * 1e6 for bps in copies if bps)
             y = prog.variable(integer=True)
             mine.append((y, 1))
             total.append((y, us * unit))
             busy.setdefault(("stage", i), []).append((y, (us + (lacks / node["disk"] * 1e6 if lacks else 0)) * unit))
             if node["bus"] >= 0:
-                busy.setdefault(("group", node["bus"]), []).append((y, r * node["read"] / c["groups"][node["bus"]] * unit))
+                have, processors = c["groups"][node["bus"]]
+                busy.setdefault(("group", node["bus"]), []).append((y, (us * node["processors"] if processors else r * node["read"]) / have * unit))
             starts.setdefault((i, p), []).append((y, 1))
             ends.setdefault((i, q), []).append((y, 1))
         if mine:
@@ -152,7 +155,7 @@ def solve(c, seqs, form, weight, prompts=0):
         gb = c["nodes"][b]["uplink"] if b < k else -1
         for g in (ga, gb):
             if g >= 0 and ga != gb:
-                busy.setdefault(("group", g), []).extend((y, v * wire * bps / c["groups"][g] * unit) for y, v in amount)
+                busy.setdefault(("group", g), []).extend((y, v * wire * bps / c["groups"][g][0] * unit) for y, v in amount)
 
     first = [(y, 1) for i in range(k) for y, _ in starts.get((i, 0), [])]
     if not first or not any((i, n) in ends for i in range(k)):
