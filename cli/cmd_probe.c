@@ -1,6 +1,7 @@
 /* stagecoach probe: what this machine can do, as a topology file wants to know it. */
 #include <dirent.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@
 #include "topology/topology.h"
 #include "worker/profile.h"
 
-enum { READ_BYTES = 256 << 20, READ_MS = 300, RATE_MS = 60, DISK_MS = 1000, PATH_BYTES = 4096, OUT_MAX_BYTES = 1 << 20, GPU_READ_BYTES = 512 << 20 };
+enum { READ_BYTES = 256 << 20, READ_MS = 300, RATE_MS = 60, DISK_MS = 1000, PATH_BYTES = 4096, OUT_MAX_BYTES = 1 << 20, GPU_READ_BYTES = 512 << 20, PEER_BYTES = 64 << 20 };
 
 struct values {
     bool json;
@@ -53,19 +54,27 @@ static const struct opt_example examples[] = {
     {0},
 };
 
+/* What any device was measured to do. */
+struct measured {
+    struct profile_memory memory;
+    double attention[PROFILE_ROWS];
+    struct profile_rate rates[PROFILE_MAX_RATES];
+    size_t n_rates;
+};
+
 struct gpu {
     char name[DEVICE_NAME_BYTES], text[160], why[512]; /* why: it was not measured; "": it was */
     uint64_t memory; /* that may be used */
-    struct cuda_rates rates;
+    struct measured does;
+    double peers[CUDA_MAX_DEVICES]; /* bytes a second straight to the i-th GPU; 0: it does not reach, or was not measured */
 };
 
 struct report {
     const char *isa;
     unsigned threads;
-    double read_one, read_all, attention, disk; /* bytes a second; disk 0: not measured */
-    char disk_why[512];              /* "": nobody asked */
-    struct profile_rate rates[PROFILE_MAX_RATES];
-    size_t n_rates;
+    double read_one, disk; /* bytes a second; disk 0: not measured */
+    char disk_why[512];    /* "": nobody asked */
+    struct measured cpu;
     struct gpu gpus[CUDA_MAX_DEVICES];
     int n_gpus;
     char no_gpu[256]; /* why there is none */
@@ -73,35 +82,40 @@ struct report {
 
 /* --- measuring ----------------------------------------------------------------------------------------------------------- */
 
-static int measure_read(struct report *r, struct err *err)
+static int measure_one_thread(struct report *r, struct err *err)
 {
-    for (int all = 0; all < 2; all++) {
-        struct threadpool *team = threadpool_create(all ? r->threads : 1, err);
-        if (!team)
-            return -1;
-        int rc = profile_read(team, READ_BYTES, READ_MS, all ? &r->read_all : &r->read_one, err);
-        threadpool_destroy(team);
-        if (rc != 0)
-            return -1;
-    }
-    return 0;
+    struct threadpool *team = threadpool_create(1, err);
+    int rc = team ? profile_read(team, READ_BYTES, READ_MS, &r->read_one, err) : -1;
+    threadpool_destroy(team);
+    return rc;
 }
 
-static int measure_rates(struct report *r, struct backend *be, struct ui_progress *bar, struct err *err)
+static uint32_t computed_types(void)
 {
-    uint32_t done = 0, total = 0;
+    uint32_t n = 0;
     for (uint32_t type = 0; type < QUANT_TYPES; type++)
-        total += quant_traits(type) && quant_traits(type)->computed;
-    for (uint32_t type = 0; type < QUANT_TYPES && r->n_rates < PROFILE_MAX_RATES; type++) {
+        n += quant_traits(type) && quant_traits(type)->computed;
+    return n;
+}
+
+static int measure(struct measured *m, struct backend *be, struct ui_progress *bar, struct err *err)
+{
+    uint32_t total = computed_types() + 2;
+    uint64_t bytes = be->ops->host_memory ? READ_BYTES : GPU_READ_BYTES;
+    ui_progress(bar, 0, total);
+    if (profile_memory(be, bytes, READ_MS, &m->memory, err) != 0)
+        return -1;
+    ui_progress(bar, 1, total);
+    for (uint32_t type = 0; type < QUANT_TYPES && m->n_rates < PROFILE_MAX_RATES; type++) {
         if (!quant_traits(type) || !quant_traits(type)->computed)
             continue;
-        struct profile_rate *rate = &r->rates[r->n_rates++];
+        struct profile_rate *rate = &m->rates[m->n_rates++];
         rate->type = (enum quant_type)type;
         if (profile_rate(be, RATE_MS, rate, err) != 0)
             return -1;
-        ui_progress(bar, ++done, total);
+        ui_progress(bar, 1 + m->n_rates, total);
     }
-    return 0;
+    return profile_attention(be, RATE_MS, m->attention, err);
 }
 
 /* The largest file that lies directly in the folder. */
@@ -134,24 +148,45 @@ static void measure_disk(struct report *r, const struct values *v)
         snprintf(r->disk_why, sizeof r->disk_why, "%s", err.text);
 }
 
+static struct backend *open_gpu(const struct gpu *g, const struct values *v, struct err *err)
+{
+    struct device_list list;
+    struct device_options how = {.untested = strcmp(v->cuda, "untested") == 0};
+    return device_list_parse(g->name, &list, err) == 0 ? device_open(&list.item[0], &how, err) : NULL;
+}
+
 /* A GPU that is there but cannot be used is told of in plain words; the rest is measured all the same. */
-static void measure_gpu(struct gpu *g, const struct cuda_device *d, const struct values *v)
+static void measure_gpu(struct gpu *g, const struct cuda_device *d, const struct values *v, struct ui_progress *bar)
 {
     struct device device = {.kind = DEVICE_CUDA, .index = d->index};
-    struct device_options how = {.untested = strcmp(v->cuda, "untested") == 0};
     struct err err;
 
-    snprintf(device.name, sizeof device.name, "cuda:%u", d->index);
     *g = (struct gpu){.memory = device_memory_now(&device)};
-    snprintf(g->name, sizeof g->name, "%s", device.name);
+    snprintf(g->name, sizeof g->name, "cuda:%u", d->index);
     snprintf(g->text, sizeof g->text, "%s, compute capability %u.%u", d->name, d->major, d->minor);
-    struct backend *be = device_open(&device, &how, &err);
-    if (!be || backend_cuda_measure(be, GPU_READ_BYTES < g->memory / 2 ? GPU_READ_BYTES : (size_t)(g->memory / 2), &g->rates, &err) != 0)
+    struct backend *be = open_gpu(g, v, &err);
+    if (!be || measure(&g->does, be, bar, &err) != 0)
         snprintf(g->why, sizeof g->why, "%s", err.text);
     backend_destroy(be);
 }
 
-static void measure_gpus(struct report *r, const struct values *v)
+/* From each to each: a copy may be faster one way. */
+static void measure_peers(struct report *r, const struct values *v)
+{
+    for (int i = 0; i < r->n_gpus; i++)
+        for (int k = 0; k < r->n_gpus; k++) {
+            struct err err;
+            if (i == k || r->gpus[i].why[0] || r->gpus[k].why[0])
+                continue;
+            struct backend *from = open_gpu(&r->gpus[i], v, &err), *to = open_gpu(&r->gpus[k], v, &err);
+            if (!from || !to || profile_peer(from, to, PEER_BYTES, &r->gpus[i].peers[k], &err) != 0)
+                ui_say("%s to %s was not measured: %s", r->gpus[i].name, r->gpus[k].name, err.text);
+            backend_destroy(from);
+            backend_destroy(to);
+        }
+}
+
+static void measure_gpus(struct report *r, const struct values *v, struct ui_progress *bar)
 {
     struct cuda_device there[CUDA_MAX_DEVICES];
     struct err err;
@@ -161,7 +196,8 @@ static void measure_gpus(struct report *r, const struct values *v)
         r->n_gpus = 0;
     }
     for (int i = 0; i < r->n_gpus; i++)
-        measure_gpu(&r->gpus[i], &there[i], v);
+        measure_gpu(&r->gpus[i], &there[i], v, bar);
+    measure_peers(r, v);
 }
 
 /* --- saying it ----------------------------------------------------------------------------------------------------------- */
@@ -191,10 +227,9 @@ static const char *ops_rate(char buf[32], double value)
     return with_unit(buf, value, units);
 }
 
-/* The node's devices, as a topology file has them. */
+/* The node's GPUs, as a topology file has them. */
 static void say_devices(const struct report *r)
 {
-    char buf[32];
     bool any = false;
     for (int i = 0; i < r->n_gpus; i++) {
         const struct gpu *g = &r->gpus[i];
@@ -205,18 +240,37 @@ static void say_devices(const struct report *r)
         any = true;
         ui_outf("      \"%s\": {memory: %lluMiB} # %s\n", g->name, (unsigned long long)(g->memory >> 20), g->text);
     }
-    ui_outf("    profile:\n      cpu: {read: %s", bytes_rate(buf, r->read_all));
-    ui_outf(", attention: %s", ops_rate(buf, r->attention));
 }
 
-static void say_gpu(const struct report *r, const struct gpu *g)
+/* With 1, 8 and 512 rows. */
+static void say_rates(const double per_s[PROFILE_ROWS])
 {
-    char buf[32], copy[32];
-    if (g->why[0])
-        return;
-    ui_outf("      \"%s\": {read: %s, copy: %s", g->name, bytes_rate(buf, g->rates.read), bytes_rate(copy, g->rates.to_device));
-    for (size_t i = 0; i < r->n_rates; i++)
-        ui_outf(", %s: %s", quant_traits(r->rates[i].type)->name, ops_rate(buf, cuda_rate_of(&g->rates, r->rates[i].type)));
+    char buf[32];
+    for (int rows = 0; rows < PROFILE_ROWS; rows++)
+        ui_outf("%s%s", rows ? ", " : "[", ops_rate(buf, per_s[rows]));
+    ui_outf("]");
+}
+
+static void say_profile(const struct measured *m, const char *name, const struct report *r, const double *peers)
+{
+    char buf[32];
+    bool any = false;
+    ui_outf(strchr(name, ':') ? "      \"%s\": {read: %s" : "      %s: {read: %s", name, bytes_rate(buf, m->memory.read_per_s));
+    if (m->memory.copy_per_s > 0)
+        ui_outf(", copy: %s", bytes_rate(buf, m->memory.copy_per_s));
+    if (m->memory.back_per_s > 0)
+        ui_outf(", back: %s", bytes_rate(buf, m->memory.back_per_s));
+    for (int i = 0; peers && i < r->n_gpus; i++)
+        if (peers[i] > 0) {
+            ui_outf("%s\"%s\": %s", any ? ", " : ", peers: {", r->gpus[i].name, bytes_rate(buf, peers[i]));
+            any = true;
+        }
+    ui_outf("%s,\n            attention: ", any ? "}" : "");
+    say_rates(m->attention);
+    for (size_t i = 0; i < m->n_rates; i++) {
+        ui_outf(",\n            %s: ", quant_traits(m->rates[i].type)->name);
+        say_rates(m->rates[i].per_s);
+    }
     ui_outf("}\n");
 }
 
@@ -226,50 +280,67 @@ static void say_yaml(const struct report *r)
     ui_outf("    # stagecoach probe: %u thread%s, %s", r->threads, r->threads == 1 ? "" : "s", r->isa);
     ui_outf("; one thread reads %s\n", bytes_rate(buf, r->read_one));
     say_devices(r);
-    for (size_t i = 0; i < r->n_rates; i++) {
-        ui_outf(",\n            %s: ", quant_traits(r->rates[i].type)->name);
-        for (int rows = 0; rows < PROFILE_ROWS; rows++)
-            ui_outf("%s%s", rows ? ", " : "[", ops_rate(buf, r->rates[i].per_s[rows]));
-        ui_outf("]");
-    }
-    ui_outf("}\n");
+    ui_outf("    profile:\n");
+    say_profile(&r->cpu, "cpu", r, NULL);
     for (int i = 0; i < r->n_gpus; i++)
-        say_gpu(r, &r->gpus[i]);
+        if (!r->gpus[i].why[0])
+            say_profile(&r->gpus[i].does, r->gpus[i].name, r, r->gpus[i].peers);
     if (r->disk > 0)
         ui_outf("      disk: %s\n", bytes_rate(buf, r->disk));
 }
 
-static void say_gpu_json(const struct gpu *g, int i)
+static json_t *json_rows(const double per_s[PROFILE_ROWS])
 {
-    json_t *o = json_pack("{s:s, s:s, s:I, s:b}", "name", g->name, "text", g->text, "memory_bytes", (json_int_t)g->memory, "measured", !g->why[0]);
-    if (o && g->why[0])
-        json_object_set_new(o, "why", json_string(g->why));
-    else if (o)
-        json_object_update_new(o, json_pack("{s:f, s:f, s:f, s:f, s:f}", "read", g->rates.read, "products", g->rates.products, "floats", g->rates.floats,
-                                            "to_device", g->rates.to_device, "from_device", g->rates.from_device));
-    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
-    ui_outf("%s%s", i ? "," : "", text ? text : "null");
-    free(text);
-    json_decref(o);
+    json_t *o = json_object();
+    for (int rows = 0; rows < PROFILE_ROWS; rows++) {
+        char name[16];
+        snprintf(name, sizeof name, "%u", profile_rows[rows]);
+        json_object_set_new(o, name, json_real(round(per_s[rows])));
+    }
+    return o;
 }
 
-static void say_json(const struct report *r)
+static json_t *json_rates(const struct measured *m)
 {
-    ui_outf("{\"isa\":\"%s\",\"threads\":%u,\"read\":{\"one\":%.0f,\"all\":%.0f},\"attention\":%.0f,\"rates\":{", r->isa, r->threads, r->read_one, r->read_all,
-            r->attention);
-    for (size_t i = 0; i < r->n_rates; i++) {
-        ui_outf("%s\"%s\":{", i ? "," : "", quant_traits(r->rates[i].type)->name);
-        for (int rows = 0; rows < PROFILE_ROWS; rows++)
-            ui_outf("%s\"%u\":%.0f", rows ? "," : "", profile_rows[rows], r->rates[i].per_s[rows]);
-        ui_outf("}");
-    }
-    ui_outf("},\"gpus\":[");
+    json_t *o = json_object();
+    for (size_t i = 0; i < m->n_rates; i++)
+        json_object_set_new(o, quant_traits(m->rates[i].type)->name, json_rows(m->rates[i].per_s));
+    return o;
+}
+
+static json_t *json_gpu(const struct report *r, const struct gpu *g)
+{
+    json_t *o = json_pack("{s:s, s:s, s:I, s:b}", "name", g->name, "text", g->text, "memory_bytes", (json_int_t)g->memory, "measured", !g->why[0]);
+    json_t *peers = json_object();
     for (int i = 0; i < r->n_gpus; i++)
-        say_gpu_json(&r->gpus[i], i);
-    ui_outf("]");
-    if (r->disk > 0)
-        ui_outf(",\"disk\":%.0f", r->disk);
-    ui_outf("}\n");
+        if (g->peers[i] > 0)
+            json_object_set_new(peers, r->gpus[i].name, json_real(round(g->peers[i])));
+    if (g->why[0])
+        json_object_set_new(o, "why", json_string(g->why));
+    else
+        json_object_update_new(o, json_pack("{s:f, s:f, s:f, s:o, s:o, s:O}", "read", g->does.memory.read_per_s, "to_device", g->does.memory.copy_per_s,
+                                            "from_device", g->does.memory.back_per_s, "attention", json_rows(g->does.attention), "rates",
+                                            json_rates(&g->does), "peers", peers));
+    json_decref(peers);
+    return o;
+}
+
+static int say_json(const struct report *r, struct err *err)
+{
+    json_t *gpus = json_array();
+    for (int i = 0; i < r->n_gpus; i++)
+        json_array_append_new(gpus, json_gpu(r, &r->gpus[i]));
+    json_t *o = json_pack("{s:s, s:i, s:{s:f, s:f}, s:o, s:o, s:o}", "isa", r->isa, "threads", (int)r->threads, "read", "one", round(r->read_one), "all",
+                          round(r->cpu.memory.read_per_s), "attention", json_rows(r->cpu.attention), "rates", json_rates(&r->cpu), "gpus", gpus);
+    if (o && r->disk > 0)
+        json_object_set_new(o, "disk", json_real(round(r->disk)));
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    json_decref(o);
+    if (!text)
+        return err_set(err, ERR_MEMORY, "out of memory for the JSON");
+    ui_outf("%s\n", text);
+    free(text);
+    return 0;
 }
 
 /* --- a link -------------------------------------------------------------------------------------------------------------- */
@@ -331,13 +402,11 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     if (ui_err_is_terminal())
         ui_say("measuring memory, products%s: let nothing else run for some seconds", v->file || v->model_dir ? ", the disk" : "");
     ui_progress_begin(&bar, "measuring", false);
-    rc = measure_read(&r, err) == 0 && measure_rates(&r, be, &bar, err) == 0 ? 0 : -1;
-    if (rc == 0)
-        rc = profile_attention(be, RATE_MS, &r.attention, err);
+    rc = measure_one_thread(&r, err) == 0 && measure(&r.cpu, be, &bar, err) == 0 ? 0 : -1;
     if (rc == 0)
         measure_disk(&r, v);
     if (rc == 0)
-        measure_gpus(&r, v);
+        measure_gpus(&r, v, &bar);
     ui_progress_end(&bar);
     if (rc == 0 && r.n_gpus == 0)
         ui_say("no GPU: %s", r.no_gpu[0] ? r.no_gpu : "there is none");
@@ -346,8 +415,10 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
             ui_say("%s (%s) was not measured: %s", r.gpus[i].name, r.gpus[i].text, r.gpus[i].why);
     if (rc == 0 && r.disk_why[0])
         ui_say("%s", r.disk_why);
-    if (rc == 0)
-        (v->json ? say_json : say_yaml)(&r);
+    if (rc == 0 && v->json)
+        rc = say_json(&r, err);
+    else if (rc == 0)
+        say_yaml(&r);
     backend_destroy(be);
     return rc;
 }
@@ -356,10 +427,11 @@ const struct command cmd_probe = {
     .opts = {.name = "probe",
              .summary = "Measure what this machine can do",
              .synopsis = "[--model-dir DIR | --peer ADDRESS] [--json]",
-             .description = "Measures how fast memory is read, by one thread and by all, what the kernels multiply in every quantization, GPUs, and "
-                            "the disk where a folder or file is given. Prints the node's profile as it stands in a topology file; a quantization has three "
-                            "rates: with one row (one answer), with 8 rows and with 512 (a prompt); --json has them as operations and bytes a second. Takes a few seconds; other work "
-                            "on the machine makes it wrong. With --peer: the link to another node instead, as a line for the file's links.",
+             .description = "Measures how fast memory is read, what the kernels multiply in every quantization and do in attention, on the processors and on "
+                            "each GPU with its own kernels; copies to and from GPUs, and from one to another; and the disk where a folder or file is given. "
+                            "Prints the node's profile as it stands in a topology file; products and attention have three rates: with one row (one answer), "
+                            "with 8 rows and with 512 (a prompt); --json has them as operations and bytes a second. Takes some seconds for each device; other "
+                            "work on the machine makes it wrong. With --peer: the link to another node instead, as a line for the file's links.",
              .groups = groups,
              .examples = examples},
     .values_bytes = sizeof(struct values),

@@ -194,6 +194,15 @@ static const char *keep_class(struct arena *a, const struct msg_hello *h, const 
     return keep_text(a, text);
 }
 
+static void keep_peers(struct arena *a, struct msg_device *d)
+{
+    struct msg_peer *to = (struct msg_peer *)(uintptr_t)keep(a, d->peers, d->n_peers * sizeof *to);
+    d->n_peers = to ? d->n_peers : 0;
+    for (size_t i = 0; i < d->n_peers; i++)
+        to[i].device = keep_text(a, to[i].device);
+    d->peers = to;
+}
+
 static void keep_bits(struct arena *a, const struct msg_bits **bits, size_t *n)
 {
     struct msg_bits *to = (struct msg_bits *)(uintptr_t)keep(a, *bits, *n * sizeof *to);
@@ -233,6 +242,7 @@ static void keep_hello(struct node *n, const struct msg_hello *from)
         devices[i].numerics_class = keep_class(a, from, &from->devices[i]);
         devices[i].text = keep_text(a, devices[i].text);
         keep_bits(a, &devices[i].bits, &devices[i].n_bits);
+        keep_peers(a, &devices[i]);
         devices[i].n_rates = rates ? devices[i].n_rates : 0;
         for (size_t j = 0; j < devices[i].n_rates; j++)
             rates[j].type = keep_text(a, rates[j].type);

@@ -10,11 +10,11 @@ enum { GUESSES_MAX_BYTES = 1 << 16, GUESSED_THREADS = 8, CTX_LEAST = 256 };
 
 /* What a device does of which nobody measured more: an ordinary desktop's two memory channels, a card of the middle. */
 static const struct {
-    double read_bps, ops, float_ops, attn_ops, fixed_us;
+    double read_bps, ops, float_ops, attn_ops, fixed_us, copy_bps; /* copy: to the device and back; 0: there is nothing to copy */
     bool by_thread; /* ops, not bytes */
 } guessed[] = {
-    {30e9, 60e9, 15e9, 10e9, 100, true},
-    {400e9, 20e12, 10e12, 5e12, 150, false},
+    {30e9, 60e9, 15e9, 10e9, 100, 0, true},
+    {400e9, 20e12, 10e12, 5e12, 150, 12e9, false},
 };
 static const double GUESSED_RTT_US = 500, GUESSED_BPS = 125e6;
 /* Between processes of one machine. */
@@ -74,6 +74,7 @@ static int fill_model(struct plan_source *s, const struct model_costs *c, uint32
     m->scratch_bytes = c->scratch_bytes;
     m->scratch_head_bytes = c->scratch_head_bytes;
     m->row_bytes = c->embd * wire_bytes[s->wire] + PLAN_ROW_HEADER;
+    m->copy_bytes = c->embd * sizeof(float); /* on a device rows are floats, whatever they travel as */
     m->token_bytes = PLAN_TOKEN_BYTES;
     m->wire_bytes = (uint64_t)(2.0 * PLAN_WIRE_BATCHES * max_rows * m->row_bytes);
     return 0;
@@ -119,7 +120,7 @@ static void fill_device(struct plan_source *s, const struct topology_node *node,
     double threads = guessed[gpu].by_thread ? (double)(node->threads ? node->threads : GUESSED_THREADS) / parts_of(node) : 1;
     *to = (struct plan_device){.name = from->name, .memory_bytes = from->memory_bytes, .group = -1, .numerics = from->numerics,
                                .reserve_bytes = gpu ? PLAN_RESERVE_GPU : PLAN_RESERVE_CPU, .read_bps = from->read_bps,
-                               .attn_ops = from->attention_ops, .fixed_us = from->step_us > 0 ? from->step_us : guessed[gpu].fixed_us};
+                               .copy_bps = gpu && from->copy_bps > 0 ? from->copy_bps : guessed[gpu].copy_bps, .fixed_us = from->step_us > 0 ? from->step_us : guessed[gpu].fixed_us};
     for (uint32_t t = 0; t < s->model.n_types; t++) {
         const char *type = s->model.type_names[t];
         for (int k = 0; k < COST_ROWS; k++)
@@ -131,10 +132,21 @@ static void fill_device(struct plan_source *s, const struct topology_node *node,
     }
     if (rates_guessed)
         guess(s, node->name, from->name, "matrix multiplication rates are guesses");
-    if (to->attn_ops <= 0) /* not worth a sentence: it follows the rest */
-        to->attn_ops = rates_guessed || from->n_rates == 0 ? guessed[gpu].attn_ops * threads : from->rates[0].ops[COST_ROWS - 1] / 4;
+    to->back_bps = gpu && from->back_bps > 0 ? from->back_bps : to->copy_bps;
+    for (int k = 0; k < COST_ROWS; k++) /* a guess is not worth a sentence: it follows the rest */
+        to->attn_ops[k] = from->attention_ops[k] > 0                 ? from->attention_ops[k]
+                          : rates_guessed || from->n_rates == 0 ? guessed[gpu].attn_ops * threads
+                                                                : from->rates[0].ops[COST_ROWS - 1] / 4;
     if (node->disk_tier && !gpu)
         to->disk_bps = node->disk_bps;
+}
+
+static void fill_peers(const struct topology_device *from, struct plan_node *node, struct plan_device *to)
+{
+    for (uint32_t p = 0; p < from->n_peers; p++)
+        for (uint32_t i = 0; i < node->n_devices; i++)
+            if (strcmp(node->devices[i].name, from->peers[p].device) == 0)
+                to->peer_bps[i] = from->peers[p].bps;
 }
 
 static int fill_nodes(struct plan_source *s, const struct topology *t, struct err *err)
@@ -148,6 +160,8 @@ static int fill_nodes(struct plan_source *s, const struct topology *t, struct er
         for (uint32_t d = 0; d < from->n_devices; d++)
             if (from->devices[d].memory_bytes > 0 || d > 0)
                 fill_device(s, from, &from->devices[d], &to->devices[to->n_devices++]);
+        for (uint32_t d = 0; d < to->n_devices; d++) /* the first of the file's may be missing */
+            fill_peers(&from->devices[d + from->n_devices - to->n_devices], to, &to->devices[d]);
     }
     return 0;
 }
@@ -231,7 +245,7 @@ static void fill_groups(struct plan_source *s, const struct topology *t)
 {
     for (uint32_t i = 0; i < t->n_groups; i++) {
         const struct topology_group *g = &t->groups[i];
-        s->groups[i] = (struct plan_group){g->uplink ? "uplink" : "memory", g->bps};
+        s->groups[i] = (struct plan_group){.name = g->uplink ? "uplink" : "memory", .bps = g->bps};
         for (uint32_t m = 0; m < g->n_members; m++) {
             const struct topology_node *from = &t->nodes[g->nodes[m]];
             struct plan_node *node = &s->nodes[g->nodes[m]];

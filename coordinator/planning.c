@@ -138,6 +138,25 @@ static bool is_gpu(const struct msg_device *d)
     return strncmp(d->name, "cpu", 3) != 0;
 }
 
+static void take_attention(const struct plan_model *m, const struct msg_device *from, struct plan_device *d)
+{
+    double per_s[COST_ROWS] = {from->attention_per_s, from->attention_few_per_s, from->attention_many_per_s};
+    for (int k = 0; k < COST_ROWS; k++)
+        if (from->attention_per_s > 0) /* older workers measure one row alone */
+            d->attn_ops[k] = per_s[k] > 0 ? per_s[k] : from->attention_per_s;
+        else if (m->n_types > 0 && !is_gpu(from))
+            d->attn_ops[k] = d->ops[COST_ROWS - 1][0] / 4; /* a guess that follows the rest */
+}
+
+/* Whom it reaches, as it says itself. */
+static void take_peers(const struct msg_device *from, const struct plan_node *n, struct plan_device *d)
+{
+    for (size_t k = 0; k < from->n_peers; k++)
+        for (uint32_t i = 0; i < n->n_devices; i++)
+            if (strcmp(n->devices[i].name, from->peers[k].device) == 0 && &n->devices[i] != d)
+                d->peer_bps[i] = from->peers[k].bytes_per_s;
+}
+
 /* What the worker says of itself stands above what the file says of its size, and fills in what was not measured. */
 static void adjust_device(const struct plan_model *m, const struct msg_hello *h, const struct msg_device *from, struct plan_device *d)
 {
@@ -153,10 +172,11 @@ static void adjust_device(const struct plan_model *m, const struct msg_hello *h,
     if (from->n_rates == 0 && !is_gpu(from))
         take_usual_rates(m, h->isa, threads, d);
     take_rates(m, from, d);
-    if (from->attention_per_s > 0)
-        d->attn_ops = from->attention_per_s;
-    else if (m->n_types > 0 && !is_gpu(from))
-        d->attn_ops = d->ops[COST_ROWS - 1][0] / 4; /* a guess that follows the rest */
+    if (from->copy_bytes_per_s > 0)
+        d->copy_bps = from->copy_bytes_per_s;
+    if (from->back_bytes_per_s > 0)
+        d->back_bps = from->back_bytes_per_s;
+    take_attention(m, from, d);
     for (size_t i = 0; i < n_bits; i++) {
         uint32_t t = type_index(m, bits[i].type);
         if (t != UINT32_MAX && bits[i].bits > 0)
@@ -183,6 +203,7 @@ static void adjust_node(const struct engine *e, const struct plan_model *m, cons
         for (size_t k = 0; k < n->hello.n_devices; k++)
             if (strcmp(n->hello.devices[k].name, p->devices[i].name) == 0) {
                 adjust_device(m, &n->hello, &n->hello.devices[k], &p->devices[i]);
+                take_peers(&n->hello.devices[k], p, &p->devices[i]);
                 is_there = true;
                 cap_memory(&p->devices[i], n->memory_caps[k]);
             }
@@ -384,7 +405,7 @@ void planning_costs(const struct engine *e, struct sched_costs *ret)
             .start_ns = scaled(start_us + experts_start_us, 1e3),
             .row_ns = scaled(row_us + used * experts_row_us, 1e3),
             .kv_ps = scaled(c->kv_us, 1e6),
-            .attn_ps = scaled(c->attn_us, 1e6),
+            .attn_ps = scaled(c->attn.row_us[1], 1e6),
             .head_weight_ns = scaled(c->head_us, 1e3),
             .head_start_ns = scaled(head_start_us, 1e3),
             .head_row_ns = scaled(head_row_us, 1e3),

@@ -190,7 +190,15 @@ static int check_devices(struct at at, const struct msg_hello *m)
         TRY(text(&at, "text", d->text, MSG_MAX_TEXT));
         TRY(range(&at, "threads", d->threads, 0, MSG_MAX_THREADS));
         TRY(number(&at, "copy_bytes_per_s", d->copy_bytes_per_s, 0));
+        TRY(number(&at, "back_bytes_per_s", d->back_bytes_per_s, 0));
         TRY(number(&at, "attention_per_s", d->attention_per_s, 0));
+        TRY(number(&at, "attention_few_per_s", d->attention_few_per_s, 0));
+        TRY(number(&at, "attention_many_per_s", d->attention_many_per_s, 0));
+        TRY(many(&at, "peers", d->n_peers, d->peers, MSG_MAX_DEVICES));
+        for (size_t j = 0; j < d->n_peers; j++) {
+            TRY(label(&at, "peer", d->peers[j].device));
+            TRY(number(&at, "peer's rate", d->peers[j].bytes_per_s, 0));
+        }
         TRY(many(&at, "bits", d->n_bits, d->bits, MSG_MAX_TYPES));
         TRY(check_bits(&at, d->bits, d->n_bits));
     }

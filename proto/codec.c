@@ -218,7 +218,8 @@ static int in_registered(struct codec *c, const Sc__Registered *p, struct msg_re
 #define HELLO_STRINGS(X) X(version) X(node) X(numerics_class) X(isa) X(address)
 #define RESIDENT_FIELDS(X) X(present) X(layer_first) X(layer_end) X(embed) X(head)
 
-#define DEVICE_FIELDS(X) X(memory_bytes) X(read_bytes_per_s) X(numerics_revision) X(threads) X(copy_bytes_per_s) X(attention_per_s)
+#define DEVICE_FIELDS(X) X(memory_bytes) X(read_bytes_per_s) X(numerics_revision) X(threads) X(copy_bytes_per_s) X(attention_per_s) \
+    X(attention_few_per_s) X(attention_many_per_s) X(back_bytes_per_s)
 #define DEVICE_STRINGS(X) X(name) X(numerics_class) X(text)
 
 static Sc__Bits **out_bits(struct codec *c, const struct msg_bits *m, size_t n)
@@ -234,6 +235,19 @@ static Sc__Bits **out_bits(struct codec *c, const struct msg_bits *m, size_t n)
     return p;
 }
 
+static Sc__Peer **out_peers(struct codec *c, const struct msg_peer *m, size_t n)
+{
+    Sc__Peer *items, **p;
+    if (!NEW_REPEATED(c, Sc__Peer, n, items, p))
+        return NULL;
+    for (size_t i = 0; i < n; i++) {
+        sc__peer__init(p[i] = &items[i]);
+        items[i].device = (char *)(uintptr_t)m[i].device;
+        items[i].bytes_per_s = m[i].bytes_per_s;
+    }
+    return p;
+}
+
 static int out_device(struct codec *c, const struct msg_device *m, Sc__Device *p)
 {
     Sc__Rate *items;
@@ -243,7 +257,9 @@ static int out_device(struct codec *c, const struct msg_device *m, Sc__Device *p
     DEVICE_STRINGS(OUT_STR)
     p->n_rates = m->n_rates;
     p->n_bits = m->n_bits;
-    if (!NEW_REPEATED(c, Sc__Rate, m->n_rates, items, p->rates) || !(p->bits = out_bits(c, m->bits, m->n_bits)))
+    p->n_peers = m->n_peers;
+    if (!NEW_REPEATED(c, Sc__Rate, m->n_rates, items, p->rates) || !(p->bits = out_bits(c, m->bits, m->n_bits)) ||
+        !(p->peers = out_peers(c, m->peers, m->n_peers)))
         return -1;
     for (size_t i = 0; i < m->n_rates; i++) {
         sc__rate__init(p->rates[i] = &items[i]);
@@ -305,18 +321,24 @@ static const struct msg_bits *in_bits(struct codec *c, Sc__Bits *const *p, size_
 static int in_device(struct codec *c, const Sc__Device *p, struct msg_device *m, struct err *err)
 {
     struct msg_rate *rates;
+    struct msg_peer *peers;
 
     *m = (struct msg_device){0};
     DEVICE_FIELDS(IN)
     DEVICE_STRINGS(IN)
-    if (count_ok("hello", "rates", p->n_rates, MSG_MAX_TYPES, err) != 0 || count_ok("hello", "device's bits", p->n_bits, MSG_MAX_TYPES, err) != 0)
+    if (count_ok("hello", "rates", p->n_rates, MSG_MAX_TYPES, err) != 0 || count_ok("hello", "device's bits", p->n_bits, MSG_MAX_TYPES, err) != 0 ||
+        count_ok("hello", "device's peers", p->n_peers, MSG_MAX_DEVICES, err) != 0)
         return -1;
     m->n_rates = p->n_rates;
     m->rates = rates = take(c, p->n_rates, sizeof *rates);
     m->n_bits = p->n_bits;
     m->bits = in_bits(c, p->bits, p->n_bits);
-    if (!rates || !m->bits)
+    m->n_peers = p->n_peers;
+    m->peers = peers = take(c, p->n_peers, sizeof *peers);
+    if (!rates || !m->bits || !peers)
         return too_big(c, "hello", err);
+    for (size_t i = 0; i < p->n_peers; i++)
+        peers[i] = (struct msg_peer){p->peers[i]->device, p->peers[i]->bytes_per_s};
     for (size_t i = 0; i < p->n_rates; i++)
         rates[i] = (struct msg_rate){p->rates[i]->type, p->rates[i]->per_s, p->rates[i]->few_per_s, p->rates[i]->one_per_s};
     return 0;

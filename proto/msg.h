@@ -149,6 +149,11 @@ struct msg_bits {
     double bits; /* per weight, after repacking for this node's devices */
 };
 
+struct msg_peer {
+    const char *device; /* of the same node */
+    double bytes_per_s;
+};
+
 struct msg_device {
     const char *name; /* "cpu", "cpu:1", "cuda:0" */
     uint64_t memory_bytes; /* what Stagecoach may use */
@@ -163,7 +168,11 @@ struct msg_device {
     const struct msg_bits *bits;
     size_t n_bits;
     const char *text; /* what it is, for people: "NVIDIA GeForce RTX 4090" */
-    double attention_per_s;     /* operations a second in attention; 0: not measured */
+    double attention_per_s;     /* operations a second in attention, of one row; 0: not measured */
+    double attention_few_per_s, attention_many_per_s; /* of a row of each of 8 sequences, of a prompt's rows; 0: not measured */
+    double back_bytes_per_s;    /* from the device's memory to the host's, as copy_bytes_per_s */
+    const struct msg_peer *peers; /* devices whose memory it reaches straight from its own */
+    size_t n_peers;
 };
 
 /* What a stage still holds from an earlier epoch. */

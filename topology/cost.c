@@ -75,8 +75,8 @@ double cost_stage_us(const struct cost_stage *s, const struct cost_batch *b)
 {
     double read = cost_read_us(s, b);
     double compute = cost_work_us(&s->work, b->rows) + cost_experts_work_us(&s->experts_work, s->experts, s->experts_used, b->rows) +
-                     cost_work_us(&s->head_work, b->wanted) + s->attn_us * b->rows * b->context +
-                     s->attn_sliding_us * b->rows * sliding_context(s, b);
+                     cost_work_us(&s->head_work, b->wanted) + cost_work_us(&s->attn, b->rows) * b->context +
+                     cost_work_us(&s->attn_sliding, b->rows) * sliding_context(s, b);
     return max_of(read, compute * factor(s)) + (s->fixed_us + s->copy_row_us * b->rows) * factor(s);
 }
 

@@ -37,7 +37,7 @@ struct cost_stage {
     double head_us;                    /* reading the output head; once one row is wanted */
     double kv_us, kv_sliding_us;       /* reading keys and values, by position and sequence */
     struct cost_work work, experts_work, head_work; /* multiplying: with what every row uses; all experts; rows that are wanted */
-    double attn_us, attn_sliding_us;   /* a row's attention, by position */
+    struct cost_work attn, attn_sliding; /* a row's attention, by position: rows of few sequences, many rows of a prompt */
     double copy_row_us;                /* bringing a row to the device and taking it from there, as its neighbours in the chain are */
     double disk_us;                    /* reading from disk what memory does not hold, once a batch (0: all is resident) */
     double measured;                   /* factor on all of it: measured time / predicted time; 0 counts as 1 */

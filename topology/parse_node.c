@@ -4,17 +4,24 @@
 
 #include "topology/parse.h"
 
-static const char *const rate_words[] = {"read", "copy", "attention", "step"};
+struct topology_device *parse_device_named(struct topology_node *n, const char *name)
+{
+    for (uint32_t i = 0; i < n->n_devices; i++)
+        if (strcmp(n->devices[i].name, name) == 0)
+            return &n->devices[i];
+    return NULL;
+}
+
+static const char *const rate_words[] = {"read", "copy", "back", "peers", "attention", "step"};
 
 /* One number, or three: with 1, 8 and 512 rows. */
-static int read_rate(struct parse *c, const struct yaml_item *key, const char *shown, struct topology_rate *ret)
+static int read_rate(struct parse *c, const struct yaml_item *key, const char *shown, double ret_ops[TOPOLOGY_RATE_ROWS])
 {
     const struct yaml_item *v = key->next, *at = v->kind == YAML_LIST ? v->first : v;
-    ret->type = key->text;
     for (int k = 0; k < TOPOLOGY_RATE_ROWS; k++) {
         if (!at)
             return PARSE_FAIL(c, v, "%s has %d rates; one is allowed, or three: with 1, 8 and 512 rows", shown, k);
-        if (parse_quantity(c, at, shown, TOPOLOGY_OPS, true, &ret->ops[k]) != 0)
+        if (parse_quantity(c, at, shown, TOPOLOGY_OPS, true, &ret_ops[k]) != 0)
             return -1;
         at = v->kind == YAML_LIST ? at->next : v;
     }
@@ -23,31 +30,63 @@ static int read_rate(struct parse *c, const struct yaml_item *key, const char *s
     return 0;
 }
 
+/* {"cuda:1": 20GB/s} */
+static int read_peers(struct parse *c, const struct yaml_item *map, struct topology_node *n, struct topology_device *d)
+{
+    if (parse_want_kind(c, map, YAML_MAP, "peers") != 0)
+        return -1;
+    for (const struct yaml_item *k = map->first; k && k->next; k = k->next->next) {
+        const char *names[TOPOLOGY_MAX_DEVICES];
+        if (!parse_device_named(n, k->text)) {
+            for (uint32_t i = 0; i < n->n_devices; i++)
+                names[i] = n->devices[i].name;
+            return parse_unknown_name(c, k, "device", names, n->n_devices);
+        }
+        if (strcmp(k->text, d->name) == 0)
+            return PARSE_FAIL(c, k, "%s is no peer of itself", d->name);
+        struct topology_peer *p = &d->peers[d->n_peers++]; /* keys differ, so that there is room */
+        p->device = k->text;
+        if (parse_quantity(c, k->next, k->text, TOPOLOGY_RATE, true, &p->bps) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* Also what no table names: a quantization's rate. */
-static int read_device_profile(struct parse *c, const struct yaml_item *map, struct topology_device *d)
+static int read_device_profile(struct parse *c, const struct yaml_item *map, struct topology_node *n, struct topology_device *d)
 {
     char what[128], shown[40];
     snprintf(what, sizeof what, "the profile of %s", d->name);
     if (parse_want_kind(c, map, YAML_MAP, what) != 0)
         return -1;
     for (const struct yaml_item *k = map->first; k && k->next; k = k->next->next) {
-        double *into = NULL;
+        double *into = NULL, *rates = NULL;
         enum topology_unit unit = TOPOLOGY_OPS;
         if (strcmp(k->text, "read") == 0)
             into = &d->read_bps, unit = TOPOLOGY_RATE;
         else if (strcmp(k->text, "copy") == 0)
             into = &d->copy_bps, unit = TOPOLOGY_RATE;
-        else if (strcmp(k->text, "attention") == 0)
-            into = &d->attention_ops;
+        else if (strcmp(k->text, "back") == 0)
+            into = &d->back_bps, unit = TOPOLOGY_RATE;
         else if (strcmp(k->text, "step") == 0)
             into = &d->step_us, unit = TOPOLOGY_TIME_US;
+        else if (strcmp(k->text, "peers") == 0) {
+            if (read_peers(c, k->next, n, d) != 0)
+                return -1;
+            continue;
+        } else if (strcmp(k->text, "attention") == 0)
+            rates = d->attention_ops;
         else if (k->text[0] < 'A' || k->text[0] > 'Z' || k->len > 15)
             return parse_unknown_name(c, k, "measurement", rate_words, sizeof rate_words / sizeof *rate_words);
         else if (d->n_rates == TOPOLOGY_MAX_RATES)
             return PARSE_FAIL(c, k, "%s has more than %d quantizations", what, TOPOLOGY_MAX_RATES);
         err_printable(shown, sizeof shown, k->text, k->len);
         if (!into) {
-            if (read_rate(c, k, shown, &d->rates[d->n_rates++]) != 0)
+            if (!rates) {
+                d->rates[d->n_rates].type = k->text;
+                rates = d->rates[d->n_rates++].ops;
+            }
+            if (read_rate(c, k, shown, rates) != 0)
                 return -1;
             continue;
         }
@@ -72,14 +111,6 @@ static int read_device_numerics(struct parse *c, const struct yaml_item *v, void
 }
 
 static const struct parse_key device_keys[] = {{"memory", read_device_memory}, {"numerics", read_device_numerics}, {0}};
-
-struct topology_device *parse_device_named(struct topology_node *n, const char *name)
-{
-    for (uint32_t i = 0; i < n->n_devices; i++)
-        if (strcmp(n->devices[i].name, name) == 0)
-            return &n->devices[i];
-    return NULL;
-}
 
 static int read_devices(struct parse *c, const struct yaml_item *map, void *into)
 {
@@ -118,7 +149,7 @@ static int read_profile(struct parse *c, const struct yaml_item *map, void *into
             if (parse_quantity(c, k->next, "disk", TOPOLOGY_RATE, true, &n->disk_bps) != 0)
                 return -1;
         } else if (d) {
-            if (read_device_profile(c, k->next, d) != 0)
+            if (read_device_profile(c, k->next, n, d) != 0)
                 return -1;
         } else {
             const char *names[TOPOLOGY_MAX_DEVICES + 1] = {"disk"};

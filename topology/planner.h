@@ -70,7 +70,7 @@ struct plan_device {
     double copy_bps, back_bps; /* from the host's memory to it, and back; 0: it is the host's memory, nothing is copied */
     double peer_bps[PLAN_MAX_DEVICES]; /* straight to another device of the node; 0: by the host */
     double ops[COST_ROWS][PLAN_MAX_TYPES]; /* operations (multiply and add are two) a second, with 1, 8, 512 rows, by type */
-    double attn_ops;       /* the same in attention */
+    double attn_ops[COST_ROWS]; /* the same in attention: rows of as many sequences, at last of one prompt */
     double fixed_us;       /* a batch, whatever it holds */
     double bits[PLAN_MAX_TYPES]; /* of a weight, from the worker's hello; 0: the most of any */
     double disk_bps;       /* > 0: layers beyond memory may be read from disk for every batch */

@@ -71,11 +71,14 @@ void search_costs(struct search *x)
             return;
         for (uint32_t l = 0; l <= x->n; l++) {
             c->read[l] = d->weights_us[l] + d->experts_us[l] * touched + b->seqs * (d->kv_us[l] * b->context + d->kv_sliding_us[l] * sliding);
-            struct cost_work work, experts;
-            for (int k = 0; k < COST_ROWS; k++)
-                work.row_us[k] = d->row_us[k][l], experts.row_us[k] = d->experts_row_us[k][l];
+            struct cost_work work, experts, attn;
+            for (int k = 0; k < COST_ROWS; k++) {
+                work.row_us[k] = d->row_us[k][l];
+                experts.row_us[k] = d->experts_row_us[k][l];
+                attn.row_us[k] = d->attn_us[k][l] * b->context + d->attn_sliding_us[k][l] * sliding;
+            }
             c->compute[l] = cost_work_us(&work, b->rows) + cost_experts_work_us(&experts, m->experts, m->experts_used, b->rows) +
-                            b->rows * (d->attn_us[l] * b->context + d->attn_sliding_us[l] * sliding);
+                            cost_work_us(&attn, b->rows);
         }
         c->head_read = b->wanted > 0 ? d->head_us : 0;
         c->head_compute = cost_work_us(&d->head_work, b->wanted);

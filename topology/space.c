@@ -70,7 +70,7 @@ static void add_layer(struct space *s, struct space_device *d, uint32_t node, ui
     const struct plan_device *dev = d->device;
     const struct plan_part *part = &m->layers[l];
     double read = SECOND_US / dev->read_bps, experts = matrix_bytes(m, dev, part->expert_weights);
-    double kv = part->kv_position_bytes * read, attn = part->attn_ops > 0 ? part->attn_ops / dev->attn_ops * SECOND_US : 0;
+    double kv = part->kv_position_bytes * read;
     d->weights_bytes[l + 1] = d->weights_bytes[l] + part_bytes(m, dev, part);
     d->kv_bytes[l + 1] = d->kv_bytes[l] + part->kv_bytes;
     d->weights_us[l + 1] = d->weights_us[l] + (matrix_bytes(m, dev, part->weights) + (double)part->other_bytes) * read;
@@ -80,9 +80,10 @@ static void add_layer(struct space *s, struct space_device *d, uint32_t node, ui
     for (int k = 0; k < COST_ROWS; k++) {
         d->row_us[k][l + 1] = d->row_us[k][l] + matrix_row_us(m, dev, part->weights, k);
         d->experts_row_us[k][l + 1] = d->experts_row_us[k][l] + matrix_row_us(m, dev, part->expert_weights, k);
+        double attn = part->attn_ops > 0 ? part->attn_ops / dev->attn_ops[k] * SECOND_US : 0;
+        d->attn_us[k][l + 1] = d->attn_us[k][l] + (part->sliding ? 0 : attn);
+        d->attn_sliding_us[k][l + 1] = d->attn_sliding_us[k][l] + (part->sliding ? attn : 0);
     }
-    d->attn_us[l + 1] = d->attn_us[l] + (part->sliding ? 0 : attn);
-    d->attn_sliding_us[l + 1] = d->attn_sliding_us[l] + (part->sliding ? attn : 0);
     d->forbidden[l + 1] = d->forbidden[l] + !pin_allows(s->in, PIN_LAYERS, l, node);
 }
 
@@ -124,12 +125,13 @@ static int device_init(struct space *s, struct space_device *d, uint32_t node, s
 {
     const struct plan_model *m = s->in->model;
     const struct plan_device *dev = d->device;
-    double **times[] = {&d->weights_us, &d->experts_us, &d->kv_us, &d->kv_sliding_us, &d->attn_us, &d->attn_sliding_us};
+    double **times[] = {&d->weights_us, &d->experts_us, &d->kv_us, &d->kv_sliding_us};
     for (size_t i = 0; i < sizeof times / sizeof *times; i++)
         if (!(*times[i] = sums(s, sizeof **times[i], err)))
             return -1;
     for (int k = 0; k < COST_ROWS; k++)
-        if (!(d->row_us[k] = sums(s, sizeof *d->row_us[k], err)) || !(d->experts_row_us[k] = sums(s, sizeof *d->experts_row_us[k], err)))
+        if (!(d->row_us[k] = sums(s, sizeof *d->row_us[k], err)) || !(d->experts_row_us[k] = sums(s, sizeof *d->experts_row_us[k], err)) ||
+            !(d->attn_us[k] = sums(s, sizeof *d->attn_us[k], err)) || !(d->attn_sliding_us[k] = sums(s, sizeof *d->attn_sliding_us[k], err)))
             return -1;
     if (!(d->weights_bytes = sums(s, sizeof *d->weights_bytes, err)) || !(d->kv_bytes = sums(s, sizeof *d->kv_bytes, err)) ||
         !(d->forbidden = sums(s, sizeof *d->forbidden, err)))
@@ -193,8 +195,6 @@ void space_stage(const struct space *s, const struct space_device *d, uint32_t f
         .head_us = head ? d->head_us : 0,
         .kv_us = d->kv_us[last] - d->kv_us[first],
         .kv_sliding_us = d->kv_sliding_us[last] - d->kv_sliding_us[first],
-        .attn_us = d->attn_us[last] - d->attn_us[first],
-        .attn_sliding_us = d->attn_sliding_us[last] - d->attn_sliding_us[first],
         .disk_us = disk == UINT64_MAX ? 0 : (double)disk * d->disk_us_byte,
         .experts = m->experts,
         .experts_used = m->experts_used,
@@ -206,6 +206,8 @@ void space_stage(const struct space *s, const struct space_device *d, uint32_t f
     for (int k = 0; k < COST_ROWS; k++) {
         ret->work.row_us[k] = d->row_us[k][last] - d->row_us[k][first];
         ret->experts_work.row_us[k] = d->experts_row_us[k][last] - d->experts_row_us[k][first];
+        ret->attn.row_us[k] = d->attn_us[k][last] - d->attn_us[k][first];
+        ret->attn_sliding.row_us[k] = d->attn_sliding_us[k][last] - d->attn_sliding_us[k][first];
         ret->head_work.row_us[k] = head ? d->head_work.row_us[k] : 0;
     }
 }
@@ -254,7 +256,7 @@ double space_load_cost(const struct space *s, const struct space_device *d, uint
 static bool same_device(const struct plan_input *in, const struct plan_device *a, const struct plan_device *b)
 {
     bool same = a->memory_bytes == b->memory_bytes && a->reserve_bytes == b->reserve_bytes && a->read_bps == b->read_bps &&
-                a->attn_ops == b->attn_ops && a->fixed_us == b->fixed_us && a->disk_bps == b->disk_bps && a->group == b->group &&
+                memcmp(a->attn_ops, b->attn_ops, sizeof a->attn_ops) == 0 && a->fixed_us == b->fixed_us && a->disk_bps == b->disk_bps && a->group == b->group &&
                 a->processors == b->processors && a->copy_bps == b->copy_bps && a->back_bps == b->back_bps;
     for (uint32_t t = 0; same && t < in->model->n_types; t++) {
         same = bits_of(in->model, a, t) == bits_of(in->model, b, t);

@@ -17,8 +17,8 @@ enum { SPACE_MAX_DEVICES = PLAN_MAX_NODES * PLAN_MAX_DEVICES };
 struct space_device {
     const struct plan_device *device;
     uint32_t kind, index; /* whose, and which of its devices */
-    double *weights_us, *experts_us, *kv_us, *kv_sliding_us, *attn_us, *attn_sliding_us;
-    double *row_us[COST_ROWS], *experts_row_us[COST_ROWS]; /* cost_work's */
+    double *weights_us, *experts_us, *kv_us, *kv_sliding_us;
+    double *row_us[COST_ROWS], *experts_row_us[COST_ROWS], *attn_us[COST_ROWS], *attn_sliding_us[COST_ROWS]; /* cost_work's */
     uint64_t *weights_bytes, *kv_bytes;
     uint32_t *forbidden; /* layers that must not be here */
     double head_us;

@@ -56,6 +56,9 @@ static int keep_node(struct topology *t, struct topology_node *n, struct err *er
     for (uint32_t d = 0; d < n->n_devices; d++) {
         if (keep(t, &n->devices[d].name, err) != 0 || keep(t, &n->devices[d].numerics, err) != 0)
             return -1;
+        for (uint32_t p = 0; p < n->devices[d].n_peers; p++)
+            if (keep(t, &n->devices[d].peers[p].device, err) != 0)
+                return -1;
         for (uint32_t r = 0; r < n->devices[d].n_rates; r++)
             if (keep(t, &n->devices[d].rates[r].type, err) != 0)
                 return -1;
@@ -107,7 +110,7 @@ static void quantity(struct strbuf *out, const char *before, enum topology_unit 
 
 static bool measured(const struct topology_device *d)
 {
-    return d->read_bps > 0 || d->copy_bps > 0 || d->attention_ops > 0 || d->step_us > 0 || d->n_rates > 0;
+    return d->read_bps > 0 || d->copy_bps > 0 || d->back_bps > 0 || d->n_peers > 0 || d->attention_ops[0] > 0 || d->step_us > 0 || d->n_rates > 0;
 }
 
 static void write_rate(struct strbuf *out, const double ops[TOPOLOGY_RATE_ROWS])
@@ -129,8 +132,18 @@ static void write_device_profile(struct strbuf *out, const struct topology_devic
         quantity(out, "read: ", TOPOLOGY_RATE, d->read_bps), comma = ", ";
     if (d->copy_bps > 0)
         strbuf_puts(out, comma), quantity(out, "copy: ", TOPOLOGY_RATE, d->copy_bps), comma = ", ";
-    if (d->attention_ops > 0)
-        strbuf_puts(out, comma), quantity(out, "attention: ", TOPOLOGY_OPS, d->attention_ops), comma = ", ";
+    if (d->back_bps > 0)
+        strbuf_puts(out, comma), quantity(out, "back: ", TOPOLOGY_RATE, d->back_bps), comma = ", ";
+    for (uint32_t i = 0; i < d->n_peers; i++, comma = ", ") {
+        strbuf_printf(out, "%s%s\"%s\": ", comma, i ? "" : "peers: {", d->peers[i].device);
+        topology_quantity_text(out, TOPOLOGY_RATE, d->peers[i].bps);
+        strbuf_puts(out, i + 1 == d->n_peers ? "}" : "");
+    }
+    if (d->attention_ops[0] > 0) {
+        strbuf_printf(out, "%sattention: ", comma);
+        write_rate(out, d->attention_ops);
+        comma = ", ";
+    }
     if (d->step_us > 0)
         strbuf_puts(out, comma), quantity(out, "step: ", TOPOLOGY_TIME_US, d->step_us), comma = ", ";
     for (uint32_t i = 0; i < d->n_rates; i++, comma = ", ") {

@@ -40,12 +40,20 @@ struct topology_rate {
     double ops[TOPOLOGY_RATE_ROWS]; /* operations a second with 1, 8, 512 rows; the same thrice where one number was given */
 };
 
+struct topology_peer {
+    const char *device; /* of the same node */
+    double bps;
+};
+
 struct topology_device {
     const char *name; /* "cpu", "cpu:1", "cuda:0" */
     const char *numerics; /* class, where it is not the node's; NULL: not given */
     uint64_t memory_bytes; /* what Stagecoach may use */
-    double read_bps, attention_ops, step_us; /* step: what a batch costs whatever it holds */
-    double copy_bps;                         /* from the host's memory to the device's */
+    double read_bps, step_us; /* step: what a batch costs whatever it holds */
+    double copy_bps, back_bps; /* from the host's memory to the device's, and back */
+    struct topology_peer peers[TOPOLOGY_MAX_DEVICES]; /* whose memory it reaches */
+    uint32_t n_peers;
+    double attention_ops[TOPOLOGY_RATE_ROWS]; /* as rates */
     struct topology_rate rates[TOPOLOGY_MAX_RATES];
     uint32_t n_rates;
 };

@@ -5,11 +5,9 @@
 #include "base/log.h"
 #include "base/threadpool.h"
 #include "gguf/quant.h"
-#include "kernels/cuda/cuda.h"
 #include "worker/node_state.h"
-#include "worker/profile.h"
 
-enum { READ_BYTES = 128 << 20, READ_MS = 80, RATE_MS = 40 };
+enum { READ_BYTES = 128 << 20, READ_MS = 80, RATE_MS = 40, PEER_BYTES = 32 << 20 };
 
 static const enum quant_type types[NODE_RATES] = {QUANT_Q4_K, QUANT_Q6_K, QUANT_Q8_0, QUANT_Q4_0, QUANT_F16};
 
@@ -26,29 +24,38 @@ static size_t fill_bits(struct backend *be, struct msg_bits *ret)
     return n;
 }
 
-/* All quantizations' products are the same there, once unpacked; those of floats are not. */
-static int measure_gpu(struct seat *s, struct backend *be, struct err *err)
+static int measure(struct seat *s, struct backend *be, struct err *err)
 {
-    struct cuda_rates r = {0};
-    if (backend_cuda_measure(be, READ_BYTES, &r, err) != 0)
-        return -1;
-    s->read_per_s = r.read;
-    s->copy_per_s = r.to_device;
-    for (s->n_rates = 0; s->n_rates < NODE_RATES; s->n_rates++)
-        s->rates[s->n_rates] = (struct msg_rate){.type = quant_traits(types[s->n_rates])->name, .per_s = cuda_rate_of(&r, types[s->n_rates])};
-    return 0;
-}
-
-static int measure_cpu(struct seat *s, struct backend *be, struct err *err)
-{
-    int rc = profile_read(backend_cpu_team(be), READ_BYTES, READ_MS, &s->read_per_s, err);
+    int rc = profile_memory(be, READ_BYTES, READ_MS, &s->memory, err);
     for (s->n_rates = 0; rc == 0 && s->n_rates < NODE_RATES; s->n_rates++) {
         struct profile_rate r = {.type = types[s->n_rates]};
         rc = profile_rate(be, RATE_MS, &r, err);
         s->rates[s->n_rates] = (struct msg_rate){.type = quant_traits(r.type)->name, .per_s = r.per_s[PROFILE_PROMPT],
                                                  .few_per_s = r.per_s[PROFILE_FEW], .one_per_s = r.per_s[PROFILE_ROW]};
     }
-    return rc == 0 ? profile_attention(be, RATE_MS, &s->attention_per_s, err) : rc;
+    return rc == 0 ? profile_attention(be, RATE_MS, s->attention_per_s, err) : rc;
+}
+
+/* How fast rows go straight from one of the node's devices to another. */
+static int measure_peers(struct node *n, struct err *err)
+{
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < n->n_seats; i++)
+        for (unsigned k = 0; rc == 0 && k < n->n_seats; k++) {
+            struct seat *s = &n->seats[i], *to = &n->seats[k];
+            struct backend *a, *b = NULL;
+            double per_s = 0;
+            if (i == k || s->device->kind == DEVICE_CPU || to->device->kind == DEVICE_CPU)
+                continue;
+            if (!(a = device_open(s->device, &n->o->how, err)) || !(b = device_open(to->device, &n->o->how, err)))
+                rc = -1;
+            rc = rc ? rc : profile_peer(a, b, PEER_BYTES, &per_s, err);
+            if (rc == 0 && per_s > 0)
+                s->peers[s->n_peers++] = (struct msg_peer){to->device->name, per_s};
+            backend_destroy(a);
+            backend_destroy(b);
+        }
+    return rc;
 }
 
 /* A part of the processors like one that was measured is not measured again: it takes its time, and everybody waits. */
@@ -57,8 +64,8 @@ static bool take_from_twin(struct node *n, struct seat *s)
     for (struct seat *twin = n->seats; twin < s; twin++)
         if (twin->device->kind == DEVICE_CPU && s->device->kind == DEVICE_CPU &&
             device_threads(twin->device, &n->o->how) == device_threads(s->device, &n->o->how)) {
-            s->read_per_s = twin->read_per_s;
-            s->attention_per_s = twin->attention_per_s;
+            s->memory = twin->memory;
+            memcpy(s->attention_per_s, twin->attention_per_s, sizeof s->attention_per_s);
             s->n_rates = twin->n_rates;
             memcpy(s->rates, twin->rates, sizeof s->rates);
             return true;
@@ -83,20 +90,22 @@ int hello_measure(struct node *n, struct err *err)
         s->numerics = device_numerics(be, &n->o->how, &s->numerics_revision);
         s->n_bits = fill_bits(be, s->bits);
         if (n->o->measure && !take_from_twin(n, s))
-            rc = backend_is_cuda(be) ? measure_gpu(s, be, err) : measure_cpu(s, be, err);
+            rc = measure(s, be, err);
         backend_destroy(be);
         if (n->n_seats > 1 || s->device->kind != DEVICE_CPU)
             log_line(LOG_INFO, "device %s: %s", s->device->name, s->text);
     }
-    return rc;
+    return rc == 0 && n->o->measure ? measure_peers(n, err) : rc;
 }
 
 static struct msg_device describe(struct node *n, struct seat *s)
 {
     return (struct msg_device){
-        .name = s->device->name, .memory_bytes = builder_memory(s->builder), .read_bytes_per_s = s->read_per_s, .attention_per_s = s->attention_per_s, .rates = s->rates,
+        .name = s->device->name, .memory_bytes = builder_memory(s->builder), .read_bytes_per_s = s->memory.read_per_s, .rates = s->rates,
+        .attention_per_s = s->attention_per_s[PROFILE_ROW], .attention_few_per_s = s->attention_per_s[PROFILE_FEW],
+        .attention_many_per_s = s->attention_per_s[PROFILE_PROMPT], .back_bytes_per_s = s->memory.back_per_s, .peers = s->peers, .n_peers = s->n_peers,
         .n_rates = s->n_rates, .numerics_class = s->numerics, .numerics_revision = s->numerics_revision,
-        .threads = device_threads(s->device, &n->o->how), .copy_bytes_per_s = s->copy_per_s, .bits = s->bits, .n_bits = s->n_bits, .text = s->text,
+        .threads = device_threads(s->device, &n->o->how), .copy_bytes_per_s = s->memory.copy_per_s, .bits = s->bits, .n_bits = s->n_bits, .text = s->text,
     };
 }
 

@@ -9,6 +9,7 @@
 #include "worker/builder.h"
 #include "worker/models.h"
 #include "worker/node.h"
+#include "worker/profile.h"
 #include "worker/stage_thread.h"
 
 enum { NODE_SENDS = STAGE_OUT_BUFFERS + STAGE_CONTROL_BUFFERS };
@@ -53,7 +54,10 @@ struct seat {
     char text[MSG_MAX_NAME + 64];
     const char *numerics;
     uint32_t numerics_revision;
-    double read_per_s, copy_per_s, attention_per_s;
+    struct profile_memory memory;
+    double attention_per_s[PROFILE_ROWS];
+    struct msg_peer peers[DEVICE_MAX];
+    size_t n_peers;
     struct msg_rate rates[NODE_RATES];
     size_t n_rates;
     struct msg_bits bits[MSG_MAX_TYPES];

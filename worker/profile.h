@@ -1,8 +1,9 @@
 #ifndef WORKER_PROFILE_H
 #define WORKER_PROFILE_H
 
-/* What this machine can do, measured: what a plan reckons with. `stagecoach probe` measures everything, a worker at its start
- * what takes little time. Blocks, and keeps all threads of the backend busy: nothing else should run meanwhile. */
+/* What this machine's devices can do, measured: what a plan reckons with. `stagecoach probe` measures everything, a worker at its
+ * start what takes little time. Blocks, and keeps the device, or all threads of the backend, busy: nothing else should run meanwhile.
+ * What is taken of a device's memory, a quarter of what is free at most, is given back. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,8 +30,18 @@ int profile_read(struct threadpool *team, uint64_t bytes, unsigned ms, double *r
 /* The backend's products with matrices of ret->type, for about ms with each number of rows. Matrices of which few rows make use
  * come from memory, as a model's do, not from a cache. */
 int profile_rate(struct backend *be, unsigned ms, struct profile_rate *ret, struct err *err);
-/* The backend's attention: one row that looks at a thousand positions of an F16 cache; operations a second, as rates count them. */
-int profile_attention(struct backend *be, unsigned ms, double *ret_per_s, struct err *err);
+/* The backend's attention over a thousand positions of an F16 cache: one row, a row of each of eight sequences, the last rows of a
+ * prompt; operations a second, as rates count them. */
+int profile_attention(struct backend *be, unsigned ms, double ret_per_s[PROFILE_ROWS], struct err *err);
+
+/* How fast the device reads its memory, and how rows get there and back: bytes a second; 0: it is the host's memory. */
+struct profile_memory {
+    double read_per_s, copy_per_s, back_per_s;
+};
+/* Over so many bytes, where the device is not too slow for them. */
+int profile_memory(struct backend *be, uint64_t bytes, unsigned ms, struct profile_memory *ret, struct err *err);
+/* From one device's memory straight to another's; 0: it does not reach. */
+int profile_peer(struct backend *from, struct backend *to, uint64_t bytes, double *ret_per_s, struct err *err);
 /* Bytes a second of a file read past the page cache (O_DIRECT), several reads at a time. ERR_UNSUPPORTED where its file system has no
  * such reads. */
 int profile_disk(const char *path, unsigned ms, double *ret_per_s, struct err *err);

@@ -52,13 +52,13 @@ bool backend_is_cuda(const struct backend *b);
 int backend_cuda_memory(struct backend *b, uint64_t *ret_free, uint64_t *ret_total, struct err *err);
 const struct cuda_device *backend_cuda_device(const struct backend *b);
 
-/* What a probe measures. read: bytes a second that a kernel reads from device memory, over a buffer of `bytes`; products: 8-bit
- * multiply-adds a second on quantized matrices; floats: of floats on matrices of F16; to_device, from_device: copies between pinned memory and the device. */
+/* What a probe measures of the device's memory, bytes a second. read: by a kernel, over a buffer of `bytes`; to_device, from_device:
+ * copies between pinned memory and the device. */
 struct cuda_rates {
-    double read, products, floats, to_device, from_device;
+    double read, to_device, from_device;
 };
 int backend_cuda_measure(struct backend *b, size_t bytes, struct cuda_rates *ret, struct err *err);
-/* Operations a second with matrices of a type, a multiplication and an addition being two. */
-double cuda_rate_of(const struct cuda_rates *r, enum quant_type type);
+/* From one device's memory to another's, which it reaches (reaches has been asked). */
+int backend_cuda_measure_peer(struct backend *from, struct backend *to, size_t bytes, double *ret, struct err *err);
 
 #endif

@@ -79,8 +79,19 @@ has(r.err, "--cuda untested", "which says how")
 r = run("probe", "--json", "--cuda", "untested", "--threads", 1,
         env={"SC_EMULATED_CUDA": "", "LD_LIBRARY_PATH": EMULATED + ":" + os.environ.get("LD_LIBRARY_PATH", "")})
 gpus = json.loads(r.out)["gpus"] if r.status == 0 else []
-ok(len(gpus) == 1 and gpus[0]["measured"] and min(gpus[0][k] for k in ("read", "products", "floats", "to_device", "from_device")) > 0,
-   "probe measures a device", r.out, r.err)
+ok(len(gpus) == 1 and gpus[0]["measured"] and min(gpus[0][k] for k in ("read", "to_device", "from_device")) > 0 and gpus[0]["peers"] == {} and
+   all(set(rows) == {"1", "8", "512"} and min(rows.values()) > 0 for rows in (gpus[0]["attention"], *gpus[0]["rates"].values())) and
+   set(gpus[0]["rates"]) == set(json.loads(r.out)["rates"]), "probe measures a device", r.out, r.err)
+# Two, as lines for a topology file: a plan has nothing left to guess of them.
+r = run("probe", "--cuda", "untested", "--threads", 1,
+        env={"SC_EMULATED_CUDA": "devices=2", "LD_LIBRARY_PATH": EMULATED + ":" + os.environ.get("LD_LIBRARY_PATH", "")})
+ok(r.status == 0 and 'peers: {"cuda:1": ' in r.out and 'peers: {"cuda:0": ' in r.out and r.out.count("back: ") == 2, "probe measures two, and the way between them",
+   r.out, r.err)
+topology = os.path.join(os.path.dirname(model), "probed.yaml")
+with open(topology, "w") as f:
+    f.write(f"nodes:\n  box:\n    ram: 8GiB\n{r.out}links: {{default: {{rtt: 1ms, rate: 1Gbit/s}}}}\n")
+r = run("plan", "-m", model, "--topology", topology, "--json")
+ok(r.status == 0 and json.loads(r.out)["guessed"] == [], "a plan knows all of its devices", r.out, r.err)
 r = on("cuda:3", "--cuda", "untested")
 ok(r.status != 0, "a device that is not there")
 has(r.err, "cuda:3", "is named")

@@ -233,12 +233,10 @@ static void test_device(void)
     int n = cuda_devices(found, CUDA_MAX_DEVICES, why, sizeof why, &err);
     ok(n >= 1 && found[0].usable && found[0].memory >= found[0].memory_free && found[0].memory_free > 0, "a device is found: %s", n > 0 ? found[0].name : why);
     ok(backend_cuda_memory(&device->backend, &free_now, &total, &err) == 0 && free_now <= total && total == found[0].memory, "its memory");
-    ok(backend_cuda_measure(&device->backend, emulated_is_real() ? 1u << 30 : 1 << 16, &rates, &err) == 0 && rates.read > 0 && rates.products > 0 && rates.floats > 0 &&
-           cuda_rate_of(&rates, QUANT_BF16) == 2 * rates.floats && cuda_rate_of(&rates, QUANT_Q6_K) == 2 * rates.products &&
-           rates.to_device > 0 && rates.from_device > 0, "it is measured");
+    ok(backend_cuda_measure(&device->backend, emulated_is_real() ? 1u << 30 : 1 << 16, &rates, &err) == 0 && rates.read > 0 && rates.to_device > 0 &&
+           rates.from_device > 0, "its memory is measured");
     if (emulated_is_real())
-        tap_note("%s: reads %.0f GB/s, %.1f TMAC/s of 8 bits, %.1f of floats, to it %.1f GB/s, from it %.1f GB/s", found[0].name, rates.read / 1e9,
-                 rates.products / 1e12, rates.floats / 1e12, rates.to_device / 1e9, rates.from_device / 1e9);
+        tap_note("%s: reads %.0f GB/s, to it %.1f GB/s, from it %.1f GB/s", found[0].name, rates.read / 1e9, rates.to_device / 1e9, rates.from_device / 1e9);
     ok(!backend_cuda_create(&(struct backend_cuda_options){.device = 99, .untested = true}, &err), "a device that is not there: %s", err.text);
     has_str(err.text, "cuda:99", "names it");
     ok(!backend_cuda_create(&(struct backend_cuda_options){0}, &err), "kernels that no device has proved are not used unasked: %s", err.text);

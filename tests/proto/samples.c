@@ -5,9 +5,10 @@ static const uint8_t id[2][MSG_ID_BYTES] = {{1, 2, 3, 0xFF}, {9}};
 #define EPOCH {0xFEDCBA9876543210u, 77}
 static const struct msg_rate rates[] = {{"Q4_K", 9e11, 7e11, 7e10}, {"Q8_0", 1.5e12, 0, 0}};
 static const struct msg_bits bits[] = {{"Q4_K", 4.5}, {"F16", 16}};
+static const struct msg_peer peers[] = {{"cuda:1", 5e10}, {"cuda:2", 1e10}};
 static const struct msg_device devices[] = {
-    {"cpu", 16ull << 30, 4e10, rates, 2, "", 0, 0, 0, NULL, 0, "", 5e10},
-    {"cuda:0", 22ull << 30, 8.5e11, NULL, 0, "cuda", 2, 1, 2.5e10, bits, 2, "a device of NVIDIA's"}};
+    {"cpu", 16ull << 30, 4e10, rates, 2, "", 0, 0, 0, NULL, 0, "", 5e10, 0, 0, 0, NULL, 0},
+    {"cuda:0", 22ull << 30, 8.5e11, NULL, 0, "cuda", 2, 1, 2.5e10, bits, 2, "a device of NVIDIA's", 1e12, 2e12, 5e12, 2.4e10, peers, 2}};
 static const struct msg_resident resident[] = {
     {.present = true, .model = {5}, .layer_first = 3, .layer_end = 9, .embed = false, .head = true, .device = "cpu", .kv_epoch = {4, 5}}};
 static const struct msg_source sources[] = {{"boss", "tcp://10.0.0.1:7100", id[0]}, {"attic", "ipc:///run/x/s", NULL}};

@@ -118,6 +118,7 @@ SPOIL(devices, m->hello.n_devices = MSG_MAX_DEVICES + 1)
 SPOIL(device_rate, device = m->hello.devices[0]; device.read_bytes_per_s = -1; m->hello.devices = &device; m->hello.n_devices = 1)
 SPOIL(device_rates, device = m->hello.devices[0]; device.n_rates = MSG_MAX_TYPES + 1; m->hello.devices = &device; m->hello.n_devices = 1)
 SPOIL(device_bits, device = m->hello.devices[1]; device.n_bits = MSG_MAX_TYPES + 1; m->hello.devices = &device; m->hello.n_devices = 1)
+SPOIL(device_peer, static struct msg_peer peer; device = m->hello.devices[1]; peer = (struct msg_peer){"", 1e9}; device.peers = &peer; device.n_peers = 1; m->hello.devices = &device; m->hello.n_devices = 1)
 SPOIL(device_copy, device = m->hello.devices[1]; device.copy_bytes_per_s = -1; m->hello.devices = &device; m->hello.n_devices = 1)
 SPOIL(release_device, m->release.device = "a\nb")
 SPOIL(models, m->hello.n_models = MSG_MAX_MODELS + 1)
@@ -228,6 +229,7 @@ static const struct bad bads[] = {
     {MSG_HELLO, 0, "rates has 65 entries", spoil_device_rates},
     {MSG_HELLO, 0, "bits has 65 entries", spoil_device_bits},
     {MSG_HELLO, 0, "copy_bytes_per_s is -1", spoil_device_copy},
+    {MSG_HELLO, 0, "peer", spoil_device_peer},
     {MSG_RELEASE, 0, "device has the byte 0x0A", spoil_release_device},
     {MSG_HELLO, 0, "models has 257 entries", spoil_models},
     {MSG_CONFIGURE, 0, "n_stages is 0", spoil_stages},

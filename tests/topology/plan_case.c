@@ -27,9 +27,9 @@ static void print_input(const struct random_input *r)
     printf("},\"context\":%.17g,\"parallel\":%u,\"prompt_share\":%.17g,\"nodes\":[", r->in.context, r->in.parallel, r->in.prompt_share);
     for (uint32_t i = 0; i < n; i++) {
         const struct plan_device *d = &r->nodes[i].devices[0];
-        printf("%s{\"memory\":%llu,\"reserve\":%llu,\"read\":%.17g,\"ops\":[[%.17g,%.17g],[%.17g,%.17g],[%.17g,%.17g]],\"attn\":%.17g,\"fixed\":%.17g,\"bits\":[%.17g,%.17g],\"disk\":%.17g,"
+        printf("%s{\"memory\":%llu,\"reserve\":%llu,\"read\":%.17g,\"ops\":[[%.17g,%.17g],[%.17g,%.17g],[%.17g,%.17g]],\"attn\":[%.17g,%.17g,%.17g],\"fixed\":%.17g,\"bits\":[%.17g,%.17g],\"disk\":%.17g,"
                "\"bus\":%d,\"processors\":%.17g,\"uplink\":%d,\"copy\":%.17g,\"back\":%.17g}", i ? "," : "", (unsigned long long)d->memory_bytes, (unsigned long long)d->reserve_bytes, d->read_bps,
-               d->ops[0][0], d->ops[0][1], d->ops[1][0], d->ops[1][1], d->ops[2][0], d->ops[2][1], d->attn_ops, d->fixed_us, d->bits[0], d->bits[1], d->disk_bps, d->group,
+               d->ops[0][0], d->ops[0][1], d->ops[1][0], d->ops[1][1], d->ops[2][0], d->ops[2][1], d->attn_ops[0], d->attn_ops[1], d->attn_ops[2], d->fixed_us, d->bits[0], d->bits[1], d->disk_bps, d->group,
                d->processors, r->nodes[i].group, d->copy_bps, d->back_bps);
     }
     printf("],\"links\":[");

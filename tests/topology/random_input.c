@@ -61,11 +61,14 @@ static void make_device(uint64_t *s, const struct random_shape *shape, double me
 {
     *d = (struct plan_device){.name = "cpu", .memory_bytes = (uint64_t)(memory * random_between(s, 0.5, 1.5)), .reserve_bytes = 1 << 20,
                               .read_bps = random_between(s, 20e9, 200e9), .ops = {{random_between(s, 0.3e12, 5e12), random_between(s, 0.2e12, 4e12)}},
-                              .attn_ops = random_between(s, 0.1e12, 1e12), .fixed_us = random_between(s, 0, 200), .group = -1};
+                              .attn_ops = {random_between(s, 0.1e12, 1e12)}, .fixed_us = random_between(s, 0, 200), .group = -1};
     bool even = below(s, 2);
-    for (int k = 1; k < COST_ROWS; k++)
+    uint64_t own = *s; /* so that seeds go on giving the inputs that they gave */
+    for (int k = 1; k < COST_ROWS; k++) {
         for (int t = 0; t < 2; t++)
             d->ops[k][t] = d->ops[k - 1][t] * (even ? 1 : random_between(s, 1, 3));
+        d->attn_ops[k] = d->attn_ops[k - 1] * (even ? 1 : random_between(&own, 1, 3));
+    }
     if (shape->uneven && below(s, 4) == 0)
         d->bits[0] = 4.5;
     if (shape->uneven && below(s, 12) == 0)

@@ -81,7 +81,7 @@ static void simple(struct random_input *r, uint32_t layers, uint32_t nodes, cons
         snprintf(r->names[i], sizeof r->names[i], "n%u", i);
         r->nodes[i] = (struct plan_node){.name = r->names[i], .group = -1, .n_devices = 1, .numerics = "cpu"};
         r->nodes[i].devices[0] = (struct plan_device){.name = "cpu", .memory_bytes = room[i] * 1000000000ull + 1000, .read_bps = 100e9,
-                                                      .ops = {{1e15}, {1e15}, {1e15}}, .attn_ops = 1e15, .group = -1};
+                                                      .ops = {{1e15}, {1e15}, {1e15}}, .attn_ops = {1e15, 1e15, 1e15}, .group = -1};
     }
     for (uint32_t i = 0; i < (nodes + 1) * (nodes + 1); i++)
         r->links[i] = (struct plan_link){500, 1e9};

@@ -86,17 +86,22 @@ static bool possible(const struct plan_input *in, const struct stage *st)
     return lacks == 0 || (lacks < INFINITY && in->nodes[st->node].devices[st->device].disk_bps > 0);
 }
 
-/* Seconds for n weights and b rows: measured with 1, 8 and 512, in between on the straight line. */
-static double product_time(const struct plan_device *d, uint32_t type, double weights, double b)
+/* Seconds for b rows of so many operations: measured with 1, 8 and 512, in between on the straight line. */
+static double row_time(const double rates[3], double ops, double b)
 {
     static const double rows[] = {0, 1, 8, 512};
     double took[4] = {0};
     for (int k = 0; k < 3; k++)
-        took[k + 1] = 2 * weights * rows[k + 1] / d->ops[k][type];
+        took[k + 1] = ops * rows[k + 1] / rates[k];
     for (int k = 0; k < 3; k++)
         if (b <= rows[k + 1])
             return took[k] + (took[k + 1] - took[k]) * (b - rows[k]) / (rows[k + 1] - rows[k]);
     return took[3] * b / 512;
+}
+
+static double product_time(const struct plan_device *d, uint32_t type, double weights, double b)
+{
+    return row_time((double[]){d->ops[0][type], d->ops[1][type], d->ops[2][type]}, 2 * weights, b);
 }
 
 /* Time of a stage for b sequences that decode and the prompt rows that go with them, and how long it reads. */
@@ -115,7 +120,7 @@ static double stage_time(const struct plan_input *in, const struct stage *st, do
             if (m->experts)
                 compute += touched * product_time(d, t, p->expert_weights[t], b * used / touched);
         }
-        compute += b * context * p->attn_ops / d->attn_ops;
+        compute += row_time(d->attn_ops, context * p->attn_ops, b);
     }
     if (st->last == m->n_layers) {
         read += part_memory(m, d, &m->head);

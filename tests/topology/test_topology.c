@@ -105,6 +105,10 @@ static const struct {
     {"nodes:\n  a: {ram: 8GiB, devices: {gpu: {memory: 1GiB}}}\n", "unknown device \"gpu\"; cuda:0"},
     {"nodes:\n  a: {ram: 8GiB, devices: {\"cuda:0\": {}}}\n", "cuda:0 has no memory"},
     {"nodes:\n  a: {ram: 8GiB, profile: {\"cuda:0\": {read: 1GB/s}}}\n", "unknown device \"cuda:0\"; known are disk, cpu"},
+    {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {peers: {\"cuda:0\": 1GB/s}}}}\n", "unknown device \"cuda:0\"; known are cpu"},
+    {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {peers: {cpu: 1GB/s}}}}\n", "cpu is no peer of itself"},
+    {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {peers: 1GB/s}}}\n", "peers is"},
+    {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {attention: [1GOP/s, 2GOP/s]}}}\n", "attention has 2 rates"},
     {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {red: 1GB/s}}}\n", "unknown measurement \"red\"; did you mean \"read\"?"},
     {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {read: 0GB/s}}}\n", "read is 0; it must be more"},
     {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {Q4_K: 9GB/s}}}\n", "Q4_K: \"9GB/s\" has an unknown unit; operations a second"},
@@ -202,10 +206,12 @@ static void test_quantities(void)
 
 static struct topology_node stranger(const char *name)
 {
-    return (struct topology_node){.name = name, .key = "k\"ey: {", .n_devices = 2, .threads = 4, .disk_bps = 2e9,
-                                  .devices = {{.name = "cpu", .memory_bytes = (uint64_t)8 << 30, .read_bps = 41.5e9, .step_us = 90,
+    return (struct topology_node){.name = name, .key = "k\"ey: {", .n_devices = 3, .threads = 4, .disk_bps = 2e9,
+                                  .devices = {{.name = "cpu", .memory_bytes = (uint64_t)8 << 30, .read_bps = 41.5e9, .step_us = 90, .attention_ops = {1e10, 2e10, 5e10},
                                                .rates = {{"Q4_K", {1.2e11, 3.1e11, 4.2e11}}, {"Q6_K", {2e11, 2e11, 2e11}}}, .n_rates = 2},
-                                              {.name = "cuda:0", .memory_bytes = 12345678901, .attention_ops = 3e12}}};
+                                              {.name = "cuda:0", .memory_bytes = 12345678901, .attention_ops = {3e12, 3e12, 3e12}},
+                                              {.name = "cuda:1", .memory_bytes = 12345678901, .read_bps = 9e11, .copy_bps = 25e9, .back_bps = 24e9,
+                                               .peers = {{"cuda:0", 50e9}, {"cpu", 1e9}}, .n_peers = 2}}};
 }
 
 static void test_joining(void)
@@ -229,6 +235,12 @@ static void test_joining(void)
            again->nodes[1].devices[1].memory_bytes == 12345678901 && again->nodes[1].devices[0].n_rates == 2 && near(again->nodes[0].devices[0].rates[0].ops[0], 1.2e11) &&
            near(again->nodes[0].devices[0].rates[0].ops[2], 4.2e11) && near(again->nodes[0].devices[0].rates[1].ops[1], 2e11),
        "the file is read: %s", err.text);
+    const struct topology_device *cpu = &again->nodes[1].devices[0], *gpu = &again->nodes[1].devices[1], *other = &again->nodes[1].devices[2];
+    ok(near(cpu->attention_ops[0], 1e10) && near(cpu->attention_ops[1], 2e10) && near(cpu->attention_ops[2], 5e10) && near(gpu->attention_ops[1], 3e12),
+       "attention with its three rates, and with one");
+    ok(near(other->copy_bps, 25e9) && near(other->back_bps, 24e9) && other->n_peers == 2 && strcmp(other->peers[0].device, "cuda:0") == 0 &&
+           near(other->peers[0].bps, 50e9) && strcmp(other->peers[1].device, "cpu") == 0 && gpu->n_peers == 0,
+       "copies, back, and to peers");
     topology_destroy(again);
     again = topology_load(old, &err);
     ok(again && again->nodes[0].threads == 4, "and its last version: %s", err.text);
