@@ -9,7 +9,8 @@
 #include "cli/columns.h"
 #include "cli/ui.h"
 
-enum { BAR_CELLS = 12, NAME_BYTES = 96, LINE_BYTES = 4096, EVENTS_LEAST = 3 };
+enum { BAR_CELLS = 12, NAME_BYTES = 96, LINE_BYTES = 4096, EVENTS_LEAST = 3, MEMORY_COLUMNS = 40, MEMORY_WIDE_COLUMNS = 54 };
+static const double HARDLY_LESS = 0.99;
 
 static const char *const plain = "\033[0m", *const bold = "\033[1m", *const dim = "\033[2m", *const red = "\033[1;31m",
                          *const green = "\033[32m", *const cyan = "\033[36m", *const yellow = "\033[33m";
@@ -66,8 +67,8 @@ static const json_t *node_of(const struct view *v, const char *name)
     return NULL;
 }
 
-/* What the stage's device may use at all; 0: not known. */
-static double memory_of(const struct view *v, const json_t *stage)
+/* What the stage's device has that is free for us; 0: not known. */
+static double device_memory(const struct view *v, const json_t *stage)
 {
     const char *device = json_string_value(json_object_get(stage, "device"));
     const json_t *node = node_of(v, json_string_value(json_object_get(stage, "node"))), *d;
@@ -81,17 +82,31 @@ static double memory_of(const struct view *v, const json_t *stage)
     return 0;
 }
 
+/* What plans may use of it: less, where the topology says so. */
+static double memory_of(const struct view *v, const json_t *stage)
+{
+    double planned = number_of(stage, "memory_bytes");
+    return planned > 0 ? planned : device_memory(v, stage);
+}
+
+static bool may_use_less(const struct view *v, const json_t *stage)
+{
+    return memory_of(v, stage) < HARDLY_LESS * device_memory(v, stage);
+}
+
 static void memory(const struct view *v, const json_t *stage, struct strbuf *out)
 {
     const json_t *bytes = json_object_get(stage, "bytes");
     double weights = number_of(bytes, "weights"), rest = number_of(bytes, "kv") + number_of(bytes, "scratch"), all = memory_of(v, stage);
-    char used[32], total[32];
+    char used[32], total[32], there[32];
 
     if (all > 0)
         bar(v, out, (double[]){weights / all, rest / all}, "#+", (const char *[]){green, cyan}, 2);
     strbuf_printf(out, " %s", ui_bytes(used, sizeof used, (uint64_t)(weights + rest)));
     if (all > 0)
         strbuf_printf(out, " of %s", ui_bytes(total, sizeof total, (uint64_t)all));
+    if (may_use_less(v, stage))
+        strbuf_printf(out, " (%s there)", ui_bytes(there, sizeof there, (uint64_t)device_memory(v, stage)));
 }
 
 /* A stage's counter since the last look, where that was the same process counting on. */
@@ -146,11 +161,13 @@ static void stages(const struct view *v, struct strbuf *out)
     size_t i;
     char node[NAME_BYTES], device[NAME_BYTES], place[2 * NAME_BYTES + 2], layers[48];
     struct strbuf mem;
+    unsigned wide = MEMORY_COLUMNS;
 
     if (json_array_size(json_object_get(v->now, "stages")) == 0)
         return;
+    json_array_foreach(json_object_get(v->now, "stages"), i, stage) if (may_use_less(v, stage)) wide = MEMORY_WIDE_COLUMNS;
     style(v, out, dim);
-    strbuf_printf(out, "  %-5s  %-18s  %-9s  %-40s  %-30s %s\n", "stage", "where", "layers", "memory (# weights, + cache)", "busy #, wait ., wire ~",
+    strbuf_printf(out, "  %-5s  %-18s  %-9s  %-*s  %-30s %s\n", "stage", "where", "layers", (int)wide, "memory (# weights, + cache)", "busy #, wait ., wire ~",
                   "a batch");
     style(v, out, plain);
     json_array_foreach(json_object_get(v->now, "stages"), i, stage) {
@@ -165,7 +182,7 @@ static void stages(const struct view *v, struct strbuf *out)
         unsigned columns = 0, one;
         for (size_t at = 0; at < mem.len; at += columns_next(mem.data + at, mem.len - at, &one), columns += one)
             one = 0;
-        strbuf_printf(out, "%*s  ", columns < 40 ? (int)(40 - columns) : 0, "");
+        strbuf_printf(out, "%*s  ", columns < wide ? (int)(wide - columns) : 0, "");
         strbuf_fini(&mem);
         shares(v, i, out);
         strbuf_printf(out, "  %.1f ms\n", number_of(json_object_get(stage, "measured"), "batch_ms"));

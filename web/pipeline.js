@@ -209,7 +209,9 @@ const pipeline = (() => {
     c.badge.hidden = !lost && !back && slowest !== i;
     text(c.badge, lost ? "lost" : back ? "restarted" : "slowest");
     c.badge.title = lost ? "It is being replaced" : back ? "Its process had ended, and was started again" : "The others wait for this one: it sets the pace";
-    text(c.memoryText, used ? `memory ${bytes(used)} of ${bytes(room)}` : `memory ${bytes(room)}`);
+    const has = ((node.devices || []).find((x) => x.name === s.device) || {}).memory_bytes || 0;
+    const there = room < 0.99 * has ? `, the most that plans may use of ${bytes(has)}` : "";
+    text(c.memoryText, (used ? `memory ${bytes(used)} of ${bytes(room)}` : `memory ${bytes(room)}`) + there);
     set(c.memory, { "aria-label": `Memory: weights ${bytes(s.bytes.weights)}, KV cache ${bytes(s.bytes.kv)} of ${bytes(room)}` });
     c.memory.title = `weights ${bytes(s.bytes.weights)}, KV cache ${bytes(s.bytes.kv)}, scratch ${bytes(s.bytes.scratch)} of ${bytes(room)}`;
     c.weights.style.width = (100 * s.bytes.weights) / room + "%";

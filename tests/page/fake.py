@@ -83,7 +83,7 @@ class Pipeline:
         cuts = [round(i * self.layers / n) for i in range(n + 1)]
         each = 112 * MIB / n
         nodes = [{"name": name, "state": "away" if i == self.lost else "here", "standby": False, "stage": i, "isa": "avx512vnni", "threads": 8,
-                  "restarts": 0, "address": ""} for i, name in enumerate(self.names)] + self.extra
+                  "restarts": 0, "address": "", "devices": [{"name": "cpu", "memory_bytes": self.memory * (2 if i == 1 else 1)}]} for i, name in enumerate(self.names)] + self.extra
         stages = [{"node": name, "device": "cpu", "layers": [cuts[i], cuts[i + 1] - 1], "ready": True, "memory_bytes": self.memory,
                    "bytes": {"weights": int(each), "kv": 90 * MIB, "scratch": 12 * MIB},
                    "measured": {"batch_ms": self.times[i] if self.batch else 0, "batches": self.batch, "rows": self.batch, "sent_bytes": 0,

@@ -281,6 +281,8 @@ fake.pipeline.open = 1
 page.eval("location.hash = '#cluster'")
 page.wait("document.querySelector('.stage .load .does') && /computes/.test(document.querySelector('.stage .load .does').innerText)")
 ok(page.wait("!document.querySelector('.rail .batch')"), "who wants less motion sees none")
+is_(page.eval("[...document.querySelectorAll('.stage')].map((n) => /of 8[^,]*, the most that plans may use of 1[67]/.test(n.innerText))"), [False, True, False],
+    "where a plan may use less memory than there is, both are told")
 fake.pipeline.open = 0
 page.close()
 

@@ -126,6 +126,8 @@ try:
     held = s.get("/v1/cluster")[1]["stages"][0]["bytes"]["weights"]
     print(f"# {sent / MIB:.1f} MiB crossed the link, {before / MIB:.1f} before it was killed; its layers take {held / MIB:.1f} MiB, the file {size / MIB:.1f} MiB")
     ok(sent < size * 3 // 4 and sent < held * 5 // 4 + 6 * CHUNK, "no more than its layers came, and what had come did not come again")
+    r = run("status", "--url", f"http://127.0.0.1:{s.port}")
+    ok(r.status == 0 and re.search(r"far/cpu .* of 2(\.0)? Gi?B \([0-9.]+ [GT]i?B there\)", r.out), "status: what plans may use, and of how much", r.out, r.err)
     grown = peak_kib(s.p.pid) - idle
     print(f"# the coordinator took {grown / 1024:.1f} MiB more")
     ok(grown * 1024 < size // 2, "the coordinator does not hold the model", grown)
