@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/strbuf.h"
+#include "base/threadpool.h"
 #include "coordinator/cluster.h"
 #include "coordinator/plan_input.h"
 
@@ -157,10 +158,11 @@ static void take_peers(const struct msg_device *from, const struct plan_node *n,
                 d->peer_bps[i] = from->peers[k].bytes_per_s;
 }
 
-/* What the worker says of itself stands above what the file says of its size, and fills in what was not measured. */
-static void adjust_device(const struct plan_model *m, const struct msg_hello *h, const struct msg_device *from, struct plan_device *d)
+/* What the worker says of itself stands above what the file says of its size, and fills in what was not measured. own: it is on this
+ * machine, whose processors are known. */
+static void adjust_device(const struct plan_model *m, const struct msg_hello *h, const struct msg_device *from, bool own, struct plan_device *d)
 {
-    double threads = from->threads ? from->threads : h->threads ? h->threads : 1;
+    double threads = from->threads ? from->threads : h->threads ? h->threads : 1, most = own ? threadpool_cpus() : threads;
     const struct msg_bits *bits = from->n_bits ? from->bits : h->bits;
     size_t n_bits = from->n_bits ? from->n_bits : h->n_bits;
 
@@ -170,7 +172,7 @@ static void adjust_device(const struct plan_model *m, const struct msg_hello *h,
         d->read_bps = from->read_bytes_per_s;
     d->numerics = from->numerics_class;
     if (from->n_rates == 0 && !is_gpu(from))
-        take_usual_rates(m, h->isa, threads, d);
+        take_usual_rates(m, h->isa, threads < most ? threads : most, d);
     take_rates(m, from, d);
     if (from->copy_bytes_per_s > 0)
         d->copy_bps = from->copy_bytes_per_s;
@@ -202,7 +204,7 @@ static void adjust_node(const struct engine *e, const struct plan_model *m, cons
         bool is_there = false;
         for (size_t k = 0; k < n->hello.n_devices; k++)
             if (strcmp(n->hello.devices[k].name, p->devices[i].name) == 0) {
-                adjust_device(m, &n->hello, &n->hello.devices[k], &p->devices[i]);
+                adjust_device(m, &n->hello, &n->hello.devices[k], n->child >= 0, &p->devices[i]);
                 take_peers(&n->hello.devices[k], p, &p->devices[i]);
                 is_there = true;
                 cap_memory(&p->devices[i], n->memory_caps[k]);
@@ -213,6 +215,35 @@ static void adjust_node(const struct engine *e, const struct plan_model *m, cons
             const struct msg_resident *r = &n->hello.resident[k];
             if (r->present && memcmp(r->model, e->model_id, sizeof r->model) == 0 && strcmp(r->device, p->devices[i].name) == 0)
                 p->devices[i].resident = (struct plan_range){r->layer_first, r->layer_end};
+        }
+    }
+}
+
+static double threads_of(const struct node *n, const char *device)
+{
+    for (size_t k = 0; k < n->hello.n_devices; k++)
+        if (strcmp(n->hello.devices[k].name, device) == 0 && n->hello.devices[k].threads)
+            return n->hello.devices[k].threads;
+    return n->hello.threads ? n->hello.threads : 1;
+}
+
+/* Workers of our own are on this machine: all their threads together compute no faster than its processors. */
+static void share_processors(struct engine *e, struct plan_source *s)
+{
+    uint32_t group = s->in.n_groups;
+    double cpus = threadpool_cpus();
+    if (group == COST_MAX_GROUPS)
+        return;
+    s->groups[s->in.n_groups++] = (struct plan_group){.name = "processors", .bps = cpus, .processors = true};
+    for (uint32_t i = 0; i < s->in.n_nodes; i++) {
+        const struct node *n = nodes_find(e, s->nodes[i].name);
+        for (uint32_t k = 0; n && k < s->nodes[i].n_devices; k++) {
+            struct plan_device *d = &s->nodes[i].devices[k];
+            double threads = threads_of(n, d->name);
+            if (strncmp(d->name, "cpu", 3) != 0)
+                continue;
+            d->group = (int32_t)group;
+            d->processors = threads < cpus ? threads : cpus;
         }
     }
 }
@@ -236,6 +267,8 @@ static void adjust(void *arg, struct plan_source *s)
     }
     for (uint32_t i = 0; e->children && i < (s->in.n_nodes + 1) * (s->in.n_nodes + 1); i++)
         s->links[i] = (struct plan_link){.latency_us = 40, .bps = 2e9}; /* sockets of one machine (docs/performance.md) */
+    if (e->children)
+        share_processors(e, s);
     s->in.use_resident = true; /* at a start, too: a coordinator before us may have left weights there */
 }
 
