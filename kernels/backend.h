@@ -139,10 +139,10 @@ struct backend_ops {
 
     /* How the device keeps matrices of a type: the layout, the bytes of one matrix, and the way into it: rows [row0, row0 + n)
      * of it from as many rows of the file at src, which is free again when it returns; row0 is a multiple of 16, n too but for the
-     * last rows. Any thread. */
+     * last rows. -1: it could not begin, or something begun earlier went wrong: nothing more need be read. Any thread. */
     enum weight_layout (*weight_layout)(struct backend *, enum quant_type);
     size_t (*weight_bytes)(struct backend *, enum quant_type, uint32_t rows, uint32_t cols);
-    void (*weight_put)(struct backend *, enum quant_type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
+    int (*weight_put)(struct backend *, enum quant_type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst, struct err *err);
     /* The device reads these pages of the host by itself from now on: weight_put of what lies in them copies nothing. -1: it cannot be
      * had, and all goes by a copy of the backend's. NULL: there is nothing to gain. One place at a time. */
     int (*host_pin)(struct backend *, void *pages, size_t bytes, struct err *);

@@ -838,14 +838,16 @@ static size_t cpu_weight_bytes(struct backend *b, enum quant_type type, uint32_t
     return cpu_weight_layout(b, type) == LAYOUT_FILE ? (size_t)quant_bytes(type, cols) * rows : k->packed_bytes(type, rows, cols);
 }
 
-static void cpu_weight_put(struct backend *b, enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst)
+static int cpu_weight_put(struct backend *b, enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst, struct err *err)
 {
     const struct kernels *k = &((struct cpu *)b)->kernels;
     size_t row_bytes = (size_t)quant_bytes(type, cols);
+    (void)err;
     if (cpu_weight_layout(b, type) == LAYOUT_FILE)
         memcpy((char *)dst + row0 * row_bytes, src, n * row_bytes);
     else
         k->pack(type, src, row0, n, cols, dst);
+    return 0;
 }
 
 static int cpu_weights_done(struct backend *b, struct err *err)

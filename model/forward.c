@@ -157,8 +157,9 @@ struct stage *stage_create_from(const struct gguf *g, const struct model_params 
     s->params = *p;
     s->config = *c;
     s->backend = be;
-    if (!(s->weights = weights_load(g, p, c->first, c->last, c->embed, c->head, be, readers, options, err)) ||
-        make_kv(s, err) != 0 || make_ropes(s, &shape, err) != 0 || !(s->run = be->ops->run_create(be, &shape, err))) {
+    /* The cache first: where there is no room for it, no weights are read for nothing. */
+    if (make_kv(s, err) != 0 || !(s->weights = weights_load(g, p, c->first, c->last, c->embed, c->head, be, readers, options, err)) ||
+        make_ropes(s, &shape, err) != 0 || !(s->run = be->ops->run_create(be, &shape, err))) {
         stage_destroy(s);
         return NULL;
     }

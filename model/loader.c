@@ -104,10 +104,7 @@ static int place(struct load *l, const struct source_data *data, struct err *err
     for (size_t i = l->first_piece[data->range]; rc == 0 && i < l->first_piece[data->range + 1]; i++) {
         const struct load_piece *p = &l->job->pieces[i];
         const char *from = data->data + (p->offset - l->ranges[data->range].offset);
-        if (p->rows)
-            be->ops->weight_put(be, p->tensor->type, from, p->row0, p->rows, p->cols, p->to);
-        else
-            rc = place_vector(be, p, from, err);
+        rc = p->rows ? be->ops->weight_put(be, p->tensor->type, from, p->row0, p->rows, p->cols, p->to, err) : place_vector(be, p, from, err);
         bytes += p->bytes;
     }
     atomic_fetch_add_explicit(&l->done, bytes, memory_order_relaxed);

@@ -66,7 +66,7 @@ int cuda_launch(struct cuda *c, void *kernel, const uint32_t grid[3], uint32_t t
 bool cuda_is_packed(enum quant_type type);
 
 /* weights.c */
-void cuda_weight_put(struct backend *b, enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);
+int cuda_weight_put(struct backend *b, enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst, struct err *err);
 int cuda_weights_done(struct backend *b, struct err *err);
 int cuda_host_pin(struct backend *b, void *pages, size_t bytes, struct err *err);
 void cuda_host_unpin(struct backend *b);

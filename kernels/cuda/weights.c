@@ -102,8 +102,8 @@ static int put_rows(struct cuda *c, struct load_slot *s, enum quant_type type, c
     return cuda_launch(c, c->kernels.pack, grid, 32, &args, s->stream, err);
 }
 
-/* The one that was not used for longest: its copies have most likely ended. */
-static struct load_slot *take_slot(struct cuda *c)
+/* The one that was not used for longest: its copies have most likely ended. NULL and err: something went wrong already. */
+static struct load_slot *take_slot(struct cuda *c, struct err *err)
 {
     struct load_slot *s = NULL;
     pthread_mutex_lock(&c->lock);
@@ -117,33 +117,41 @@ static struct load_slot *take_slot(struct cuda *c)
     if (s) {
         s->taken = true;
         s->used = ++c->puts;
+    } else if (err) {
+        *err = c->load_err;
     }
     pthread_mutex_unlock(&c->lock);
     return s;
 }
 
-void cuda_weight_put(struct backend *b, enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst)
+int cuda_weight_put(struct backend *b, enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst, struct err *err)
 {
     struct cuda *c = (struct cuda *)b;
-    struct err err = {0};
+    struct err own = {0};
     size_t row_bytes = (size_t)quant_bytes(type, cols);
     uint32_t step = (uint32_t)(LOAD_SLOT_BYTES / (row_bytes ? row_bytes : 1)) / CUDA_PANEL * CUDA_PANEL;
-    struct load_slot *s = take_slot(c);
+    struct load_slot *s = take_slot(c, err);
     if (!s)
-        return; /* something went wrong already: weights_done says what */
+        return -1;
     step = step ? step : CUDA_PANEL;
-    int rc = cuda_enter(c, &err);
-    rc = rc ? rc : start_slot(c, s, &err);
+    int rc = cuda_enter(c, &own);
+    rc = rc ? rc : start_slot(c, s, &own);
     for (uint32_t r = 0; r < n && rc == 0; r += step)
-        rc = put_rows(c, s, type, (const char *)src + r * row_bytes, row0 + r, n - r < step ? n - r : step, cols, dst, &err);
-    if (rc == 0 && is_pinned(c, src, n * row_bytes))
-        rc = await_copies(c, s, &err); /* what it read from is the caller's again; packing goes on */
+        rc = put_rows(c, s, type, (const char *)src + r * row_bytes, row0 + r, n - r < step ? n - r : step, cols, dst, &own);
+    /* What it read from is the caller's again, but for rows that were copied first; packing goes on. */
+    if (rc != 0 && s->stream)
+        c->d->stream_wait(s->stream);
+    else if (rc == 0 && is_pinned(c, src, n * row_bytes))
+        rc = await_copies(c, s, &own);
     pthread_mutex_lock(&c->lock);
     if (rc != 0 && c->load_err.kind == ERR_NONE)
-        c->load_err = err;
+        c->load_err = own;
     s->taken = false;
     pthread_cond_broadcast(&c->slot_free);
     pthread_mutex_unlock(&c->lock);
+    if (rc != 0 && err)
+        *err = own;
+    return rc;
 }
 
 int cuda_host_pin(struct backend *b, void *pages, size_t bytes, struct err *err)

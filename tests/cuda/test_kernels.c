@@ -131,7 +131,8 @@ uint8_t *take_weight(const struct weight *w)
         for (uint32_t r = 0; r < w->rows;) { /* in pieces */
             uint32_t n = 16 * rng_between(&rng, 1, 4);
             n = w->rows - r < n ? w->rows - r : n;
-            op->weight_put(&device->backend, w->type, (const char *)w->data + m * w->mat_bytes + r * w->row_bytes, r, n, w->cols, to + m * bytes);
+            if (op->weight_put(&device->backend, w->type, (const char *)w->data + m * w->mat_bytes + r * w->row_bytes, r, n, w->cols, to + m * bytes, &err) != 0)
+                die("weights");
             r += n;
         }
     if (op->weights_done(&device->backend, &err) != 0)
