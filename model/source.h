@@ -5,8 +5,8 @@
  * (model/source_remote.h). The loader says once which ranges it needs, in the order it wants them; the threads of its team
  * then take whatever has arrived, several ranges being under way at any time. A source is used for one load.
  *
- * One caller drives begin, end and destroy; `next` and `done` are called by all its threads at once; cancel comes from any
- * thread. Errors name the file or the peer and the offset; the loader adds the tensor. */
+ * One caller drives begin, end and destroy; `next` and `done` are called by all its threads at once; cancel and report come from
+ * any thread at any time. Errors name the file or the peer and the offset; the loader adds the tensor. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -59,7 +59,7 @@ struct weight_source_ops {
     /* Where all that `next` gives lies, from begin to destroy: whole pages; NULL: no one place. */
     void *(*buffers)(const struct weight_source *, size_t *ret_bytes);
     void (*cancel)(struct weight_source *);
-    void (*report)(const struct weight_source *, struct source_report *ret);
+    void (*report)(const struct weight_source *, struct source_report *ret); /* so far */
     void (*destroy)(struct weight_source *);
 };
 

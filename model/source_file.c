@@ -537,10 +537,12 @@ static void file_cancel(struct weight_source *base)
 
 static void file_report(const struct weight_source *base, struct source_report *ret)
 {
-    const struct source_file *f = (const struct source_file *)base;
+    struct source_file *f = (struct source_file *)(uintptr_t)base;
+    pthread_mutex_lock(&f->lock);
     *ret = f->report;
     for (int way = 0; way < WAYS; way++)
         source_part(ret, way_names[way], f->bytes[way]);
+    pthread_mutex_unlock(&f->lock);
 }
 
 static void file_destroy(struct weight_source *base)

@@ -1,6 +1,8 @@
 /* Loading from files: every way of reading gives the same bytes, every fallback can be had and says so, a file that changes is
  * an error that says what and where, and weights that are there already are kept. */
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +47,54 @@ static struct weights *load(const struct loading *l, const struct weights_option
 {
     err_clear(&err);
     return weights_load(l->g, &l->p, 0, l->p.n_layers, true, true, l->be, l->pool, o, &err);
+}
+
+/* --- watching --------------------------------------------------------------------------------------------------------------- */
+
+struct watch {
+    struct weight_source *source;
+    _Atomic bool end;
+    unsigned asked, backwards;
+};
+
+static void *watch(void *arg)
+{
+    struct watch *w = arg;
+    uint64_t last = 0;
+    do {
+        struct source_report report = {0};
+        w->source->ops->report(w->source, &report);
+        w->backwards += all_parts(&report) < last;
+        last = all_parts(&report);
+        w->asked++;
+    } while (!w->end);
+    return NULL;
+}
+
+/* A report may be asked for while the load runs (the thread sanitizer sees whether it may). */
+static void test_watched(void)
+{
+    struct source_file_options options = {.all_cold = true, .range_bytes = 2000};
+    struct source_report report = {0};
+    struct watch seen = {0};
+    struct loading l;
+    pthread_t thread;
+    model_write(model_spec_of("llama"), QUANT_Q8_0, path);
+    loading_init(&l, path, 3);
+    seen.source = source_file_create(l.g, &options, &err);
+    if (pthread_create(&thread, NULL, watch, &seen) != 0) {
+        printf("Bail out! a thread\n");
+        exit(1);
+    }
+    struct weights *w = load(&l, &(struct weights_options){.source = seen.source, .report = &report});
+    seen.end = true;
+    pthread_join(thread, NULL);
+    ok(w && seen.asked > 0 && seen.backwards == 0, "asked %u times how far a load is: it only grows", seen.asked);
+    seen.source->ops->report(seen.source, &report);
+    ok(all_parts(&report) > 0, "at last %llu bytes", (unsigned long long)all_parts(&report));
+    weights_destroy(w);
+    weight_source_destroy(seen.source);
+    loading_fini(&l);
 }
 
 /* --- ways of reading -------------------------------------------------------------------------------------------------------- */
@@ -402,6 +452,7 @@ static void test_nodes(void)
 int main(void)
 {
     snprintf(path, sizeof path, "%s/model.gguf", model_folder());
+    test_watched();
     test_ways("llama", QUANT_Q8_0, 1);
     test_ways("llama-tied", QUANT_Q4_K, 2);
     test_ways("llama-fused", QUANT_F16, 3);
