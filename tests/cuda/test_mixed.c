@@ -12,64 +12,16 @@
 #include "model/session.h"
 #include "tests/cuda/emulated.h"
 #include "tests/model/model_build.h"
-#include "tests/pipeline/rig.h"
+#include "tests/pipeline/devices.h"
 #include "tests/tap.h"
 
-enum { ANSWERS = 2, LAYERS = 3, BIG = 16, STREAM_MS = 240000, SLACK_BYTES = 64 << 10, CTX = 64 };
+enum { ANSWERS = 2, LAYERS = 3, BIG = 16, STREAM_MS = 240000, CTX = 64 };
 
 static struct answer answers[ANSWERS];
 
-static bool all_the_same(struct engine *e, bool with_top, void (*at)(void *), void *arg)
+static bool same(struct engine *e, bool with_top, void (*at)(void *), void *arg)
 {
-    struct stream s[ANSWERS];
-    bool good = true;
-    unsigned open = ANSWERS;
-    int64_t until = rig_now_ms() + STREAM_MS;
-
-    for (int i = 0; i < ANSWERS; i++)
-        stream_begin(&s[i], e, &answers[i], with_top, UINT32_MAX);
-    while (open > 0 && rig_now_ms() < until) {
-        open = 0;
-        for (int i = 0; i < ANSWERS; i++) {
-            open += !stream_read(&s[i], 1);
-            if (at && s[i].n >= 2 && s[i].n < s[i].want->n) {
-                at(arg);
-                at = NULL;
-            }
-        }
-    }
-    for (int i = 0; i < ANSWERS; i++)
-        good = stream_end(&s[i]) && good;
-    if (!good)
-        rig_show_notes();
-    return good;
-}
-
-/* "n0/cuda:0 n0/cpu n1/cpu" */
-static const char *chain_of(struct engine *e)
-{
-    static char text[256];
-    json_t *status = engine_status(e), *stage;
-    size_t i, len = 0;
-    text[0] = 0;
-    json_array_foreach(json_object_get(status, "stages"), i, stage) len +=
-        (size_t)snprintf(text + len, sizeof text - len, "%s%s/%s", i ? " " : "", json_string_value(json_object_get(stage, "node")),
-                         json_string_value(json_object_get(stage, "device")));
-    json_decref(status);
-    return text;
-}
-
-static bool await_node(struct engine *e, const char *name)
-{
-    bool found = false;
-    for (int64_t until = rig_now_ms() + STREAM_MS; !found && rig_now_ms() < until; rig_sleep_ms(20)) {
-        json_t *status = engine_status(e), *n;
-        size_t i;
-        json_array_foreach(json_object_get(status, "nodes"), i, n) found = found || (strcmp(json_string_value(json_object_get(n, "name")), name) == 0 &&
-                                                                                    strcmp(json_string_value(json_object_get(n, "state")), "here") == 0);
-        json_decref(status);
-    }
-    return found;
+    return all_the_same(e, answers, ANSWERS, with_top, at, arg, STREAM_MS);
 }
 
 struct victim {
@@ -81,19 +33,6 @@ static void strike(void *arg)
 {
     struct victim *v = arg;
     kill(v->rig->nodes[v->node].pid, SIGKILL);
-}
-
-static bool log_has(const struct rig *rig, unsigned node, const char *text)
-{
-    char path[400], line[512];
-    bool found = false;
-    snprintf(path, sizeof path, "%s/%s.log", rig->folder, rig->nodes[node].name);
-    FILE *f = fopen(path, "re");
-    while (f && fgets(line, sizeof line, f))
-        found = found || strstr(line, text);
-    if (f)
-        fclose(f);
-    return found;
 }
 
 /* --- in one process ------------------------------------------------------------------------------------------------------- */
@@ -132,21 +71,21 @@ static void test_session(const char *model)
 static void test_mixed(const char *model)
 {
     static const char *const devices_of[] = {"cuda:0,cpu", "cpu", "cuda:0,cpu"};
-    struct rig *rig = rig_create_on(model, 3, 1, rig_memory_for(model, 3) + SLACK_BYTES, devices_of);
+    struct rig *rig = rig_create_on(model, 3, 1, rig_memory_for(model, 3) + DEVICES_SLACK_BYTES, devices_of);
     struct engine_options o = rig_options(rig, model, 0);
     struct engine *e = rig_engine(&o);
     struct victim v = {rig, 0};
 
-    ok(strstr(chain_of(e), "n0/cuda:0") && strstr(chain_of(e), "n0/cpu") && strstr(chain_of(e), "n1/cpu"), "a GPU and two nodes' processors: %s",
-       chain_of(e));
-    ok(all_the_same(e, true, NULL, NULL), "one session's answers and log-probabilities");
+    ok(strstr(chain_of(e).text, "n0/cuda:0") && strstr(chain_of(e).text, "n0/cpu") && strstr(chain_of(e).text, "n1/cpu"), "a GPU and two nodes' processors: %s",
+       chain_of(e).text);
+    ok(same(e, true, NULL, NULL), "one session's answers and log-probabilities");
     json_t *status = engine_status(e), *d = json_array_get(json_object_get(json_array_get(json_object_get(status, "nodes"), 0), "devices"), 0);
     ok(strcmp(json_string_value(json_object_get(d, "name")), "cuda:0") == 0 && strncmp(json_string_value(json_object_get(d, "numerics")), "cuda/", 5) == 0,
        "its device has another numerics class");
     json_decref(status);
-    ok(await_node(e, "n2"), "another node with a GPU stands by");
-    ok(all_the_same(e, false, strike, &v), "the node is killed: the same answers");
-    ok(strstr(chain_of(e), "n2/cuda:0") && !strstr(chain_of(e), "n0"), "the other has taken its layers: %s", chain_of(e));
+    ok(await_state(e, "n2", "here", STREAM_MS), "another node with a GPU stands by");
+    ok(same(e, false, strike, &v), "the node is killed: the same answers");
+    ok(strstr(chain_of(e).text, "n2/cuda:0") && !strstr(chain_of(e).text, "n0"), "the other has taken its layers: %s", chain_of(e).text);
     engine_destroy(e);
     rig_destroy(rig);
 }
@@ -155,24 +94,24 @@ static void test_mixed(const char *model)
 static void test_drain(const char *model)
 {
     static const char *const devices_of[] = {"cuda:0", "cpu"};
-    struct rig *rig = rig_create_on(model, 2, 1, rig_memory_for(model, 1) + SLACK_BYTES, devices_of);
+    struct rig *rig = rig_create_on(model, 2, 1, rig_memory_for(model, 1) + DEVICES_SLACK_BYTES, devices_of);
     struct engine_options o = rig_options(rig, model, 0);
     struct engine *e = rig_engine(&o);
     struct err err;
 
-    ok(strcmp(chain_of(e), "n0/cuda:0") == 0, "all on a GPU: %s", chain_of(e));
-    ok(all_the_same(e, false, NULL, NULL), "one session's answers");
-    ok(await_node(e, "n1"), "another node stands by");
+    ok(strcmp(chain_of(e).text, "n0/cuda:0") == 0, "all on a GPU: %s", chain_of(e).text);
+    ok(same(e, false, NULL, NULL), "one session's answers");
+    ok(await_state(e, "n1", "here", STREAM_MS), "another node stands by");
     ok(engine_command(e, ENGINE_DRAIN, "n0", 0, &err) == 0, "the GPU's owner wants to play");
-    ok(all_the_same(e, false, NULL, NULL), "answers come from the other one: the same");
-    ok(strcmp(chain_of(e), "n1/cpu") == 0, "%s", chain_of(e));
+    ok(same(e, false, NULL, NULL), "answers come from the other one: the same");
+    ok(strcmp(chain_of(e).text, "n1/cpu") == 0, "%s", chain_of(e).text);
     engine_destroy(e);
     kill(rig->nodes[0].pid, SIGTERM);
     int status = -1;
     while ((status = rig_reap(rig, 0)) == -1)
         rig_sleep_ms(5);
     ok(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the worker ends");
-    ok(!log_has(rig, 0, "emulated CUDA"), "and nothing is left on its device");
+    ok(rig_said(rig, 0, "emulated CUDA") == 0, "and nothing is left on its device");
     rig_destroy(rig);
 }
 
@@ -181,13 +120,13 @@ static void test_two_gpus(const char *model, bool reach)
 {
     static const char *const devices_of[] = {"cuda:0,cuda:1"};
     setenv("SC_EMULATED_CUDA", reach ? "devices=2" : "devices=2,peers=0", 1);
-    struct rig *rig = rig_create_on(model, 1, 0, rig_memory_for(model, 2) + SLACK_BYTES, devices_of);
+    struct rig *rig = rig_create_on(model, 1, 0, rig_memory_for(model, 2) + DEVICES_SLACK_BYTES, devices_of);
     struct engine_options o = rig_options(rig, model, 0);
     struct engine *e = rig_engine(&o);
 
-    ok(strstr(chain_of(e), "n0/cuda:0") && strstr(chain_of(e), "n0/cuda:1"), "both of a node's GPUs: %s", chain_of(e));
-    ok(all_the_same(e, true, NULL, NULL), "one session's answers and log-probabilities");
-    ok(log_has(rig, 0, "without the host") == reach, "rows go %s", reach ? "from one to the other" : "by the host");
+    ok(strstr(chain_of(e).text, "n0/cuda:0") && strstr(chain_of(e).text, "n0/cuda:1"), "both of a node's GPUs: %s", chain_of(e).text);
+    ok(same(e, true, NULL, NULL), "one session's answers and log-probabilities");
+    ok((rig_said(rig, 0, "without the host") > 0) == reach, "rows go %s", reach ? "from one to the other" : "by the host");
     engine_destroy(e);
     rig_destroy(rig);
     unsetenv("SC_EMULATED_CUDA");
@@ -200,18 +139,18 @@ static void test_shortage(const char *model)
     char text[256] = "";
 
     setenv("SC_EMULATED_CUDA", "fail_alloc=3", 1);
-    struct rig *rig = rig_create_on(model, 2, 0, rig_memory_for(model, 1) + SLACK_BYTES, devices_of);
+    struct rig *rig = rig_create_on(model, 2, 0, rig_memory_for(model, 1) + DEVICES_SLACK_BYTES, devices_of);
     struct engine_options o = rig_options(rig, model, 0);
     rig->topology->n_pins = 1; /* the first plan has all on the GPU's node, or on the other: the first layer must be there */
     rig->topology->pins[0] = (struct topology_pin){.what = TOPOLOGY_PIN_LAYERS, .first = 0, .last = 0, .node = 0};
     rig_forget_notes();
     struct engine *e = rig_engine(&o);
     ok(rig_note("free", text, sizeof text), "it is told: %s", text);
-    ok(strstr(chain_of(e), "n0/cuda:0"), "there is a plan with what is left: %s", chain_of(e));
+    ok(strstr(chain_of(e).text, "n0/cuda:0"), "there is a plan with what is left: %s", chain_of(e).text);
     json_t *status = engine_status(e), *d = json_array_get(json_object_get(json_array_get(json_object_get(status, "nodes"), 0), "devices"), 0);
     ok(json_integer_value(json_object_get(d, "memory_found_bytes")) > 0, "the status shows how much that is");
     json_decref(status);
-    ok(all_the_same(e, false, NULL, NULL), "one session's answers");
+    ok(same(e, false, NULL, NULL), "one session's answers");
     engine_destroy(e);
     rig_destroy(rig);
     unsetenv("SC_EMULATED_CUDA");
@@ -224,8 +163,8 @@ static void test_own(const char *model)
 
     o.worker_args = args;
     struct engine *e = rig_engine(&o);
-    ok(strstr(chain_of(e), "worker0/cuda:0"), "a worker of our own with a GPU: %s", chain_of(e));
-    ok(all_the_same(e, true, NULL, NULL), "one session's answers and log-probabilities");
+    ok(strstr(chain_of(e).text, "worker0/cuda:0"), "a worker of our own with a GPU: %s", chain_of(e).text);
+    ok(same(e, true, NULL, NULL), "one session's answers and log-probabilities");
     engine_destroy(e);
 }
 

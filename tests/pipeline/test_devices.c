@@ -9,76 +9,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/pipeline/rig.h"
+#include "tests/pipeline/devices.h"
 #include "tests/tap.h"
 
-enum { ANSWERS = 8, LAYERS = 6, BIG = 24, STREAM_MS = 60000, SLACK_BYTES = 64 << 10 };
+enum { ANSWERS = 8, LAYERS = 6, BIG = 24, STREAM_MS = 60000 };
 
 static struct answer answers[ANSWERS];
 
-static bool all_the_same(struct engine *e, bool with_top, void (*at)(void *), void *arg)
+static bool same(struct engine *e, bool with_top, void (*at)(void *), void *arg)
 {
-    struct stream s[ANSWERS];
-    bool good = true;
-    unsigned open = ANSWERS;
-    int64_t until = rig_now_ms() + STREAM_MS;
-
-    for (int i = 0; i < ANSWERS; i++)
-        stream_begin(&s[i], e, &answers[i], with_top, UINT32_MAX);
-    while (open > 0 && rig_now_ms() < until) {
-        open = 0;
-        for (int i = 0; i < ANSWERS; i++) {
-            open += !stream_read(&s[i], 1);
-            if (at && s[i].n >= 2 && s[i].n < s[i].want->n) {
-                at(arg);
-                at = NULL;
-            }
-        }
-    }
-    for (int i = 0; i < ANSWERS; i++)
-        good = stream_end(&s[i]) && good;
-    if (!good)
-        rig_show_notes();
-    return good;
-}
-
-struct chain {
-    size_t n;
-    char text[256]; /* "n0/cpu:0 n0/cpu:1 n1/cpu:0" */
-    bool adjacent;  /* stages of one node stand side by side */
-};
-
-static struct chain chain_of(struct engine *e)
-{
-    json_t *status = engine_status(e), *stages = json_object_get(status, "stages"), *stage;
-    struct chain c = {.n = json_array_size(stages), .adjacent = true};
-    size_t i, len = 0;
-    char seen[RIG_NODES_MAX * 4] = "", last[16] = "";
-
-    json_array_foreach(stages, i, stage) {
-        const char *node = json_string_value(json_object_get(stage, "node"));
-        len += (size_t)snprintf(c.text + len, sizeof c.text - len, "%s%s/%s", i ? " " : "", node, json_string_value(json_object_get(stage, "device")));
-        if (strcmp(node, last) != 0) {
-            c.adjacent = c.adjacent && !strstr(seen, node);
-            snprintf(seen + strlen(seen), sizeof seen - strlen(seen), "%s ", node);
-        }
-        snprintf(last, sizeof last, "%s", node);
-    }
-    json_decref(status);
-    return c;
-}
-
-static bool await_state(struct engine *e, const char *node, const char *state)
-{
-    bool found = false;
-    for (int64_t until = rig_now_ms() + STREAM_MS; !found && rig_now_ms() < until; rig_sleep_ms(20)) {
-        json_t *status = engine_status(e), *n;
-        size_t i;
-        json_array_foreach(json_object_get(status, "nodes"), i, n) found = found || (strcmp(json_string_value(json_object_get(n, "name")), node) == 0 &&
-                                                                                    strcmp(json_string_value(json_object_get(n, "state")), state) == 0);
-        json_decref(status);
-    }
-    return found;
+    return all_the_same(e, answers, ANSWERS, with_top, at, arg, STREAM_MS);
 }
 
 /* --- answers ------------------------------------------------------------------------------------------------------------- */
@@ -86,13 +26,13 @@ static bool await_state(struct engine *e, const char *node, const char *state)
 static void test_answers(const char *model)
 {
     static const char *const devices_of[] = {"cpu:0,cpu:1", NULL};
-    struct rig *rig = rig_create_on(model, 2, 0, rig_memory_for(model, 3) + SLACK_BYTES, devices_of);
+    struct rig *rig = rig_create_on(model, 2, 0, rig_memory_for(model, 3) + DEVICES_SLACK_BYTES, devices_of);
     struct engine_options o = rig_options(rig, model, 0);
     struct engine *e = rig_engine(&o);
     struct chain c = chain_of(e);
 
     ok(c.n == 3 && c.adjacent, "two nodes, three stages: %s", c.text);
-    ok(all_the_same(e, true, NULL, NULL), "one session's answers and log-probabilities");
+    ok(same(e, true, NULL, NULL), "one session's answers and log-probabilities");
     json_t *status = engine_status(e), *node = json_array_get(json_object_get(status, "nodes"), 0), *devices = json_object_get(node, "devices");
     is_int((long)json_array_size(devices), 2, "the status shows the devices");
     json_t *d = json_array_get(devices, 1);
@@ -171,18 +111,18 @@ static void test_faults(const char *model)
 {
     static const char *const devices_of[] = {"cpu:0,cpu:1", "cpu:0,cpu:1", "cpu:0,cpu:1"};
     static const int sigs[] = {SIGKILL, SIGSTOP};
-    struct rig *rig = rig_create_on(model, 3, 1, rig_memory_for(model, 3) + SLACK_BYTES, devices_of); /* on two nodes: one has two stages */
+    struct rig *rig = rig_create_on(model, 3, 1, rig_memory_for(model, 3) + DEVICES_SLACK_BYTES, devices_of); /* on two nodes: one has two stages */
     struct engine_options o = rig_options(rig, model, 0);
     struct engine *e = rig_engine(&o);
     char name[16];
 
     for (unsigned i = 0; i < rig->n; i++) {
         snprintf(name, sizeof name, "n%u", i);
-        ok(await_state(e, name, "here"), "%s is here", name);
+        ok(await_state(e, name, "here", STREAM_MS), "%s is here", name);
     }
     struct victim v = {.rig = rig, .e = e};
     unsigned kept = loads_from_memory(rig);
-    ok(all_the_same(e, false, replan, &v), "a new plan in the middle of answers: the same answers");
+    ok(same(e, false, replan, &v), "a new plan in the middle of answers: the same answers");
     ok(loads_from_memory(rig) >= kept + 2, "stages that stay where they are were kept");
     for (unsigned i = 0; i < sizeof sigs / sizeof *sigs; i++) {
         struct chain c = chain_of(e);
@@ -190,7 +130,7 @@ static void test_faults(const char *model)
         ok(c.adjacent && node >= 0, "a chain with a node of two stages: %s", c.text);
         v.node = node >= 0 ? (unsigned)node : 0;
         v.sig = sigs[i];
-        ok(all_the_same(e, i == 0, strike, &v), "that node gets signal %d: the same answers", sigs[i]);
+        ok(same(e, i == 0, strike, &v), "that node gets signal %d: the same answers", sigs[i]);
         c = chain_of(e);
         ok(c.adjacent && stages_on(&c, v.node) == 0, "others have its stages: %s", c.text);
         kill(rig->nodes[v.node].pid, SIGKILL);
@@ -198,7 +138,7 @@ static void test_faults(const char *model)
             rig_sleep_ms(5);
         rig_start(rig, v.node);
         snprintf(name, sizeof name, "n%u", v.node);
-        ok(await_state(e, name, "here"), "it is started again");
+        ok(await_state(e, name, "here", STREAM_MS), "it is started again");
     }
     engine_destroy(e);
     rig_destroy(rig);
@@ -209,7 +149,7 @@ static void test_faults(const char *model)
 static void test_drain(const char *model)
 {
     static const char *const devices_of[] = {"cpu:0,cpu:1", "cpu:0,cpu:1"};
-    struct rig *rig = rig_create_on(model, 2, 0, rig_memory_for(model, 2) + SLACK_BYTES, devices_of);
+    struct rig *rig = rig_create_on(model, 2, 0, rig_memory_for(model, 2) + DEVICES_SLACK_BYTES, devices_of);
     struct engine_options o = rig_options(rig, model, 0);
     uint32_t layers = LAYERS - 1;
     struct err err;
@@ -219,13 +159,13 @@ static void test_drain(const char *model)
     struct engine *e = rig_engine(&o);
     struct chain c = chain_of(e);
     ok(c.n == 2 && strstr(c.text, "n0/cpu:0") && strstr(c.text, "n0/cpu:1"), "one node, two stages, no link: %s", c.text);
-    ok(all_the_same(e, true, NULL, NULL), "one session's answers and log-probabilities");
+    ok(same(e, true, NULL, NULL), "one session's answers and log-probabilities");
     long full = rig_rss_kib(rig->nodes[0].pid), drained = full;
     engine_destroy(e);
 
     rig->topology->n_pins = 0;
     e = rig_engine(&o);
-    ok(await_state(e, "n0", "here") && await_state(e, "n1", "here"), "without pins another node is free");
+    ok(await_state(e, "n0", "here", STREAM_MS) && await_state(e, "n1", "here", STREAM_MS), "without pins another node is free");
     json_t *status = engine_status(e);
     int64_t weights = 0, kv = 0;
     size_t i;
@@ -236,7 +176,7 @@ static void test_drain(const char *model)
     }
     json_decref(status);
     ok(engine_command(e, ENGINE_DRAIN, "n0", 0, &err) == 0, "it is drained");
-    ok(all_the_same(e, false, NULL, NULL), "answers come from the other one: the same");
+    ok(same(e, false, NULL, NULL), "answers come from the other one: the same");
     c = chain_of(e);
     ok(c.n == 2 && !strstr(c.text, "n0"), "it has all the stages: %s", c.text);
     int64_t until = rig_now_ms() + 5000;
@@ -260,7 +200,7 @@ static void test_own(const char *model)
     struct engine *e = rig_engine(&o);
     struct chain c = chain_of(e);
     ok(c.n >= 1 && c.n <= 2, "a worker of our own with two devices: %s", c.text);
-    ok(all_the_same(e, true, NULL, NULL), "one session's answers");
+    ok(same(e, true, NULL, NULL), "one session's answers");
     engine_destroy(e);
 }
 
