@@ -15,13 +15,14 @@
 #include "gguf/manifest.h"
 #include "proto/codec.h"
 
-enum { KINDS = 2, MANIFESTS = 4 };
+enum { KINDS = 2, MANIFESTS = 4, SPARE_PIECES = BULK_PIECES };
 enum kind { BYTES, HASHES };
 
 struct job {
     struct job *next;
     uint64_t id, offset, left, total;
     uint32_t split, first_chunk, n_chunks;
+    enum msg_hash hash;
     bool header;
     uint8_t model[MSG_ID_BYTES];
 };
@@ -34,8 +35,9 @@ struct piece {
     struct msg msg;
     char error[MSG_MAX_TEXT + 1];
     uint32_t len;
-    uint8_t *bytes; /* payload, or hashes */
+    uint8_t bytes[MSG_MAX_PIECE]; /* payload, or hashes */
 };
+_Static_assert(MSG_MAX_MANIFEST * MSG_ID_BYTES <= MSG_MAX_PIECE, "hashes fit where a piece fits");
 
 struct guest {
     struct bulk *bulk;
@@ -56,6 +58,8 @@ struct bulk {
     unsigned n_threads;
     bool stopping;
     unsigned refs; /* 1, and one for each piece in the wire */
+    struct piece *spare; /* used again, while there are guests: fresh memory costs about as much as encrypting what is put there */
+    unsigned n_spare;
     struct guest *guests[BULK_GUESTS];
     size_t turn[KINDS];
 };
@@ -68,15 +72,55 @@ struct open_model {
     uint32_t fd_split;
     struct manifest *manifests[MANIFESTS]; /* of models that were hashed; the oldest goes first */
     unsigned next;
+    uint8_t *chunk; /* room for one, once it is needed */
 };
 
 /* --- life; under the lock -------------------------------------------------------------------------------------------------- */
 
+static void free_spare(struct bulk *b)
+{
+    for (struct piece *p; (p = b->spare); free(p))
+        b->spare = p->next;
+    b->n_spare = 0;
+}
+
+/* Not cleared. */
+static struct piece *take_piece(struct bulk *b)
+{
+    struct piece *p = b->spare;
+    if (!p)
+        return malloc(sizeof *p);
+    b->spare = p->next;
+    b->n_spare--;
+    return p;
+}
+
+static void drop_piece(struct bulk *b, struct piece *p)
+{
+    if (!p || b->n_spare >= SPARE_PIECES) {
+        free(p);
+        return;
+    }
+    p->next = b->spare;
+    b->spare = p;
+    b->n_spare++;
+}
+
 static void drop_core(struct bulk *b)
 {
+    free_spare(b);
     pthread_cond_destroy(&b->changed);
     pthread_mutex_destroy(&b->lock);
     free(b);
+}
+
+/* What was ready for a guest that is gone. */
+static void drop_out(struct guest *g)
+{
+    for (struct piece *p; (p = g->out); g->n_pieces--) {
+        g->out = p->next;
+        drop_piece(g->bulk, p);
+    }
 }
 
 static void free_guest(struct guest *g)
@@ -84,11 +128,7 @@ static void free_guest(struct guest *g)
     for (int k = 0; k < KINDS; k++)
         for (struct job *j; (j = g->first[k]); free(j))
             g->first[k] = j->next;
-    for (struct piece *p; (p = g->out);) {
-        g->out = p->next;
-        free(p->bytes);
-        free(p);
-    }
+    drop_out(g);
     free(g);
 }
 
@@ -97,10 +137,15 @@ static void try_forget(struct bulk *b, struct guest *g)
 {
     if (g->link || g->n_pieces || g->busy[BYTES] || g->busy[HASHES])
         return;
-    for (size_t i = 0; i < BULK_GUESTS; i++)
+    bool any = false;
+    for (size_t i = 0; i < BULK_GUESTS; i++) {
         if (b->guests[i] == g)
             b->guests[i] = NULL;
+        any |= b->guests[i] != NULL;
+    }
     free_guest(g);
+    if (!any)
+        free_spare(b);
 }
 
 /* From the wire's threads. */
@@ -113,8 +158,7 @@ static void sent(void *payload, void *hint)
     (void)payload;
     pthread_mutex_lock(&b->lock);
     g->n_pieces--;
-    free(p->bytes);
-    free(p);
+    drop_piece(b, p);
     try_forget(b, g);
     pthread_cond_broadcast(&b->changed);
     bool last = --b->refs == 0;
@@ -196,8 +240,6 @@ static int make_bytes(struct bulk *b, struct open_model *m, struct job *j, struc
         j->left = j->total = header_bytes;
     }
     p->len = j->left < MSG_MAX_PIECE ? (uint32_t)j->left : MSG_MAX_PIECE;
-    if (!(p->bytes = mem_new(p->len, 1, err)))
-        return -1;
     if (j->header)
         memcpy(p->bytes, header + j->offset, p->len);
     else if (read_bytes(m, j, p->bytes, p->len, err) != 0)
@@ -209,63 +251,59 @@ static int make_bytes(struct bulk *b, struct open_model *m, struct job *j, struc
     return 0;
 }
 
-static struct manifest *manifest_of(struct open_model *m, struct err *err)
+_Static_assert((int)MSG_HASH_BLAKE2B == (int)MANIFEST_BLAKE2B && (int)MSG_HASH_BLAKE3 == (int)MANIFEST_BLAKE3, "one list of hashes");
+
+static struct manifest *manifest_of(struct open_model *m, enum manifest_kind kind, struct err *err)
 {
     for (unsigned i = 0; i < MANIFESTS; i++)
-        if (m->manifests[i] && memcmp(manifest_model_id(m->manifests[i]), m->id, sizeof m->id) == 0)
+        if (m->manifests[i] && manifest_kind(m->manifests[i]) == kind && memcmp(manifest_model_id(m->manifests[i]), m->id, sizeof m->id) == 0)
             return m->manifests[i];
     struct manifest **place = &m->manifests[m->next++ % MANIFESTS];
     manifest_destroy(*place);
-    return *place = manifest_create(m->gguf, err);
+    return *place = manifest_create(m->gguf, kind, err);
 }
 
 static int make_hashes(struct bulk *b, struct open_model *m, struct job *j, struct piece *p, struct err *err)
 {
     struct manifest *known;
-    uint8_t *chunk = NULL, hash[MANIFEST_HASH_BYTES];
+    uint8_t hash[MANIFEST_HASH_BYTES];
+    enum manifest_kind kind = (enum manifest_kind)j->hash;
     uint32_t len;
-    int rc = -1;
 
-    if (open_model(b, m, j->model, err) != 0 || check_split(m->gguf, j->split, err) != 0 || !(known = manifest_of(m, err)))
+    if (open_model(b, m, j->model, err) != 0 || check_split(m->gguf, j->split, err) != 0 || !(known = manifest_of(m, kind, err)))
         return -1;
     if (j->first_chunk + j->n_chunks > manifest_n_chunks(known, j->split))
         return err_set(err, ERR_INPUT, "chunks %" PRIu32 " to %" PRIu32 " were asked for, the split has %" PRIu32, j->first_chunk,
                        j->first_chunk + j->n_chunks - 1, manifest_n_chunks(known, j->split));
-    if (!(p->bytes = mem_new(j->n_chunks, MSG_ID_BYTES, err)) || !(chunk = mem_new(MANIFEST_CHUNK_BYTES, 1, err)))
-        goto done;
+    if (!m->chunk && !(m->chunk = mem_new(MANIFEST_CHUNK_BYTES, 1, err)))
+        return -1;
     for (uint32_t i = 0; i < j->n_chunks; i++) {
         uint32_t c = j->first_chunk + i;
         if (!manifest_hash(known, j->split, c)) {
-            if (manifest_read_chunk(m->gguf, known, j->split, c, chunk, &len, err) != 0)
-                goto done;
-            manifest_hash_bytes(chunk, len, hash);
+            if (manifest_read_chunk(m->gguf, known, j->split, c, m->chunk, &len, err) != 0)
+                return -1;
+            manifest_hash_bytes(kind, m->chunk, len, hash);
             if (manifest_set(known, j->split, c, hash, err) != 0)
-                goto done;
+                return -1;
         }
         memcpy(p->bytes + (size_t)i * MSG_ID_BYTES, manifest_hash(known, j->split, c), MSG_ID_BYTES);
     }
     p->msg.manifest_put = (struct msg_manifest_put){.id = j->id, .split = j->split, .first_chunk = j->first_chunk,
                                                     .chunk_bytes = MANIFEST_CHUNK_BYTES, .split_bytes = gguf_split_implied_bytes(m->gguf, j->split),
-                                                    .hashes = (const uint8_t(*)[MSG_ID_BYTES])p->bytes, .n_hashes = j->n_chunks, .error = ""};
+                                                    .hashes = (const uint8_t(*)[MSG_ID_BYTES])p->bytes, .n_hashes = j->n_chunks, .error = "", .hash = j->hash};
     j->left = 0;
-    rc = 0;
-done:
-    free(chunk);
-    return rc;
+    return 0;
 }
 
-/* A whole answer or a piece of one, without the lock. NULL: out of memory. */
-static struct piece *work_on(struct bulk *b, struct open_model *m, enum kind kind, struct job *j)
+/* A whole answer or a piece of one, without the lock. */
+static void work_on(struct bulk *b, struct open_model *m, enum kind kind, struct job *j, struct piece *p)
 {
     struct err err;
-    struct piece *p = mem_new(1, sizeof *p, NULL);
-    if (!p)
-        return NULL;
-    p->msg.type = kind == BYTES ? MSG_WEIGHTS_PUT : MSG_MANIFEST_PUT;
+    p->next = NULL;
+    p->len = 0;
+    p->msg = (struct msg){.type = kind == BYTES ? MSG_WEIGHTS_PUT : MSG_MANIFEST_PUT};
     if ((kind == BYTES ? make_bytes(b, m, j, p, &err) : make_hashes(b, m, j, p, &err)) == 0)
-        return p;
-    free(p->bytes);
-    p->bytes = NULL;
+        return;
     p->len = 0;
     j->left = 0;
     err_printable(p->error, sizeof p->error, err.text, strlen(err.text));
@@ -273,7 +311,6 @@ static struct piece *work_on(struct bulk *b, struct open_model *m, enum kind kin
         p->msg.weights_put = (struct msg_weights_put){.id = j->id, .last = true, .error = p->error};
     else
         p->msg.manifest_put = (struct msg_manifest_put){.id = j->id, .split = j->split, .first_chunk = j->first_chunk, .error = p->error};
-    return p;
 }
 
 /* The next guest in turn that has such a job and room for its answer. */
@@ -294,8 +331,10 @@ static void serve_one(struct bulk *b, struct open_model *m, enum kind kind, stru
     struct job *j = g->first[kind];
     g->busy[kind] = true;
     g->n_pieces++;
+    struct piece *p = take_piece(b); /* NULL: out of memory, the job is dropped */
     pthread_mutex_unlock(&b->lock);
-    struct piece *p = work_on(b, m, kind, j);
+    if (p)
+        work_on(b, m, kind, j, p);
     pthread_mutex_lock(&b->lock);
     g->busy[kind] = false;
     if (!p || j->left == 0) {
@@ -310,8 +349,7 @@ static void serve_one(struct bulk *b, struct open_model *m, enum kind kind, stru
         g->out_last = &p->next;
     } else {
         g->n_pieces--;
-        free(p ? p->bytes : NULL);
-        free(p);
+        drop_piece(b, p);
         try_forget(b, g);
     }
 }
@@ -336,6 +374,7 @@ static void serve(struct bulk *b, enum kind kind)
     gguf_close(m.gguf);
     if (m.fd >= 0)
         close(m.fd);
+    free(m.chunk);
     for (unsigned i = 0; i < MANIFESTS; i++)
         manifest_destroy(m.manifests[i]);
 }
@@ -381,11 +420,7 @@ void bulk_down(struct bulk *b, struct wire_link *link)
     struct guest *g = find(b, link);
     if (g) {
         g->link = NULL;
-        for (struct piece *p; (p = g->out); g->n_pieces--) {
-            g->out = p->next;
-            free(p->bytes);
-            free(p);
-        }
+        drop_out(g);
         try_forget(b, g);
     }
     pthread_mutex_unlock(&b->lock);
@@ -442,7 +477,7 @@ void bulk_frame(struct bulk *b, struct wire_link *link, struct wire_frame *frame
         rc = add_job(b, link, BYTES, &job);
     } else if (rc == 0 && m.type == MSG_MANIFEST_GET) {
         job = (struct job){.id = m.manifest_get.id, .split = m.manifest_get.split, .first_chunk = m.manifest_get.first_chunk,
-                           .n_chunks = m.manifest_get.n_chunks, .left = 1};
+                           .n_chunks = m.manifest_get.n_chunks, .hash = m.manifest_get.hash, .left = 1};
         memcpy(job.model, m.manifest_get.model, sizeof job.model);
         rc = add_job(b, link, HASHES, &job);
     } else if (rc == 0 && m.type == MSG_PROBE) {
@@ -549,11 +584,7 @@ void bulk_destroy(struct bulk *b)
         if (!g)
             continue;
         g->link = NULL;
-        for (struct piece *p; (p = g->out); g->n_pieces--) {
-            g->out = p->next;
-            free(p->bytes);
-            free(p);
-        }
+        drop_out(g);
         try_forget(b, g);
     }
     bool last = --b->refs == 0;

@@ -1,4 +1,4 @@
-/* See manifest.h. Encoded, all little-endian: "SCMANIF1", model id, splits (u32), for each split its size (u64), how many of its
+/* See manifest.h. Encoded, all little-endian: "SCMANIF1" (BLAKE2b) or "SCMANIF2" (BLAKE3), model id, splits (u32), for each split its size (u64), how many of its
  * chunks are known (u32) and these in ascending order (number u32, hash); last the BLAKE2b-256 of all before it. */
 #include "gguf/manifest.h"
 
@@ -12,13 +12,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/blake3.h"
 #include "base/mem.h"
 
-_Static_assert(MANIFEST_HASH_BYTES == crypto_generichash_BYTES, "chunks are hashed by BLAKE2b-256");
+_Static_assert((int)MANIFEST_HASH_BYTES == (int)crypto_generichash_BYTES && (int)MANIFEST_HASH_BYTES == (int)BLAKE3_BYTES, "all hashes have one size");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are written as they lie");
 
-static const char magic[8] = {'S', 'C', 'M', 'A', 'N', 'I', 'F', '1'};
-enum { HEAD_BYTES = sizeof magic + GGUF_ID_BYTES + 4, SPLIT_BYTES = 12, ENTRY_BYTES = 4 + MANIFEST_HASH_BYTES };
+enum { MAGIC_BYTES = 8 };
+static const char magic[MANIFEST_KINDS][MAGIC_BYTES + 1] = {[MANIFEST_BLAKE2B] = "SCMANIF1", [MANIFEST_BLAKE3] = "SCMANIF2"};
+enum { HEAD_BYTES = MAGIC_BYTES + GGUF_ID_BYTES + 4, SPLIT_BYTES = 12, ENTRY_BYTES = 4 + MANIFEST_HASH_BYTES };
 #define FILE_MAX_BYTES ((size_t)1 << 30)
 
 struct manifest_split {
@@ -29,6 +31,7 @@ struct manifest_split {
 };
 
 struct manifest {
+    enum manifest_kind kind;
     unsigned char id[GGUF_ID_BYTES];
     uint32_t n_splits;
     uint64_t n_chunks; /* of all splits */
@@ -52,11 +55,12 @@ static int init_split(struct manifest *m, uint32_t split, uint64_t bytes, struct
     return 0;
 }
 
-static struct manifest *create(const unsigned char *id, uint32_t n_splits, struct err *err)
+static struct manifest *create(enum manifest_kind kind, const unsigned char *id, uint32_t n_splits, struct err *err)
 {
     struct manifest *m = mem_new(1, sizeof *m, err);
     if (!m)
         return NULL;
+    m->kind = kind;
     memcpy(m->id, id, GGUF_ID_BYTES);
     if (!(m->splits = mem_new(n_splits, sizeof *m->splits, err))) {
         free(m);
@@ -66,11 +70,11 @@ static struct manifest *create(const unsigned char *id, uint32_t n_splits, struc
     return m;
 }
 
-struct manifest *manifest_create(const struct gguf *g, struct err *err)
+struct manifest *manifest_create(const struct gguf *g, enum manifest_kind kind, struct err *err)
 {
     unsigned char id[GGUF_ID_BYTES];
     gguf_model_id(g, id);
-    struct manifest *m = create(id, gguf_n_splits(g), err);
+    struct manifest *m = create(kind, id, gguf_n_splits(g), err);
     for (uint32_t i = 0; m && i < m->n_splits; i++)
         if (init_split(m, i, gguf_split_implied_bytes(g, i), err) != 0) {
             manifest_destroy(m);
@@ -92,6 +96,11 @@ void manifest_destroy(struct manifest *m)
 }
 
 /* --- asking --------------------------------------------------------------------------------------------------------------- */
+
+enum manifest_kind manifest_kind(const struct manifest *m)
+{
+    return m->kind;
+}
 
 const unsigned char *manifest_model_id(const struct manifest *m)
 {
@@ -140,9 +149,12 @@ int manifest_set(struct manifest *m, uint32_t split, uint32_t chunk, const unsig
     return 0;
 }
 
-void manifest_hash_bytes(const void *data, size_t len, unsigned char ret[MANIFEST_HASH_BYTES])
+void manifest_hash_bytes(enum manifest_kind kind, const void *data, size_t len, unsigned char ret[MANIFEST_HASH_BYTES])
 {
-    crypto_generichash(ret, MANIFEST_HASH_BYTES, data, len, NULL, 0);
+    if (kind == MANIFEST_BLAKE3)
+        blake3(data, len, ret);
+    else
+        crypto_generichash(ret, MANIFEST_HASH_BYTES, data, len, NULL, 0);
 }
 
 bool manifest_matches(const struct manifest *m, uint32_t split, uint32_t chunk, const void *data, size_t len)
@@ -151,7 +163,7 @@ bool manifest_matches(const struct manifest *m, uint32_t split, uint32_t chunk, 
     const unsigned char *want = manifest_hash(m, split, chunk);
     if (!want || len != manifest_chunk_bytes(m, split, chunk))
         return false;
-    manifest_hash_bytes(data, len, hash);
+    manifest_hash_bytes(m->kind, data, len, hash);
     return memcmp(hash, want, sizeof hash) == 0;
 }
 
@@ -222,7 +234,7 @@ unsigned char *manifest_encode(const struct manifest *m, size_t *ret_len, struct
     unsigned char *bytes = mem_new(len, 1, err), *at = bytes;
     if (!bytes)
         return NULL;
-    at = put(at, magic, sizeof magic);
+    at = put(at, magic[m->kind], MAGIC_BYTES);
     at = put(at, m->id, sizeof m->id);
     at = put(at, &m->n_splits, 4);
     for (uint32_t i = 0; i < m->n_splits; i++) {
@@ -235,7 +247,7 @@ unsigned char *manifest_encode(const struct manifest *m, size_t *ret_len, struct
                 at = put(at, s->hashes + (size_t)c * MANIFEST_HASH_BYTES, MANIFEST_HASH_BYTES);
             }
     }
-    manifest_hash_bytes(bytes, (size_t)(at - bytes), at);
+    manifest_hash_bytes(MANIFEST_BLAKE2B, bytes, (size_t)(at - bytes), at);
     *ret_len = len;
     return bytes;
 }
@@ -282,15 +294,17 @@ static int decode_split(struct manifest *m, uint32_t split, struct cursor *c, st
 static struct manifest *decode(struct cursor *c, struct err *err)
 {
     unsigned char id[GGUF_ID_BYTES];
-    char found[sizeof magic];
-    uint32_t n;
+    char found[MAGIC_BYTES];
+    uint32_t n, kind = 0;
     if (get(c, found, sizeof found, err) != 0 || get(c, id, sizeof id, err) != 0 || get(c, &n, sizeof n, err) != 0)
         return NULL;
-    if (memcmp(found, magic, sizeof magic) != 0 || n == 0 || n > GGUF_MAX_SPLITS) {
+    while (kind < MANIFEST_KINDS && memcmp(found, magic[kind], MAGIC_BYTES) != 0)
+        kind++;
+    if (kind == MANIFEST_KINDS || n == 0 || n > GGUF_MAX_SPLITS) {
         err_set(err, ERR_INPUT, "it is no manifest of 1 to %d splits", GGUF_MAX_SPLITS);
         return NULL;
     }
-    struct manifest *m = create(id, n, err);
+    struct manifest *m = create((enum manifest_kind)kind, id, n, err);
     for (uint32_t i = 0; m && i < n; i++)
         if (decode_split(m, i, c, err) != 0) {
             manifest_destroy(m);
@@ -309,7 +323,7 @@ struct manifest *manifest_decode(const void *data, size_t len, struct err *err)
         return NULL;
     }
     c.end += len - MANIFEST_HASH_BYTES;
-    manifest_hash_bytes(data, len - MANIFEST_HASH_BYTES, sum);
+    manifest_hash_bytes(MANIFEST_BLAKE2B, data, len - MANIFEST_HASH_BYTES, sum);
     if (memcmp(sum, c.end, sizeof sum) != 0)
         err_set(err, ERR_INPUT, "its checksum is wrong");
     else if ((m = decode(&c, err)) && c.at != c.end) {
@@ -396,7 +410,7 @@ static unsigned char *read_file(const char *path, size_t *ret_len, struct err *e
     return bytes;
 }
 
-struct manifest *manifest_load(const struct gguf *g, const char *path, struct err *err)
+struct manifest *manifest_load(const struct gguf *g, enum manifest_kind kind, const char *path, struct err *err)
 {
     unsigned char id[GGUF_ID_BYTES], *bytes;
     size_t len, stamps = stamps_bytes(g);
@@ -412,13 +426,13 @@ struct manifest *manifest_load(const struct gguf *g, const char *path, struct er
     gguf_model_id(g, id);
     if (same)
         m = manifest_decode(bytes + stamps, len - stamps, err);
-    if (m && memcmp(m->id, id, sizeof id) != 0) {
+    if (m && (m->kind != kind || memcmp(m->id, id, sizeof id) != 0)) {
         manifest_destroy(m);
         m = NULL;
         same = false;
     }
     if (!same)
-        err_set(err, ERR_NOT_FOUND, "%s: it is about other files than these, or these as they were before", path);
+        err_set(err, ERR_NOT_FOUND, "%s: it is about other files than these, or these as they were before, or holds hashes of another kind", path);
     free(bytes);
     return m;
 }

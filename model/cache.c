@@ -228,7 +228,7 @@ static struct record make_record(const struct chunk_cache *c, uint32_t split, ui
     struct record r = {.split = split, .chunk = chunk, .there = there};
     unsigned char hash[MANIFEST_HASH_BYTES];
     (void)c;
-    manifest_hash_bytes(&r, offsetof(struct record, check), hash);
+    manifest_hash_bytes(MANIFEST_BLAKE2B, &r, offsetof(struct record, check), hash);
     memcpy(r.check, hash, CHECK_BYTES);
     return r;
 }

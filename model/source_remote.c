@@ -4,7 +4,11 @@
  * IDLE (not asked for) by ASKED to ARRIVED, or from CACHED, to READY once its hash was right, and to FREED when the last range
  * that needs it is done. Only the `window` chunks from the first unfreed one on may hold memory: the chunk that the oldest range
  * waits for is always among them, so the load never waits for itself. Everything is under one lock but the long parts:
- * copying, hashing, the cache, and the caller's functions. */
+ * copying, hashing, the cache, and the caller's functions.
+ *
+ * Chunks lie in a ring of `window` places, made once: fresh memory for each would cost more than hashing it. Neighbours of the file are
+ * neighbours there, so a range that spans two is read where they lie; only one that spans the ring's end is put together, in a room
+ * that its thread has for that. */
 #include "model/source_remote.h"
 
 #include <errno.h>
@@ -17,7 +21,7 @@
 
 #include "base/mem.h"
 
-enum { PER_PEER = 4, RANGE_BYTES = 1 << 20, WHY_BYTES = 128, WAIT_MS = 500 };
+enum { PER_PEER = 4, HASHES_AHEAD = 4 /* chunks, of the window */, RANGE_BYTES = 1 << 20, WHY_BYTES = 128, WAIT_MS = 500 };
 
 enum chunk_state { CHUNK_IDLE, CHUNK_ASKED, CHUNK_ARRIVED, CHUNK_CACHED, CHUNK_CHECKED_BY_SOMEBODY, CHUNK_READY, CHUNK_FREED };
 
@@ -30,13 +34,11 @@ struct want {
     int64_t heard_ms; /* when it was asked for, or a part of it came */
     bool copying;   /* a part is being copied in */
     bool from_cache;
-    char *data;
 };
 
 struct remote_range {
     size_t first, last; /* wants */
     bool taken;
-    char *joined; /* of more than one chunk: the range's own copy */
 };
 
 struct peer {
@@ -57,6 +59,9 @@ struct source_remote {
     size_t n_ranges, first_open; /* first_open: before it all are taken */
     struct want *wants;
     size_t n_wants, first_held, window; /* first_held: before it all are freed */
+    size_t told; /* before it all needs were told */
+    char *ring;       /* window chunks, then each thread's room */
+    size_t ring_bytes, room_bytes;
     uint32_t in_flight;
     bool failed, ended;
     struct err err;
@@ -76,6 +81,12 @@ static int64_t now_ms(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* In the ring. Only the wants of the window have a place. */
+static char *place_of(const struct source_remote *r, const struct want *w)
+{
+    return r->ring + (size_t)(w - r->wants) % r->window * MANIFEST_CHUNK_BYTES;
 }
 
 /* The number of a try: an answer to an earlier one is stale. */
@@ -133,8 +144,6 @@ static void try_again(struct source_remote *r, struct want *w, const char *why)
 {
     char text[WHY_BYTES + SOURCE_NAME_BYTES];
     snprintf(text, sizeof text, "%s: %s", r->peers[w->peer].name, why);
-    free(w->data);
-    w->data = NULL;
     w->have = 0;
     w->state = CHUNK_IDLE;
     source_note(&r->report, "chunk %" PRIu32 " of split %" PRIu32 " was asked for again: %s", w->chunk, w->split, text);
@@ -203,10 +212,6 @@ static bool next_request(struct source_remote *r, struct remote_request *ret)
         fail(r, w, ERR_IO, "nobody is left to be asked");
         return false;
     }
-    if (!w->data && !(w->data = malloc(w->bytes))) {
-        fail(r, w, ERR_MEMORY, "out of memory");
-        return false;
-    }
     w->tries++;
     w->tried |= (uint64_t)1 << peer;
     w->peer = peer;
@@ -219,10 +224,24 @@ static bool next_request(struct source_remote *r, struct remote_request *ret)
     return true;
 }
 
+/* Under the lock, which it leaves meanwhile. */
+static void tell_needs(struct source_remote *r)
+{
+    while (r->told < r->n_wants && r->told < r->first_held + r->window + HASHES_AHEAD) {
+        const struct want *w = &r->wants[r->told++];
+        if (manifest_hash(r->config.manifest, w->split, w->chunk))
+            continue;
+        pthread_mutex_unlock(&r->lock);
+        r->config.need(r->config.arg, w->split, w->chunk);
+        pthread_mutex_lock(&r->lock);
+    }
+}
+
 /* Under the lock, which it leaves while it asks. */
 static void ask_more(struct source_remote *r)
 {
     struct remote_request request;
+    tell_needs(r);
     while (next_request(r, &request)) {
         pthread_mutex_unlock(&r->lock);
         int rc = r->config.ask(r->config.arg, &request);
@@ -250,7 +269,7 @@ void source_remote_deliver(struct weight_source *base, uint64_t id, uint32_t at,
     if (w) {
         w->copying = true;
         pthread_mutex_unlock(&r->lock);
-        memcpy(w->data + at, data, len);
+        memcpy(place_of(r, w) + at, data, len);
         pthread_mutex_lock(&r->lock);
         w->copying = false;
         w->heard_ms = now_ms();
@@ -259,7 +278,8 @@ void source_remote_deliver(struct weight_source *base, uint64_t id, uint32_t at,
             unask(r, w);
             w->state = CHUNK_ARRIVED;
         }
-        pthread_cond_broadcast(&r->changed);
+        if (w->state == CHUNK_ARRIVED || r->ended || r->failed)
+            pthread_cond_broadcast(&r->changed);
     }
     pthread_mutex_unlock(&r->lock);
 }
@@ -322,7 +342,7 @@ static struct want *to_check(struct source_remote *r)
 static void keep(struct source_remote *r, const struct want *w)
 {
     struct err why;
-    int rc = r->config.cache && !r->cache_broken ? cache_put(r->config.cache, r->config.manifest, w->split, w->chunk, w->data, &why) : 1;
+    int rc = r->config.cache && !r->cache_broken ? cache_put(r->config.cache, r->config.manifest, w->split, w->chunk, place_of(r, w), &why) : 1;
     if (rc == 1)
         return;
     pthread_mutex_lock(&r->lock);
@@ -341,10 +361,9 @@ static void check(struct source_remote *r, struct want *w)
     w->state = CHUNK_CHECKED_BY_SOMEBODY;
     pthread_mutex_unlock(&r->lock);
     if (cached) {
-        w->data = malloc(w->bytes);
-        good = w->data && cache_get(r->config.cache, r->config.manifest, w->split, w->chunk, w->data);
+        good = cache_get(r->config.cache, r->config.manifest, w->split, w->chunk, place_of(r, w));
     } else {
-        good = manifest_matches(r->config.manifest, w->split, w->chunk, w->data, w->bytes);
+        good = manifest_matches(r->config.manifest, w->split, w->chunk, place_of(r, w), w->bytes);
         if (good)
             keep(r, w);
     }
@@ -353,8 +372,6 @@ static void check(struct source_remote *r, struct want *w)
         w->state = CHUNK_READY;
         *(cached ? &r->cache_bytes : &r->peers[w->peer].bytes) += w->bytes;
     } else if (cached) {
-        free(w->data);
-        w->data = NULL;
         w->state = CHUNK_IDLE;
         source_note(&r->report, "chunk %" PRIu32 " of split %" PRIu32 " was wrong in the cache", w->chunk, w->split);
     } else {
@@ -380,25 +397,27 @@ static size_t ready_range(struct source_remote *r)
     return SIZE_MAX;
 }
 
-/* A range's bytes, in one piece; NULL: no memory. */
-static const char *bytes_of(struct source_remote *r, size_t range)
+/* It spans the ring's end. */
+static bool is_torn(const struct source_remote *r, const struct remote_range *state)
+{
+    return state->last % r->window < state->first % r->window;
+}
+
+/* A range's bytes, in one piece. */
+static const char *bytes_of(struct source_remote *r, size_t range, unsigned thread)
 {
     const struct source_range *want = &r->ranges[range];
-    struct remote_range *state = &r->states[range];
+    const struct remote_range *state = &r->states[range];
     const struct want *first = &r->wants[state->first];
-    uint64_t skip = want->offset - (uint64_t)first->chunk * MANIFEST_CHUNK_BYTES;
-    if (state->first == state->last)
-        return first->data + skip;
-    if (!(state->joined = malloc(want->bytes)))
-        return NULL;
-    size_t at = 0;
-    for (size_t k = state->first; k <= state->last; k++, skip = 0) {
-        size_t n = r->wants[k].bytes - (size_t)skip;
-        n = n < want->bytes - at ? n : want->bytes - at;
-        memcpy(state->joined + at, r->wants[k].data + skip, n);
-        at += n;
-    }
-    return state->joined;
+    size_t skip = (size_t)(want->offset - (uint64_t)first->chunk * MANIFEST_CHUNK_BYTES);
+    const char *begin = place_of(r, first) + skip;
+    if (!is_torn(r, state))
+        return begin;
+    char *room = r->ring + r->window * MANIFEST_CHUNK_BYTES + thread * r->room_bytes;
+    size_t until_end = (size_t)(r->ring + r->window * MANIFEST_CHUNK_BYTES - begin);
+    memcpy(room, begin, until_end);
+    memcpy(room + until_end, r->ring, want->bytes - until_end);
+    return room;
 }
 
 static void wait_for_change(struct source_remote *r)
@@ -419,7 +438,6 @@ static int remote_next(struct weight_source *base, unsigned thread, struct sourc
 {
     struct source_remote *r = self(base);
     int rc = 0;
-    (void)thread;
     pthread_mutex_lock(&r->lock);
     while (!r->failed) {
         struct want *w;
@@ -429,11 +447,8 @@ static int remote_next(struct weight_source *base, unsigned thread, struct sourc
         if (i != SIZE_MAX) {
             r->states[i].taken = true;
             pthread_mutex_unlock(&r->lock);
-            *ret = (struct source_data){.range = i, .data = bytes_of(r, i)};
-            if (ret->data)
-                return 1;
-            pthread_mutex_lock(&r->lock);
-            fail(r, NULL, ERR_MEMORY, "out of memory for a range of the model");
+            *ret = (struct source_data){.range = i, .data = bytes_of(r, i, thread)};
+            return 1;
         } else if (r->first_open == r->n_ranges) {
             goto done;
         } else if ((w = to_check(r))) {
@@ -455,15 +470,11 @@ static void remote_done(struct weight_source *base, const struct source_data *da
 {
     struct source_remote *r = self(base);
     struct remote_range *state = &r->states[data->range];
-    free(state->joined);
-    state->joined = NULL;
     pthread_mutex_lock(&r->lock);
     for (size_t k = state->first; k <= state->last; k++) {
         struct want *w = &r->wants[k];
         if (--w->users > 0)
             continue;
-        free(w->data);
-        w->data = NULL;
         w->state = CHUNK_FREED;
     }
     while (r->first_held < r->n_wants && r->wants[r->first_held].state == CHUNK_FREED)
@@ -509,8 +520,6 @@ static int list_wants(struct source_remote *r, struct err *err)
                 r->states[i].first = at;
             r->states[i].last = at;
             bool known = manifest_hash(r->config.manifest, range->split, c) != NULL;
-            if (!known && !there && r->config.need)
-                r->config.need(r->config.arg, range->split, c);
             if (!known && !r->config.need)
                 return err_set(err, ERR_INPUT, "the manifest lacks chunk %" PRIu32 " of split %" PRIu32, c, range->split);
         }
@@ -518,18 +527,28 @@ static int list_wants(struct source_remote *r, struct err *err)
         longest = span > longest ? span : longest;
     }
     r->window = longest > r->config.in_flight ? longest : r->config.in_flight;
+    r->window = r->window < r->n_wants ? r->window : r->n_wants;
     return 0;
+}
+
+static int make_ring(struct source_remote *r, unsigned threads, struct err *err)
+{
+    for (size_t i = 0; i < r->n_ranges; i++)
+        if (is_torn(r, &r->states[i]) && r->ranges[i].bytes > r->room_bytes)
+            r->room_bytes = r->ranges[i].bytes;
+    r->ring_bytes = r->window * MANIFEST_CHUNK_BYTES + threads * r->room_bytes;
+    r->ring = r->ring_bytes ? mem_pages_alloc(r->ring_bytes, err) : NULL;
+    return r->ring || !r->ring_bytes ? 0 : -1;
 }
 
 static int remote_begin(struct weight_source *base, const struct source_range *ranges, size_t n, unsigned threads, struct err *err)
 {
     struct source_remote *r = self(base);
-    (void)threads;
     r->ranges = ranges;
     r->n_ranges = n;
     if (!(r->states = mem_new(n, sizeof *r->states, err)))
         return -1;
-    return list_wants(r, err);
+    return list_wants(r, err) != 0 ? -1 : make_ring(r, threads, err);
 }
 
 static int remote_end(struct weight_source *base, struct err *err)
@@ -571,10 +590,7 @@ static void remote_report(const struct weight_source *base, struct source_report
 static void remote_destroy(struct weight_source *base)
 {
     struct source_remote *r = self(base);
-    for (size_t i = 0; i < r->n_wants; i++)
-        free(r->wants[i].data);
-    for (size_t i = 0; r->states && i < r->n_ranges; i++)
-        free(r->states[i].joined);
+    mem_pages_free(r->ring, r->ring_bytes);
     free(r->wants);
     free(r->states);
     pthread_cond_destroy(&r->changed);
@@ -582,12 +598,11 @@ static void remote_destroy(struct weight_source *base)
     free(r);
 }
 
-/* Chunks come and go. */
 static void *remote_buffers(const struct weight_source *base, size_t *ret_bytes)
 {
-    (void)base;
-    *ret_bytes = 0;
-    return NULL;
+    const struct source_remote *r = (const struct source_remote *)base;
+    *ret_bytes = r->ring_bytes;
+    return r->ring;
 }
 
 static const struct weight_source_ops remote_ops = {

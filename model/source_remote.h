@@ -28,8 +28,8 @@ struct remote_request {
 
 struct source_remote_config {
     struct manifest *manifest; /* borrowed. Has the hash of every chunk that is needed, or `need` is given: */
-    /* That chunk's hash is not known: source_remote_hash is to bring it; until then the chunk is not asked for. Called by begin, in
-     * the order in which they are needed. NULL: a hash that is missing is an error. */
+    /* That chunk's hash is not known: source_remote_hash is to bring it; until then the chunk is not asked for. Called by the
+     * loader's threads, roughly in the order in which they are needed, some chunks ahead of the bytes. NULL: a hash that is missing is an error. */
     void (*need)(void *arg, uint32_t split, uint32_t chunk);
     const char *const *peers;        /* names, for reports and messages; copied */
     uint32_t n_peers;

@@ -466,6 +466,7 @@ static int check_manifest_get(const struct at *at, const struct msg_manifest_get
 {
     TRY(range(at, "split", m->split, 0, MSG_MAX_SPLITS - 1));
     TRY(range(at, "n_chunks", m->n_chunks, 1, MSG_MAX_MANIFEST));
+    TRY(range(at, "hash", m->hash, 0, MSG_HASHES - 1));
     return range(at, "first_chunk", m->first_chunk, 0, MSG_MAX_CHUNKS - m->n_chunks);
 }
 
@@ -473,6 +474,7 @@ static int check_manifest_put(const struct at *at, const struct msg_manifest_put
 {
     TRY(range(at, "split", m->split, 0, MSG_MAX_SPLITS - 1));
     TRY(many(at, "hashes", m->n_hashes, m->hashes, MSG_MAX_MANIFEST));
+    TRY(range(at, "hash", m->hash, 0, MSG_HASHES - 1));
     TRY(range(at, "first_chunk", m->first_chunk, 0, MSG_MAX_CHUNKS - m->n_hashes));
     TRY(text(at, "error", m->error, MSG_MAX_TEXT));
     return !is_empty(m->error) ? 0 : range(at, "chunk_bytes", m->chunk_bytes, 1, 1u << 30);

@@ -991,7 +991,7 @@ static int in_weights_put(struct codec *c, const Sc__WeightsPut *p, struct msg_w
     return 0;
 }
 
-#define MANIFEST_GET_FIELDS(X) X(id) X(split) X(first_chunk) X(n_chunks)
+#define MANIFEST_GET_FIELDS(X) X(id) X(split) X(first_chunk) X(n_chunks) X(hash)
 
 static int out_manifest_get(struct codec *c, const struct msg_manifest_get *m, Sc__ManifestGet *p)
 {
@@ -1008,7 +1008,7 @@ static int in_manifest_get(struct codec *c, const Sc__ManifestGet *p, struct msg
     return in_id("manifest_get", "model", p->model, m->model, err);
 }
 
-#define MANIFEST_PUT_FIELDS(X) X(id) X(split) X(first_chunk) X(chunk_bytes) X(split_bytes)
+#define MANIFEST_PUT_FIELDS(X) X(id) X(split) X(first_chunk) X(chunk_bytes) X(split_bytes) X(hash)
 
 static int out_manifest_put(struct codec *c, const struct msg_manifest_put *m, Sc__ManifestPut *p)
 {

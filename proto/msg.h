@@ -12,8 +12,8 @@
 #include <stdint.h>
 
 /* 2: a node has several devices, a stage on each (whoever speaks 1 hears of one device, and gets one stage); signs of life on
- * links (MSG_ALIVE). */
-enum { PROTOCOL_MIN = 1, PROTOCOL_MAX = 2, PROTOCOL_DEVICES = 2, PROTOCOL_ALIVE = 2 };
+ * links (MSG_ALIVE). 3: chunks are hashed by BLAKE3 for whoever asks for it. */
+enum { PROTOCOL_MIN = 1, PROTOCOL_MAX = 3, PROTOCOL_DEVICES = 2, PROTOCOL_ALIVE = 2, PROTOCOL_BLAKE3 = 3 };
 
 /* The limits that codec.c holds every message to, sent or received. */
 enum {
@@ -464,10 +464,13 @@ struct msg_weights_put {
     const char *error; /* "": none; else nothing follows */
 };
 
+enum msg_hash { MSG_HASH_BLAKE2B, MSG_HASH_BLAKE3, MSG_HASHES };
+
 struct msg_manifest_get {
     uint64_t id;
     uint8_t model[MSG_ID_BYTES];
     uint32_t split, first_chunk, n_chunks;
+    enum msg_hash hash; /* other than BLAKE2b: PROTOCOL_BLAKE3 */
 };
 
 struct msg_manifest_put {
@@ -478,6 +481,7 @@ struct msg_manifest_put {
     const uint8_t (*hashes)[MSG_ID_BYTES];
     size_t n_hashes;
     const char *error;
+    enum msg_hash hash;
 };
 
 /* Measures a link: whoever gets it on a bulk link answers at once with a payload of the size asked for. */

@@ -12,7 +12,7 @@
 #include "model/source_remote.h"
 #include "proto/codec.h"
 
-enum { REDIAL_MS = 200, TICK_MS = 50, HASH_BATCH = 8, HASH_AHEAD = 4, MAX_WISHES = REMOTE_MAX_IN_FLIGHT + 1 };
+enum { REDIAL_MS = 200, TICK_MS = 50, HASH_BATCH = 2, HASH_AHEAD = 4, MAX_WISHES = REMOTE_MAX_IN_FLIGHT + 1 };
 
 /* Bytes that somebody waits for. */
 struct wish {
@@ -27,6 +27,7 @@ struct peer {
     struct fetch_node who;
     struct wire_link *link;
     bool up, lost;
+    enum manifest_kind hashes; /* what it can be asked for, once it is up */
     int64_t dial_at_ms, away_since_ms;
 };
 
@@ -193,7 +194,8 @@ static void ask_hashes(struct fetch *f)
             continue;
         while (n < HASH_BATCH && f->asked + n < f->n_needs && first[n].split == first->split && first[n].chunk == first->chunk + n)
             n++;
-        m.manifest_get = (struct msg_manifest_get){.id = ++f->next_id, .split = first->split, .first_chunk = first->chunk, .n_chunks = (uint32_t)n};
+        m.manifest_get = (struct msg_manifest_get){.id = ++f->next_id, .split = first->split, .first_chunk = first->chunk, .n_chunks = (uint32_t)n,
+                                                   .hash = (enum msg_hash)manifest_kind(f->manifest)};
         memcpy(m.manifest_get.model, f->model, sizeof f->model);
         if (wire_send_msg(f->peers[f->hash_peer].link, &m, NULL, 0, NULL, NULL, NULL) != WIRE_SENT)
             return;
@@ -268,7 +270,7 @@ static void take_hashes(struct fetch *f, struct peer *p, const struct msg_manife
         return;
     const struct need *first = &f->needs[f->hash_first[k]];
     size_t n = f->hash_counts[k];
-    if (m->error[0] || m->n_hashes != n || m->split != first->split || m->first_chunk != first->chunk) {
+    if (m->error[0] || m->n_hashes != n || m->split != first->split || m->first_chunk != first->chunk || (enum manifest_kind)m->hash != manifest_kind(f->manifest)) {
         lose(f, p, m->error[0] ? m->error : "it sent hashes that were not asked for");
         return;
     }
@@ -307,6 +309,9 @@ static void take_event(struct fetch *f, struct wire_event *e)
     case WIRE_UP:
         p->up = true;
         p->away_since_ms = 0;
+        p->hashes = wire_link_protocol(p->link) >= PROTOCOL_BLAKE3 ? MANIFEST_BLAKE3 : MANIFEST_BLAKE2B;
+        if (f->manifest && p->hashes < manifest_kind(f->manifest))
+            lose(f, p, "it speaks an older protocol than those that the load began with");
         pthread_cond_broadcast(&f->changed);
         return;
     case WIRE_DOWN: link_down(f, p, e->text); return;
@@ -357,7 +362,6 @@ static int ask(void *arg, const struct remote_request *r)
     return rc;
 }
 
-/* Called by the source's begin, before any thread asks. */
 static void need(void *arg, uint32_t split, uint32_t chunk)
 {
     struct fetch *f = arg;
@@ -438,12 +442,25 @@ struct gguf *fetch_header(struct fetch *f, struct err *err)
     return f->gguf;
 }
 
+/* With the hashes that all who are up can give: any of them may have to. */
+static int make_manifest(struct fetch *f, struct err *err)
+{
+    enum manifest_kind kind = MANIFEST_BLAKE3;
+    pthread_mutex_lock(&f->lock);
+    for (uint32_t i = 0; i < f->n_peers; i++)
+        if (f->peers[i].up && !f->peers[i].lost && f->peers[i].hashes < kind)
+            kind = f->peers[i].hashes;
+    f->manifest = manifest_create(f->gguf, kind, err);
+    pthread_mutex_unlock(&f->lock);
+    return f->manifest ? 0 : -1;
+}
+
 struct weight_source *fetch_source(struct fetch *f, struct chunk_cache *cache, struct err *err)
 {
     const char *names[MSG_MAX_SOURCES];
     struct source_remote_config c = {.peers = names, .ask = ask, .need = need, .arg = f, .cache = cache};
 
-    if (!(f->manifest = manifest_create(f->gguf, err)) || (cache && cache_use(cache, f->manifest, err) != 0))
+    if (make_manifest(f, err) != 0 || (cache && cache_use(cache, f->manifest, err) != 0))
         return NULL;
     c.manifest = f->manifest;
     pthread_mutex_lock(&f->lock);

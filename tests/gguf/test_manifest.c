@@ -40,16 +40,16 @@ static struct gguf *open_or_die(const char *from)
     return g;
 }
 
-static struct manifest *whole(const struct gguf *g)
+static struct manifest *whole(const struct gguf *g, enum manifest_kind kind)
 {
     static char chunk[MANIFEST_CHUNK_BYTES];
-    struct manifest *m = manifest_create(g, &err);
+    struct manifest *m = manifest_create(g, kind, &err);
     for (uint32_t c = 0; c < manifest_n_chunks(m, 0); c++) {
         unsigned char hash[MANIFEST_HASH_BYTES];
         uint32_t len = 0;
         is_int(manifest_read_chunk(g, m, 0, c, chunk, &len, &err), 0, "chunk %u is read", c);
         is_int(len, manifest_chunk_bytes(m, 0, c), "its length");
-        manifest_hash_bytes(chunk, len, hash);
+        manifest_hash_bytes(kind, chunk, len, hash);
         is_int(manifest_set(m, 0, c, hash, &err), 0, "its hash is set");
         ok(manifest_matches(m, 0, c, chunk, len), "and matches");
         chunk[len / 2] ^= 1;
@@ -61,7 +61,7 @@ static struct manifest *whole(const struct gguf *g)
 
 static void same_manifest(const struct manifest *a, const struct manifest *b, const char *name)
 {
-    bool same = manifest_n_splits(a) == manifest_n_splits(b) && memcmp(manifest_model_id(a), manifest_model_id(b), GGUF_ID_BYTES) == 0 &&
+    bool same = manifest_kind(a) == manifest_kind(b) && manifest_n_splits(a) == manifest_n_splits(b) && memcmp(manifest_model_id(a), manifest_model_id(b), GGUF_ID_BYTES) == 0 &&
                 manifest_n_chunks(a, 0) == manifest_n_chunks(b, 0);
     for (uint32_t c = 0; same && c < manifest_n_chunks(a, 0); c++) {
         const unsigned char *x = manifest_hash(a, 0, c), *y = manifest_hash(b, 0, c);
@@ -93,7 +93,7 @@ static void test_bytes(struct manifest *m)
     for (size_t i = 0; i + MANIFEST_HASH_BYTES < len; i++) {
         unsigned char old = bytes[i];
         bytes[i] = (unsigned char)(old ^ 0xFF);
-        manifest_hash_bytes(bytes, len - MANIFEST_HASH_BYTES, bytes + len - MANIFEST_HASH_BYTES);
+        manifest_hash_bytes(MANIFEST_BLAKE2B, bytes, len - MANIFEST_HASH_BYTES, bytes + len - MANIFEST_HASH_BYTES);
         back = manifest_decode(bytes, len, &err);
         manifest_destroy(back);
         bytes[i] = old;
@@ -111,18 +111,20 @@ static void test_file(const struct manifest *m, struct gguf *g)
 {
     char file[200];
     snprintf(file, sizeof file, "%s/manifest", dir);
-    ok(!manifest_load(g, file, &err) && err.kind == ERR_NOT_FOUND, "no file yet");
+    enum manifest_kind kind = manifest_kind(m);
+    ok(!manifest_load(g, kind, file, &err) && err.kind == ERR_NOT_FOUND, "no file yet");
     is_int(manifest_save(m, g, file, &err), 0, "saved");
-    struct manifest *back = manifest_load(g, file, &err);
+    ok(!manifest_load(g, MANIFEST_KINDS - 1 - kind, file, &err) && err.kind == ERR_NOT_FOUND, "hashes of another kind do not count: %s", err.text);
+    struct manifest *back = manifest_load(g, kind, file, &err);
     ok(back, "loaded");
     same_manifest(m, back, "the same");
     manifest_destroy(back);
     ok(truncate(file, 100) == 0, "cut");
-    ok(!manifest_load(g, file, &err), "is refused: %s", err.text);
+    ok(!manifest_load(g, kind, file, &err), "is refused: %s", err.text);
     manifest_save(m, g, file, &err);
     write_model(path, 3000000, 7); /* same size and header, other data */
     struct gguf *other = open_or_die(path);
-    ok(!manifest_load(other, file, &err) && err.kind == ERR_NOT_FOUND, "files that changed since: %s", err.text);
+    ok(!manifest_load(other, kind, file, &err) && err.kind == ERR_NOT_FOUND, "files that changed since: %s", err.text);
     char chunk[1];
     uint32_t len;
     is_int(manifest_read_chunk(g, m, 0, 1000, chunk, &len, &err), -1, "a chunk that there is not");
@@ -200,11 +202,14 @@ int main(void)
     snprintf(path, sizeof path, "%s/model.gguf", dir);
     write_model(path, 3000000, 1);
     struct gguf *g = open_or_die(path);
-    struct manifest *m = whole(g);
+    struct manifest *old = whole(g, MANIFEST_BLAKE2B), *m = whole(g, MANIFEST_BLAKE3);
     is_int(manifest_n_chunks(m, 0), 3, "12 MB are three chunks");
+    ok(memcmp(manifest_hash(old, 0, 0), manifest_hash(m, 0, 0), MANIFEST_HASH_BYTES) != 0, "each kind has its own hashes");
+    test_bytes(old);
     test_bytes(m);
     test_headers(g);
     test_file(m, g);
+    manifest_destroy(old);
     manifest_destroy(m);
     gguf_close(g);
     test_find();

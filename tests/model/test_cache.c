@@ -30,7 +30,7 @@ static void sample_init(struct sample *s, uint32_t big)
     snprintf(path, sizeof path, "%s/%u.gguf", model_folder(), big);
     model_write(&spec, QUANT_Q8_0, path);
     s->g = gguf_open(path, false, &err);
-    s->m = manifest_create(s->g, &err);
+    s->m = manifest_create(s->g, MANIFEST_BLAKE3, &err);
     s->bytes = malloc(gguf_split_bytes(s->g, 0) + MANIFEST_CHUNK_BYTES);
     for (uint32_t c = 0; c < manifest_n_chunks(s->m, 0); c++, n += len) {
         unsigned char hash[MANIFEST_HASH_BYTES];
@@ -38,7 +38,7 @@ static void sample_init(struct sample *s, uint32_t big)
             printf("Bail out! %s\n", err.text);
             exit(1);
         }
-        manifest_hash_bytes(s->bytes + n, len, hash);
+        manifest_hash_bytes(MANIFEST_BLAKE3, s->bytes + n, len, hash);
         manifest_set(s->m, 0, c, hash, &err);
     }
 }

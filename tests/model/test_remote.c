@@ -133,13 +133,13 @@ static void world_init(struct world *w, const char *file, unsigned threads)
     *w = (struct world){.rng = {7}};
     loading_init(&w->l, file, threads);
     w->chunk = malloc(MANIFEST_CHUNK_BYTES);
-    w->m = manifest_create(w->l.g, &err);
+    w->m = manifest_create(w->l.g, MANIFEST_BLAKE3, &err);
     for (uint32_t c = 0; c < manifest_n_chunks(w->m, 0); c++) {
         unsigned char hash[MANIFEST_HASH_BYTES];
         uint32_t len;
         if (manifest_read_chunk(w->l.g, w->m, 0, c, w->chunk, &len, &err) != 0)
             abort();
-        manifest_hash_bytes(w->chunk, len, hash);
+        manifest_hash_bytes(MANIFEST_BLAKE3, w->chunk, len, hash);
         manifest_set(w->m, 0, c, hash, &err);
     }
 }
@@ -279,7 +279,7 @@ static void test_failures(void)
     w.cancel_after = 0;
 
     struct manifest *whole = w.m;
-    w.m = manifest_create(w.l.g, &err);
+    w.m = manifest_create(w.l.g, MANIFEST_BLAKE3, &err);
     fails(&w, ERR_INPUT, "the manifest lacks chunk", "a manifest without hashes");
     manifest_destroy(w.m);
     w.m = whole;

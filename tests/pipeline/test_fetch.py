@@ -147,7 +147,8 @@ try:
             f.write(b"\xa5" * 64)
     liar_at, other_at = f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
     liar = Worker("liar", "--listen", liar_at, "--model-dir", damaged)
-    other = Worker("other", "--listen", other_at, "--cache", os.path.join(folder, "small"), "--cache-size", "1MiB")
+    # The other is of an older version, whose chunks have another hash.
+    other = Worker("other", "--protocol", "2", "--listen", other_at, "--cache", os.path.join(folder, "small"), "--cache-size", "1MiB")
     stops += [liar, other]
     write_topology(6, (liar, liar_at), (other, other_at))
     liar.start()

@@ -77,13 +77,13 @@ static void test_nat(unsigned n, unsigned dials, const char *what)
     remote_fini(&r);
 }
 
-/* A cluster is upgraded node by node: workers that speak the protocol before the newest, on either side of one that speaks it. */
-static void test_versions(void)
+/* A cluster is upgraded node by node: workers that speak an older protocol, on either side of one that speaks the newest. */
+static void test_version(int protocol)
 {
     char before[16];
     const char *const older[] = {"--model-dir", folder, "--protocol", before, NULL};
 
-    snprintf(before, sizeof before, "%d", PROTOCOL_MAX - 1);
+    snprintf(before, sizeof before, "%d", protocol);
     remote_init(&r, "remote", 3);
     remote_dialable(&r, 2, false);
     remote_write_topology(&r, 7, 7);
@@ -207,7 +207,8 @@ int main(void)
     test_nat(2, 1, "a node that dials, before one that is dialed");
     test_nat(3, 6, "two in a row that dial: the coordinator relays");
     test_nat(2, 3, "none that can be dialed");
-    test_versions();
+    for (int protocol = PROTOCOL_MIN; protocol < PROTOCOL_MAX; protocol++)
+        test_version(protocol);
     test_join();
     test_network();
     return tap_done();

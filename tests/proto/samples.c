@@ -97,8 +97,8 @@ static const struct msg samples[] = {
     {MSG_WEIGHTS_GET, .weights_get = {1, {7}, 2, false, 1ull << 35, 1 << 22}},
     {MSG_WEIGHTS_GET, .weights_get = {2, {7}, 0, true, 0, 0}},
     {MSG_WEIGHTS_PUT, .weights_put = {1, 4096, 1000, true, 5096, ""}},
-    {MSG_MANIFEST_GET, .manifest_get = {1, {7}, 2, 100, 50}},
-    {MSG_MANIFEST_PUT, .manifest_put = {1, 2, 100, 4 << 20, 1ull << 33, id, 2, ""}},
+    {MSG_MANIFEST_GET, .manifest_get = {1, {7}, 2, 100, 50, MSG_HASH_BLAKE3}},
+    {MSG_MANIFEST_PUT, .manifest_put = {1, 2, 100, 4 << 20, 1ull << 33, id, 2, "", MSG_HASH_BLAKE3}},
     {MSG_PROBE, .probe = {1, 2, 3, 4096}},
     {MSG_PROBE_ECHO, .probe_echo = {1, 2, 4096}},
 };

@@ -206,6 +206,8 @@ SPOIL(piece, m->weights_put.bytes = MSG_MAX_PIECE + 1; m->weights_put.total_byte
 SPOIL(total, m->weights_put.total_bytes = 999)
 SPOIL(chunks, m->manifest_get.n_chunks = MSG_MAX_MANIFEST + 1)
 SPOIL(first_chunk, m->manifest_get.first_chunk = MSG_MAX_CHUNKS)
+SPOIL(hash_asked, m->manifest_get.hash = MSG_HASHES)
+SPOIL(hash_given, m->manifest_put.hash = MSG_HASHES)
 SPOIL(hashes, m->manifest_put.n_hashes = MSG_MAX_MANIFEST + 1)
 SPOIL(chunk_bytes, m->manifest_put.chunk_bytes = 0)
 SPOIL(answer, m->probe.answer_bytes = MSG_MAX_PROBE + 1)
@@ -305,6 +307,8 @@ static const struct bad bads[] = {
     {MSG_MANIFEST_GET, 0, "n_chunks is 4097", spoil_chunks},
     {MSG_MANIFEST_GET, 0, "first_chunk is", spoil_first_chunk},
     {MSG_MANIFEST_PUT, 0, "hashes has 4097 entries", spoil_hashes},
+    {MSG_MANIFEST_GET, 0, "hash is 2", spoil_hash_asked},
+    {MSG_MANIFEST_PUT, 0, "hash is 2", spoil_hash_given},
     {MSG_MANIFEST_PUT, 0, "chunk_bytes is 0", spoil_chunk_bytes},
     {MSG_PROBE, 0, "answer_bytes is", spoil_answer},
 };
