@@ -64,7 +64,7 @@ static const struct space_device *device_of(const struct space *s, const struct 
 
 /* Names the nodes: the members of a kind in order. */
 void objective_name_stages(const struct space *s, const struct search_stage *from, uint32_t n, struct plan_stage *ret,
-                        const struct space_device **ret_devices)
+                             const struct space_device **ret_devices)
 {
     uint32_t taken[PLAN_MAX_NODES] = {0};
     for (uint32_t i = 0; i < n; i++) {
@@ -85,7 +85,7 @@ static double candidate_value(const struct space *s, const struct form *f, const
     return objective_value(f, &p);
 }
 
-/* One question; a better chain replaces *best. *ret_found: there was one below below_us. */
+/* One question; a better chain replaces *best. ret->found: there was one below below_us. */
 static int ask(struct planning *pl, const struct form *f, double cap, double below, double enough, struct candidate *best,
                struct search_answer *ret)
 {
@@ -240,7 +240,7 @@ bool objective_any_disk(const struct space *s)
 static int least_round(struct planning *pl, struct candidate *best, struct form *ret_form)
 {
     const struct plan_input *in = pl->s->in;
-    uint32_t most = in->parallel < pl->s->n_devices + 2 ? in->parallel : pl->s->n_devices + 2, members = 0;
+    uint32_t most, members = 0;
     double bound = INFINITY;
     bool proved = true;
     for (uint32_t k = 0; k < pl->s->n_kinds; k++)
@@ -313,7 +313,7 @@ int objective_keep_resident(struct planning *pl, struct candidate *best, const s
     for (size_t i = 0; i < sizeof prices / sizeof *prices && least > 0; i++) {
         struct candidate c = {.found = false};
         struct search_answer a;
-        double cap = form->weight <= 0 ? INFINITY : form->added ? limit / form->weight : limit / form->weight;
+        double cap = form->weight <= 0 ? INFINITY : limit / form->weight;
         pl->byte_us = prices[i] * best->value / all;
         if (ask(pl, form, cap, INFINITY, 0, &c, &a) != 0)
             return -1;

@@ -193,6 +193,15 @@ static int read_model(struct parse *c, const struct yaml_item *v, void *into)
     return parse_map(c, v, "model", model_keys, into);
 }
 
+/* Letters of any script, and signs: it is written into the file again as it is. */
+static bool good_currency(const char *s)
+{
+    for (; *s; s++)
+        if (!((unsigned char)*s >= 0x80 || (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || *s == '$' || *s == '/'))
+            return false;
+    return true;
+}
+
 /* "0.30 EUR" */
 static int read_price(struct parse *c, const struct yaml_item *v, void *into)
 {
@@ -212,7 +221,7 @@ static int read_price(struct parse *c, const struct yaml_item *v, void *into)
     const char *currency = v->text + i;
     while (*currency == ' ')
         currency++;
-    if (i == 0 || strlen(currency) > 8 || price / scale > 1e6 || strspn(currency, "0123456789.-+ ") > 0)
+    if (i == 0 || strlen(currency) > 8 || price / scale > 1e6 || (price > 0 && price / scale < 1e-9) || !good_currency(currency))
         return PARSE_FAIL(c, v, "price_per_kwh is \"%s\"; a number with a currency such as 0.30 EUR is allowed",
                     err_printable(shown, sizeof shown, v->text, v->len));
     t->price_per_kwh = price / scale;

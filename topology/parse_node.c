@@ -12,6 +12,7 @@ struct topology_device *parse_device_named(struct topology_node *n, const char *
     return NULL;
 }
 
+static const char type_letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"; /* of quantizations */
 static const char *const rate_words[] = {"read", "copy", "back", "peers", "attention", "step"};
 
 /* One number, or three: with 1, 8 and 512 rows. */
@@ -76,7 +77,7 @@ static int read_device_profile(struct parse *c, const struct yaml_item *map, str
             continue;
         } else if (strcmp(k->text, "attention") == 0)
             rates = d->attention_ops;
-        else if (k->text[0] < 'A' || k->text[0] > 'Z' || k->len > 15)
+        else if (k->text[0] < 'A' || k->text[0] > 'Z' || k->len > 15 || strspn(k->text, type_letters) != k->len)
             return parse_unknown_name(c, k, "measurement", rate_words, sizeof rate_words / sizeof *rate_words);
         else if (d->n_rates == TOPOLOGY_MAX_RATES)
             return PARSE_FAIL(c, k, "%s has more than %d quantizations", what, TOPOLOGY_MAX_RATES);

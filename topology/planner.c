@@ -247,44 +247,62 @@ static void find_failover(const struct plan_input *in, struct plan *plan)
         plan->failover = FAILOVER_CONTINUING;
 }
 
+/* A device of a node; NULL: there is none, or it is not used. */
+static const struct space_device *device_at(const struct space *s, uint32_t node, uint32_t device)
+{
+    for (uint32_t k = 0; k < s->n_kinds && node < s->in->n_nodes; k++)
+        for (uint32_t j = 0; j < s->kinds[k].n_members; j++)
+            if (s->kinds[k].members[j] == node && device < s->kinds[k].n_devices)
+                return &s->devices[s->kinds[k].first_device + device];
+    return NULL;
+}
+
+static bool stage_before(const struct plan_stage *stages, uint32_t i)
+{
+    for (uint32_t k = 0; k < i; k++)
+        if (stages[k].node == stages[i].node && stages[k].device == stages[i].device)
+            return true;
+    return false;
+}
+
+/* Somebody else's stages, as far as they can be: all layers, in order, each device once, within its memory. */
+static int find_stages(const struct space *s, const struct plan_stage *stages, uint32_t n, struct plan_stage *ret, const struct space_device **ret_devices,
+                       struct err *err)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct plan_stage *st = &stages[i];
+        const struct space_device *d = ret_devices[i] = device_at(s, st->node, st->device);
+        if (!d || st->layers.first != at || st->layers.last <= at || st->layers.last > s->n_layers)
+            return err_set(err, ERR_USAGE, "stage %u: node %u device %u with layers %u to %u does not go on from layer %u of %u", i, st->node, st->device,
+                           st->layers.first, st->layers.last, at, s->n_layers);
+        if (stage_before(stages, i))
+            return err_set(err, ERR_USAGE, "stage %u: %s (%s) holds a stage already; a device has one", i, s->in->nodes[st->node].name, d->device->name);
+        if (space_disk_bytes(s, d, st->layers.first, st->layers.last) == UINT64_MAX)
+            return err_set(err, ERR_MEMORY, "stage %u: layers %u to %u do not fit on %s (%s), or must not be there", i, st->layers.first,
+                           st->layers.last - 1, s->in->nodes[st->node].name, d->device->name);
+        at = st->layers.last;
+        ret[i] = (struct plan_stage){.node = st->node, .device = st->device, .layers = st->layers};
+    }
+    if (at != s->n_layers)
+        return err_set(err, ERR_USAGE, "the stages end at layer %u of %u", at, s->n_layers);
+    return 0;
+}
+
 int plan_evaluate(const struct plan_input *in, const struct plan_stage *stages, uint32_t n_stages, struct plan *ret, struct err *err)
 {
     struct space s;
-    struct candidate c = {.found = true, .n_stages = n_stages};
     struct form f = {.batch = objective_decode_batch(in, 1)};
+    struct plan_stage named[COST_MAX_STAGES];
+    const struct space_device *devices[COST_MAX_STAGES];
     int rc = -1;
     if (n_stages == 0 || n_stages > COST_MAX_STAGES || in->parallel == 0)
         return err_set(err, ERR_USAGE, "%u stages for %u sequences; 1 to %d stages and at least one sequence are needed", n_stages,
                        in->parallel, COST_MAX_STAGES);
     if (space_init(&s, in, true, err) != 0)
         goto done;
-    struct plan_stage named[COST_MAX_STAGES];
-    const struct space_device *devices[COST_MAX_STAGES];
-    uint32_t at = 0;
-    for (uint32_t i = 0; i < n_stages; i++) {
-        const struct plan_stage *st = &stages[i];
-        devices[i] = NULL;
-        for (uint32_t k = 0; k < s.n_kinds && st->node < in->n_nodes; k++)
-            for (uint32_t j = 0; j < s.kinds[k].n_members; j++)
-                if (s.kinds[k].members[j] == st->node && st->device < s.kinds[k].n_devices)
-                    devices[i] = &s.devices[s.kinds[k].first_device + st->device];
-        if (!devices[i] || st->layers.first != at || st->layers.last <= at || st->layers.last > s.n_layers) {
-            err_set(err, ERR_USAGE, "stage %u: node %u device %u with layers %u to %u does not go on from layer %u of %u", i, st->node,
-                    st->device, st->layers.first, st->layers.last, at, s.n_layers);
-            goto done;
-        }
-        if (space_disk_bytes(&s, devices[i], st->layers.first, st->layers.last) == UINT64_MAX) {
-            err_set(err, ERR_MEMORY, "stage %u: layers %u to %u do not fit on %s (%s), or must not be there", i, st->layers.first,
-                    st->layers.last - 1, in->nodes[st->node].name, devices[i]->device->name);
-            goto done;
-        }
-        at = st->layers.last;
-        named[i] = (struct plan_stage){.node = st->node, .device = st->device, .layers = st->layers};
-    }
-    if (at != s.n_layers) {
-        err_set(err, ERR_USAGE, "the stages end at layer %u of %u", at, s.n_layers);
+    if (find_stages(&s, stages, n_stages, named, devices, err) != 0)
         goto done;
-    }
     *ret = (struct plan){.n_stages = n_stages, .objective = in->objective};
     memcpy(ret->stages, named, n_stages * sizeof *named);
     for (uint32_t i = 0; i < n_stages; i++) {
@@ -304,7 +322,6 @@ int plan_evaluate(const struct plan_input *in, const struct plan_stage *stages, 
     predict(&s, ret);
     rc = 0;
 done:
-    (void)c;
     space_fini(&s);
     return rc;
 }
@@ -352,6 +369,7 @@ static int does_not_fit(const struct plan_input *in, struct err *err)
     char list[320] = "", a[32], b[32], c[32];
     uint64_t need = 0, room = 0;
     size_t at = 0;
+    uint32_t more = 0;
     if (space_init(&s, in, true, err) != 0) {
         space_fini(&s);
         return -1;
@@ -365,9 +383,11 @@ static int does_not_fit(const struct plan_input *in, struct err *err)
             if (at < sizeof list - 60)
                 at += (size_t)snprintf(list + at, sizeof list - at, "%s%.24s %s", at ? ", " : "", in->nodes[s.kinds[k].members[j]].name,
                                        gib(a, sizeof a, node));
-            else if (at < sizeof list - 4)
-                at += (size_t)snprintf(list + at, sizeof list - at, ", …");
+            else
+                more++;
         }
+    if (more)
+        snprintf(list + at, sizeof list - at, " and %u more", more);
     space_fini(&s);
     if (need > room)
         err_set(err, ERR_MEMORY, "the model does not fit: %s are missing (%llu bytes; it needs %s, there are %s: %s); lower --ctx or --parallel, "

@@ -279,8 +279,11 @@ int topology_write(const struct topology *t, struct strbuf *out, struct err *err
         text_entry(out, "  ", "listen", t->listen);
     }
     write_model(out, t);
-    if (t->price_per_kwh > 0)
-        strbuf_printf(out, "power: {price_per_kwh: %.4f%s%s}\n", t->price_per_kwh, t->currency ? " " : "", t->currency ? t->currency : "");
+    if (t->price_per_kwh > 0) {
+        strbuf_puts(out, "power: {price_per_kwh: ");
+        topology_number_text(out, t->price_per_kwh);
+        strbuf_printf(out, "%s%s}\n", t->currency ? " " : "", t->currency ? t->currency : "");
+    }
     strbuf_puts(out, "nodes:\n");
     for (uint32_t i = 0; i < t->n_nodes; i++)
         write_node(out, &t->nodes[i]);

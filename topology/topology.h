@@ -140,6 +140,8 @@ int topology_note(const struct topology *t, const char *node, const char *path, 
 /* Reads one quantity as the file has it ("2.5Gbit/s"): for options and probes. ERR_USAGE. */
 enum topology_unit { TOPOLOGY_BYTES, TOPOLOGY_RATE, TOPOLOGY_OPS, TOPOLOGY_TIME_US, TOPOLOGY_WATTS };
 int topology_quantity(const char *text, size_t len, enum topology_unit unit, double *ret, struct err *err);
+/* Appends a number of six digits, without an exponent. */
+void topology_number_text(struct strbuf *out, double value);
 /* Appends a quantity in the largest unit in which it is at least 1, at most six digits. */
 void topology_quantity_text(struct strbuf *out, enum topology_unit unit, double value);
 

@@ -2,6 +2,7 @@
 #include "topology/topology.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 struct unit {
@@ -32,6 +33,8 @@ static const struct {
     [TOPOLOGY_TIME_US] = {time_units, "a time such as 0.3ms or 50us", 3, 1e9},
     [TOPOLOGY_WATTS] = {watt_units, "a power such as 350W", 2, 1e7},
 };
+
+static const double LEAST = 1e-9; /* of any unit that has no prefix, but 0: what is written can be read again */
 
 /* Digits with at most one point; how many bytes of text they take, 0 if there is no number. */
 static size_t number(const char *text, size_t len, double *ret)
@@ -66,6 +69,8 @@ int topology_quantity(const char *text, size_t len, enum topology_unit unit, dou
         at++;
     for (const struct unit *u = kinds[unit].units; u->name; u++)
         if (strlen(u->name) == len - at && memcmp(u->name, text + at, len - at) == 0) {
+            if (value > 0 && value * u->value < LEAST)
+                return err_set(err, ERR_USAGE, "\"%s\" is too little to be anything; at least %g%s is allowed, or 0", shown, LEAST / u->value, u->name);
             if (!(value * u->value <= kinds[unit].max))
                 return err_set(err, ERR_USAGE, "\"%s\" is too much; at most %g%s is allowed", shown, kinds[unit].max / u->value, u->name);
             *ret = value * u->value;
@@ -90,5 +95,18 @@ void topology_quantity_text(struct strbuf *out, enum topology_unit unit, double 
     }
     while (i + 1 < kinds[unit].n_written && value < u[i].value)
         i++;
-    strbuf_printf(out, "%.6g%s", value / u[i].value, u[i].name);
+    topology_number_text(out, value / u[i].value);
+    strbuf_puts(out, u[i].name);
+}
+
+void topology_number_text(struct strbuf *out, double value)
+{
+    char text[64];
+    int n = snprintf(text, sizeof text, "%.6g", value);
+    if (strchr(text, 'e')) { /* as nobody writes it by hand */
+        n = snprintf(text, sizeof text, "%.15f", value);
+        while (n > 1 && text[n - 1] == '0' && text[n - 2] != '.')
+            n--;
+    }
+    strbuf_add(out, text, (size_t)n);
 }

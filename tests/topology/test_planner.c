@@ -223,6 +223,11 @@ static void test_errors(void)
     has_str(err.text, "1.9 GiB are missing (1999998000 bytes;", "says how much is missing, exactly");
     has_str(err.text, "n0 3.7 GiB, n1 3.7 GiB", "and what each node could hold");
     ok(plan_missing_bytes(&r.in) == 1999998000, "plan_missing_bytes");
+    uint32_t little[30] = {0};
+    for (int i = 0; i < 30; i++)
+        little[i] = 1;
+    simple(&r, 40, 30, little);
+    ok(plan_make(&r.in, &plan, &err) != 0 && strstr(err.text, " more);") && !strstr(err.text, "…"), "many nodes: some are named, others counted: %s", err.text);
     simple(&r, 3, 3, (uint32_t[]){1, 1, 1});
     r.pins[0] = (struct plan_pin){.what = PIN_LAYERS, .layers = {0, 2}, .node = 0};
     r.in.n_pins = 1;
@@ -236,6 +241,8 @@ static void test_errors(void)
     r.in.parallel = 1;
     struct plan_stage gap[] = {{.node = 0, .layers = {0, 1}}, {.node = 1, .layers = {2, 3}}};
     ok(plan_evaluate(&r.in, gap, 2, &plan, &err) != 0, "stages with a hole: %s", err.text);
+    struct plan_stage twice[] = {{.node = 0, .layers = {0, 1}}, {.node = 1, .layers = {1, 2}}, {.node = 0, .layers = {2, 3}}};
+    ok(plan_evaluate(&r.in, twice, 3, &plan, &err) != 0 && strstr(err.text, "a device has one"), "two stages on one device: %s", err.text);
     struct plan_stage tight[] = {{.node = 1, .layers = {0, 3}}};
     ok(plan_evaluate(&r.in, tight, 1, &plan, &err) != 0 && err.kind == ERR_MEMORY, "stages that do not fit: %s", err.text);
 }

@@ -108,6 +108,9 @@ static const struct {
     {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {peers: {\"cuda:0\": 1GB/s}}}}\n", "unknown device \"cuda:0\"; known are cpu"},
     {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {peers: {cpu: 1GB/s}}}}\n", "cpu is no peer of itself"},
     {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {peers: 1GB/s}}}\n", "peers is"},
+    {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {\"Q4, K\": 1GOP/s}}}\n", "unknown measurement \"Q4, K\""},
+    {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {read: 0.00000000001B/s}}}\n", "is too little to be anything; at least 1e-09B/s"},
+    {"power: {price_per_kwh: \"0.3 a}\"}\nnodes:\n  a: {ram: 8GiB}\n", "price_per_kwh is \"0.3 a}\""},
     {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {attention: [1GOP/s, 2GOP/s]}}}\n", "attention has 2 rates"},
     {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {red: 1GB/s}}}\n", "unknown measurement \"red\"; did you mean \"read\"?"},
     {"nodes:\n  a: {ram: 8GiB, profile: {cpu: {read: 0GB/s}}}\n", "read is 0; it must be more"},
@@ -201,6 +204,30 @@ static void test_quantities(void)
         topology_quantity_text(&out, good[i].unit, value);
         ok(topology_quantity(strbuf_str(&out), out.len, good[i].unit, &again, &err) == 0 && near(again, value), "and written %s", strbuf_str(&out));
         strbuf_fini(&out);
+    }
+}
+
+/* What is read can be written, and is read again. */
+static void test_again(void)
+{
+    static const char *const texts[] = {
+        "power: {price_per_kwh: 0.00001 EUR/h}\nnodes: {a: {ram: 1GiB, watts: 0.0001W}}\n",
+        "power: {price_per_kwh: 0.30 \xe2\x82\xac}\nnodes: {a: {ram: 1GiB}}\n",
+        "nodes: {a: {ram: 1GiB, profile: {cpu: {read: 0.0001bit/s, step: 0.0001ns, Q4_K: 0.00001MOP/s, attention: [1MOP/s, 2MOP/s, 0.000001MOP/s]}}}}\n",
+        "nodes: {a: {ram: 1GiB, devices: {\"cuda:0\": {memory: 1GiB}, \"cuda:1\": {memory: 1GiB}}, profile: {\"cuda:0\": {back: 3GB/s, peers: {\"cuda:1\": 123456789B/s}}}}}\n"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct err err = {0};
+        struct strbuf once, twice;
+        struct topology *t = topology_parse("once", texts[i], strlen(texts[i]), &err), *again = NULL;
+        strbuf_init(&once, TOPOLOGY_MAX_BYTES);
+        strbuf_init(&twice, TOPOLOGY_MAX_BYTES);
+        if (t && topology_write(t, &once, &err) == 0 && (again = topology_parse("again", strbuf_str(&once), once.len, &err)))
+            topology_write(again, &twice, &err);
+        ok(again && strcmp(strbuf_str(&once), strbuf_str(&twice)) == 0 && strstr(strbuf_str(&once), "e-") == NULL, "written and read again: %s%s", err.text, strbuf_str(&once));
+        strbuf_fini(&once);
+        strbuf_fini(&twice);
+        topology_destroy(again);
+        topology_destroy(t);
     }
 }
 
@@ -331,6 +358,7 @@ int main(void)
     test_wrong();
     test_bounds();
     test_quantities();
+    test_again();
     test_joining();
     test_noting();
     test_examples();
