@@ -170,20 +170,20 @@ static void measure_gpu(struct gpu *g, const struct cuda_device *d, const struct
     backend_destroy(be);
 }
 
-/* From each to each: a copy may be faster one way. */
+/* From each to each: a copy may be faster one way. Opening a GPU takes its time: each is opened once. */
 static void measure_peers(struct report *r, const struct values *v)
 {
+    struct backend *gpu[CUDA_MAX_DEVICES] = {NULL};
+    struct err err;
+    for (int i = 0; r->n_gpus > 1 && i < r->n_gpus; i++)
+        if (!r->gpus[i].why[0] && !(gpu[i] = open_gpu(&r->gpus[i], v, &err)))
+            ui_say("%s and others were not measured: %s", r->gpus[i].name, err.text);
     for (int i = 0; i < r->n_gpus; i++)
-        for (int k = 0; k < r->n_gpus; k++) {
-            struct err err;
-            if (i == k || r->gpus[i].why[0] || r->gpus[k].why[0])
-                continue;
-            struct backend *from = open_gpu(&r->gpus[i], v, &err), *to = open_gpu(&r->gpus[k], v, &err);
-            if (!from || !to || profile_peer(from, to, PEER_BYTES, &r->gpus[i].peers[k], &err) != 0)
+        for (int k = 0; k < r->n_gpus; k++)
+            if (i != k && gpu[i] && gpu[k] && profile_peer(gpu[i], gpu[k], PEER_BYTES, &r->gpus[i].peers[k], &err) != 0)
                 ui_say("%s to %s was not measured: %s", r->gpus[i].name, r->gpus[k].name, err.text);
-            backend_destroy(from);
-            backend_destroy(to);
-        }
+    for (int i = 0; i < r->n_gpus; i++)
+        backend_destroy(gpu[i]);
 }
 
 static void measure_gpus(struct report *r, const struct values *v, struct ui_progress *bar)

@@ -36,25 +36,29 @@ static int measure(struct seat *s, struct backend *be, struct err *err)
     return rc == 0 ? profile_attention(be, RATE_MS, s->attention_per_s, err) : rc;
 }
 
-/* How fast rows go straight from one of the node's devices to another. */
+/* How fast rows go straight from one of the node's devices to another. Opening a GPU takes its time: each is opened once. */
 static int measure_peers(struct node *n, struct err *err)
 {
+    struct backend *gpu[DEVICE_MAX] = {NULL};
+    unsigned gpus = 0;
     int rc = 0;
-    for (unsigned i = 0; rc == 0 && i < n->n_seats; i++)
+    for (unsigned i = 0; i < n->n_seats; i++)
+        gpus += n->seats[i].device->kind != DEVICE_CPU;
+    for (unsigned i = 0; rc == 0 && gpus > 1 && i < n->n_seats; i++)
+        if (n->seats[i].device->kind != DEVICE_CPU && !(gpu[i] = device_open(n->seats[i].device, &n->o->how, err)))
+            rc = -1;
+    for (unsigned i = 0; i < n->n_seats; i++)
         for (unsigned k = 0; rc == 0 && k < n->n_seats; k++) {
-            struct seat *s = &n->seats[i], *to = &n->seats[k];
-            struct backend *a, *b = NULL;
+            struct seat *s = &n->seats[i];
             double per_s = 0;
-            if (i == k || s->device->kind == DEVICE_CPU || to->device->kind == DEVICE_CPU)
+            if (i == k || !gpu[i] || !gpu[k])
                 continue;
-            if (!(a = device_open(s->device, &n->o->how, err)) || !(b = device_open(to->device, &n->o->how, err)))
-                rc = -1;
-            rc = rc ? rc : profile_peer(a, b, PEER_BYTES, &per_s, err);
+            rc = profile_peer(gpu[i], gpu[k], PEER_BYTES, &per_s, err);
             if (rc == 0 && per_s > 0)
-                s->peers[s->n_peers++] = (struct msg_peer){to->device->name, per_s};
-            backend_destroy(a);
-            backend_destroy(b);
+                s->peers[s->n_peers++] = (struct msg_peer){n->seats[k].device->name, per_s};
         }
+    for (unsigned i = 0; i < n->n_seats; i++)
+        backend_destroy(gpu[i]);
     return rc;
 }
 

@@ -15,7 +15,7 @@
 #include "worker/profile.h"
 
 enum {
-    LAYERS_MAX = 32,
+    LAYERS_MAX = 32, CACHES_MAX = 128, /* layers' weights, keys and values */
     FILL = 0x11, FILL_BYTES = 1 << 20,
     HOST_CACHES = 64 << 20, DEVICE_CACHES = 256 << 20, /* layers together are larger */
     ROOM_SHARE = 4,    /* of a device's free memory as much as this part at most */
@@ -108,8 +108,10 @@ static int time_layer(struct course *c, unsigned ms, double *ret_s, struct err *
     uint32_t layers = 1;
     if (time_steps(c, 0, ms / 8, &nothing, err) != 0 || time_steps(c, 1, ms / 8, &took, err) != 0)
         return -1;
-    if (took < nothing * (1 + LITTLE))
-        layers = c->n_layers;
+    if (took < nothing * (1 + LITTLE)) {
+        double most = LAYER_MAX_S / took + 1;
+        layers = most < c->n_layers ? (uint32_t)most : c->n_layers;
+    }
     if ((layers > 1 || took < ms / 8 * 1e-3) && time_steps(c, layers, ms, &took, err) != 0)
         return -1;
     least = took / 20; /* so little that the two cannot be told apart: not less than nothing */
@@ -275,7 +277,7 @@ struct attending {
     struct layer layer;
     struct kv_view kv;
     void *base;
-    size_t layer_bytes;
+    size_t bytes, seq_bytes, layer_bytes; /* of all; of a sequence; of those that a layer looks at: then the next layer begins */
     uint32_t table[SEQS * SCENE_BLOCKS], seq[128], pos[128];
     int32_t token[128];
     float *hidden;
@@ -293,7 +295,7 @@ static void end_attending(struct attending *a)
 {
     struct backend *be = a->course.be;
     if (a->base)
-        be->ops->free(be, a->base, a->layer_bytes * a->course.n_layers);
+        be->ops->free(be, a->base, a->bytes);
     free(a->hidden);
     *a = (struct attending){.course = {.be = be}};
 }
@@ -307,13 +309,13 @@ static int begin_attending(struct attending *a, struct scene s, struct err *err)
     a->layer.attn = (struct attention){.n_heads = s.heads, .n_kv_heads = s.kv_heads, .head_dim_k = HEAD_DIM, .head_dim_v = HEAD_DIM, .scale = 0.125f,
                                        .group = KV_FULL};
     a->kv = (struct kv_view){.type = KV_F16, .block_bytes = c->be->ops->kv_block_bytes(&a->layer.attn, KV_F16), .n_blocks = SEQS * blocks};
-    a->layer_bytes = a->kv.n_blocks * a->kv.block_bytes;
+    a->seq_bytes = blocks * a->kv.block_bytes;
     beyond = beyond < room ? beyond : room;
-    c->n_layers = beyond / a->layer_bytes + 1 < LAYERS_MAX ? (uint32_t)(beyond / a->layer_bytes + 1) : LAYERS_MAX;
+    a->bytes = (beyond / (SEQS * a->seq_bytes) + 1 < CACHES_MAX ? (size_t)(beyond / (SEQS * a->seq_bytes) + 1) : CACHES_MAX) * SEQS * a->seq_bytes;
     for (uint32_t i = 0; i < a->kv.n_blocks; i++)
         a->table[i] = i;
-    if (!(a->hidden = mem_new((size_t)s.rows * wide, sizeof *a->hidden, err)) || !(a->base = c->be->ops->alloc(c->be, a->layer_bytes * c->n_layers, err)) ||
-        fill(c->be, a->base, a->layer_bytes * c->n_layers, err) != 0)
+    if (!(a->hidden = mem_new((size_t)s.rows * wide, sizeof *a->hidden, err)) || !(a->base = c->be->ops->alloc(c->be, a->bytes, err)) ||
+        fill(c->be, a->base, a->bytes, err) != 0)
         return -1;
     c->hidden = a->hidden;
     c->layer = attend;
@@ -328,13 +330,16 @@ static int begin_attending(struct attending *a, struct scene s, struct err *err)
 static int attend_rows(struct attending *a, int which, unsigned ms, double *ret_per_s, struct err *err)
 {
     struct course *c = &a->course;
-    uint32_t rows = which == PROFILE_PROMPT ? a->scene.rows : profile_rows[which];
+    uint32_t rows = which == PROFILE_PROMPT ? a->scene.rows : profile_rows[which], layers;
     double seen = 0, took;
     for (uint32_t i = 0; i < rows; i++) {
         a->seq[i] = which == PROFILE_PROMPT ? 0 : i;
         a->pos[i] = which == PROFILE_PROMPT ? a->scene.positions - rows + i : a->scene.positions - 1;
         seen += a->pos[i] + 1;
     }
+    a->layer_bytes = (which == PROFILE_FEW ? SEQS : 1) * a->seq_bytes;
+    layers = (uint32_t)(a->bytes / a->layer_bytes);
+    c->n_layers = layers < CACHES_MAX ? layers : CACHES_MAX;
     c->batch.n_rows = c->shape.max_rows = rows;
     if (time_layer(c, ms, &took, err) != 0)
         return -1;
