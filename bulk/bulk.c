@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "bulk/recent.h"
 #include "gguf/manifest.h"
 #include "proto/codec.h"
 
@@ -35,7 +36,9 @@ struct piece {
     struct msg msg;
     char error[MSG_MAX_TEXT + 1];
     uint32_t len;
-    uint8_t bytes[MSG_MAX_PIECE]; /* payload, or hashes */
+    const uint8_t *data;       /* payload, or hashes: in `recent`, or bytes */
+    struct recent_chunk *held; /* by `data`; NULL: nothing */
+    uint8_t bytes[MSG_MAX_PIECE];
 };
 _Static_assert(MSG_MAX_MANIFEST * MSG_ID_BYTES <= MSG_MAX_PIECE, "hashes fit where a piece fits");
 
@@ -60,6 +63,7 @@ struct bulk {
     unsigned refs; /* 1, and one for each piece in the wire */
     struct piece *spare; /* used again, while there are guests: fresh memory costs about as much as encrypting what is put there */
     unsigned n_spare;
+    struct recent recent;
     struct guest *guests[BULK_GUESTS];
     size_t turn[KINDS];
 };
@@ -72,13 +76,14 @@ struct open_model {
     uint32_t fd_split;
     struct manifest *manifests[MANIFESTS]; /* of models that were hashed; the oldest goes first */
     unsigned next;
-    uint8_t *chunk; /* room for one, once it is needed */
+    uint8_t *chunk; /* room for one where `recent` has none, once it is needed */
 };
 
 /* --- life; under the lock -------------------------------------------------------------------------------------------------- */
 
-static void free_spare(struct bulk *b)
+static void free_rooms(struct bulk *b)
 {
+    recent_free(&b->recent);
     for (struct piece *p; (p = b->spare); free(p))
         b->spare = p->next;
     b->n_spare = 0;
@@ -97,6 +102,8 @@ static struct piece *take_piece(struct bulk *b)
 
 static void drop_piece(struct bulk *b, struct piece *p)
 {
+    if (p && p->held)
+        recent_release(p->held);
     if (!p || b->n_spare >= SPARE_PIECES) {
         free(p);
         return;
@@ -108,7 +115,7 @@ static void drop_piece(struct bulk *b, struct piece *p)
 
 static void drop_core(struct bulk *b)
 {
-    free_spare(b);
+    free_rooms(b);
     pthread_cond_destroy(&b->changed);
     pthread_mutex_destroy(&b->lock);
     free(b);
@@ -145,7 +152,7 @@ static void try_forget(struct bulk *b, struct guest *g)
     }
     free_guest(g);
     if (!any)
-        free_spare(b);
+        free_rooms(b);
 }
 
 /* From the wire's threads. */
@@ -240,10 +247,17 @@ static int make_bytes(struct bulk *b, struct open_model *m, struct job *j, struc
         j->left = j->total = header_bytes;
     }
     p->len = j->left < MSG_MAX_PIECE ? (uint32_t)j->left : MSG_MAX_PIECE;
-    if (j->header)
+    if (j->header) {
         memcpy(p->bytes, header + j->offset, p->len);
-    else if (read_bytes(m, j, p->bytes, p->len, err) != 0)
-        return -1;
+    } else {
+        pthread_mutex_lock(&b->lock);
+        const uint8_t *recent = recent_hold(&b->recent, m->id, j->split, j->offset, p->len, &p->held);
+        pthread_mutex_unlock(&b->lock);
+        if (recent)
+            p->data = recent;
+        else if (read_bytes(m, j, p->bytes, p->len, err) != 0)
+            return -1;
+    }
     p->msg.weights_put = (struct msg_weights_put){.id = j->id, .offset = j->offset, .bytes = p->len, .last = j->left == p->len,
                                                   .total_bytes = j->total, .error = ""};
     j->offset += p->len;
@@ -263,34 +277,48 @@ static struct manifest *manifest_of(struct open_model *m, enum manifest_kind kin
     return *place = manifest_create(m->gguf, kind, err);
 }
 
+/* Reads a chunk, and leaves it where its bytes are looked for next. */
+static int hash_chunk(struct bulk *b, struct open_model *m, const struct manifest *known, uint32_t split, uint32_t chunk, unsigned char *ret,
+                      struct err *err)
+{
+    uint32_t len = 0;
+    pthread_mutex_lock(&b->lock);
+    struct recent_chunk *room = recent_claim(&b->recent);
+    pthread_mutex_unlock(&b->lock);
+    if (!room && !m->chunk && !(m->chunk = mem_new(MANIFEST_CHUNK_BYTES, 1, err)))
+        return -1;
+    uint8_t *to = room ? room->data : m->chunk;
+    int rc = manifest_read_chunk(m->gguf, known, split, chunk, to, &len, err);
+    if (rc == 0)
+        manifest_hash_bytes(manifest_kind(known), to, len, ret);
+    if (room) {
+        pthread_mutex_lock(&b->lock);
+        recent_filled(&b->recent, room, m->id, split, chunk, rc == 0 ? len : 0);
+        pthread_mutex_unlock(&b->lock);
+    }
+    return rc;
+}
+
 static int make_hashes(struct bulk *b, struct open_model *m, struct job *j, struct piece *p, struct err *err)
 {
     struct manifest *known;
     uint8_t hash[MANIFEST_HASH_BYTES];
-    enum manifest_kind kind = (enum manifest_kind)j->hash;
-    uint32_t len;
 
-    if (open_model(b, m, j->model, err) != 0 || check_split(m->gguf, j->split, err) != 0 || !(known = manifest_of(m, kind, err)))
+    if (open_model(b, m, j->model, err) != 0 || check_split(m->gguf, j->split, err) != 0 || !(known = manifest_of(m, (enum manifest_kind)j->hash, err)))
         return -1;
     if (j->first_chunk + j->n_chunks > manifest_n_chunks(known, j->split))
         return err_set(err, ERR_INPUT, "chunks %" PRIu32 " to %" PRIu32 " were asked for, the split has %" PRIu32, j->first_chunk,
                        j->first_chunk + j->n_chunks - 1, manifest_n_chunks(known, j->split));
-    if (!m->chunk && !(m->chunk = mem_new(MANIFEST_CHUNK_BYTES, 1, err)))
-        return -1;
     for (uint32_t i = 0; i < j->n_chunks; i++) {
         uint32_t c = j->first_chunk + i;
-        if (!manifest_hash(known, j->split, c)) {
-            if (manifest_read_chunk(m->gguf, known, j->split, c, m->chunk, &len, err) != 0)
-                return -1;
-            manifest_hash_bytes(kind, m->chunk, len, hash);
-            if (manifest_set(known, j->split, c, hash, err) != 0)
-                return -1;
-        }
+        if (!manifest_hash(known, j->split, c) &&
+            (hash_chunk(b, m, known, j->split, c, hash, err) != 0 || manifest_set(known, j->split, c, hash, err) != 0))
+            return -1;
         memcpy(p->bytes + (size_t)i * MSG_ID_BYTES, manifest_hash(known, j->split, c), MSG_ID_BYTES);
     }
     p->msg.manifest_put = (struct msg_manifest_put){.id = j->id, .split = j->split, .first_chunk = j->first_chunk,
                                                     .chunk_bytes = MANIFEST_CHUNK_BYTES, .split_bytes = gguf_split_implied_bytes(m->gguf, j->split),
-                                                    .hashes = (const uint8_t(*)[MSG_ID_BYTES])p->bytes, .n_hashes = j->n_chunks, .error = "", .hash = j->hash};
+                                                    .hashes = (const uint8_t(*)[MSG_ID_BYTES])p->data, .n_hashes = j->n_chunks, .error = "", .hash = j->hash};
     j->left = 0;
     return 0;
 }
@@ -301,6 +329,8 @@ static void work_on(struct bulk *b, struct open_model *m, enum kind kind, struct
     struct err err;
     p->next = NULL;
     p->len = 0;
+    p->data = p->bytes;
+    p->held = NULL;
     p->msg = (struct msg){.type = kind == BYTES ? MSG_WEIGHTS_PUT : MSG_MANIFEST_PUT};
     if ((kind == BYTES ? make_bytes(b, m, j, p, &err) : make_hashes(b, m, j, p, &err)) == 0)
         return;
@@ -506,7 +536,7 @@ void bulk_writable(struct bulk *b, struct wire_link *link)
 static enum wire_sent send_piece(struct wire_link *link, struct piece *p)
 {
     bool bytes = p->msg.type == MSG_WEIGHTS_PUT && p->len > 0;
-    enum wire_sent rc = wire_send_msg(link, &p->msg, bytes ? p->bytes : NULL, bytes ? p->len : 0, bytes ? sent : NULL, bytes ? p : NULL, NULL);
+    enum wire_sent rc = wire_send_msg(link, &p->msg, bytes ? (void *)(uintptr_t)p->data : NULL, bytes ? p->len : 0, bytes ? sent : NULL, bytes ? p : NULL, NULL);
     if (rc == WIRE_FAILED || (rc == WIRE_SENT && !bytes))
         sent(NULL, p);
     return rc;

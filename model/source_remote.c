@@ -21,7 +21,7 @@
 
 #include "base/mem.h"
 
-enum { PER_PEER = 4, HASHES_AHEAD = 4 /* chunks, of the window */, RANGE_BYTES = 1 << 20, WHY_BYTES = 128, WAIT_MS = 500 };
+enum { PER_PEER = 4, HASHES_AHEAD = 1 /* chunks, of the window */, RANGE_BYTES = 1 << 20, WHY_BYTES = 128, WAIT_MS = 500 };
 
 enum chunk_state { CHUNK_IDLE, CHUNK_ASKED, CHUNK_ARRIVED, CHUNK_CACHED, CHUNK_CHECKED_BY_SOMEBODY, CHUNK_READY, CHUNK_FREED };
 
