@@ -212,10 +212,11 @@ static void op_kv_copy(struct backend *b, const struct kv_view *kv, uint32_t fro
 {
     struct cuda *c = (struct cuda *)b;
     uint64_t base = (uint64_t)(uintptr_t)kv->base;
-    if (from == to || cuda_enter(c, NULL) != 0)
+    if (from == to)
         return;
-    /* An error comes out with the step that follows on the same stream. */
-    c->d->copy_within(base + to * kv->block_bytes, base + from * kv->block_bytes, kv->block_bytes, c->stream);
+    int rc = c->d->context_set(c->context);
+    rc = rc ? rc : c->d->copy_within(base + to * kv->block_bytes, base + from * kv->block_bytes, kv->block_bytes, c->stream);
+    c->copies_failed = c->copies_failed ? c->copies_failed : rc;
 }
 
 /* --- launching ------------------------------------------------------------------------------------------------------------ */

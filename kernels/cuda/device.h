@@ -44,6 +44,7 @@ struct cuda {
     const struct cuda_driver *d;
     struct cuda_device device;
     void *context, *module, *stream; /* the stream of steps */
+    int copies_failed; /* of blocks, between steps: the driver's word, told by the next step */
     struct cuda_kernels kernels;
     bool no_graphs;
     struct cublas *blas; /* for prompts, by name; NULL: our own kernels */

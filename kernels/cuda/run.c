@@ -388,14 +388,16 @@ static void op_begin(struct run *run, const struct batch *batch)
     r->send_to = NULL;
     r->graph = NULL;
     r->steps++;
-    if (cuda_enter(r->c, &r->err) != 0)
+    r->mode = STEP_DIRECT;
+    run_check(r, r->c->copies_failed, "copying blocks");
+    r->c->copies_failed = 0;
+    if (r->err.kind != ERR_NONE || cuda_enter(r->c, &r->err) != 0)
         return;
     copy_lists(r);
     if (list_entries(r, batch) != 0) {
         size_t words = table_words(&r->shape);
         run_check(r, r->c->d->copy_to_device((uint64_t)(uintptr_t)r->table[0], r->host_table, words * sizeof(uint32_t), r->c->stream), "bringing tables");
     }
-    r->mode = STEP_DIRECT;
 }
 
 static size_t rows_bytes(const struct cuda_run *r)
@@ -476,13 +478,26 @@ static struct graph *graph_place(struct cuda_run *r)
     return oldest;
 }
 
+/* Graphs take memory of the device's: where there is none left, it is that of the others, and at last there are none any more. */
+static int instantiate(struct cuda_run *r, void *graph, void **ret)
+{
+    int rc = r->c->d->graph_instantiate(ret, graph, 0);
+    if (rc == CUDA_ERROR_OUT_OF_MEMORY) {
+        for (int i = 0; i < GRAPHS; i++)
+            drop_graph(r, &r->graphs[i]);
+        rc = r->c->d->graph_instantiate(ret, graph, 0);
+    }
+    r->c->no_graphs = r->c->no_graphs || rc != 0;
+    return rc;
+}
+
 /* Ends the capture, whatever happened in it. */
 static void keep_graph(struct cuda_run *r)
 {
     void *graph = NULL, *exec = NULL;
     run_check(r, r->c->d->stream_end_capture(r->c->stream, &graph), "capturing a step");
     if (r->err.kind == ERR_NONE)
-        run_check(r, r->c->d->graph_instantiate(&exec, graph, 0), "making a graph of a step");
+        run_check(r, instantiate(r, graph, &exec), "making a graph of a step");
     if (graph)
         r->c->d->graph_destroy(graph);
     if (r->err.kind != ERR_NONE)
@@ -504,6 +519,8 @@ static int op_finish(struct run *run, struct err *err)
     r->mode = STEP_DIRECT;
     if (r->err.kind == ERR_NONE)
         return 0;
+    /* Nobody knows which table entries came there: all are brought anew. */
+    memset(r->host_table, 0xff, table_words(&r->shape) * sizeof(uint32_t));
     if (err)
         *err = r->err;
     return -1;

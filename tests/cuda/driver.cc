@@ -12,11 +12,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <atomic>
+
 #include "tests/cuda/machine.hh"
 
 #define API extern "C" __attribute__((visibility("default"))) int
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, PEER_UNSUPPORTED = 217, NOT_FOUND = 500, PEER_ENABLED = 704, NOT_SUPPORTED = 801, MAX_DEVICES = 8, MAX_ALLOCS = 1 << 14, ARGS = 512 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, PEER_UNSUPPORTED = 217, NOT_FOUND = 500, PEER_ENABLED = 704, LAUNCH_FAILED = 719, NOT_SUPPORTED = 801, MAX_DEVICES = 8, MAX_ALLOCS = 1 << 14, ARGS = 512 };
 enum { PAGE = 4096, ALIGN = 256 };
 
 /* Something in a stream or a graph. */
@@ -67,6 +69,7 @@ static unsigned n_devices = 1, fail_alloc, n_allocs_made;
 static uint64_t memory = 1024ull << 20;
 static size_t host_bytes, host_peak;
 static uint64_t peer_copies, came_back;
+static std::atomic<int> fail_in; /* calls that enqueue or make graphs, until one fails; 0: none does */
 static bool graphs = true, pin = true, peers = true, tell, reaches[MAX_DEVICES][MAX_DEVICES];
 static int live_streams, live_graphs, live_modules, live_events, live_others, retained[MAX_DEVICES];
 static __thread int device_now = -1;
@@ -274,9 +277,21 @@ static void clear(list *l)
     l->end = &l->first;
 }
 
+extern "C" __attribute__((visibility("default"))) int emulated_cuda_fail_in(int calls)
+{
+    return fail_in.exchange(calls);
+}
+
+static bool fails_now()
+{
+    return fail_in > 0 && --fail_in == 0;
+}
+
 static int enqueue(void *s_, const op &o)
 {
     stream *s = (stream *)s_;
+    if (fails_now())
+        return LAUNCH_FAILED;
     pthread_mutex_lock(&lock);
     if (o.what == op::COPY || o.what == op::SET) {
         bool to_device = is_devices(o.to), from_device = o.what == op::COPY && is_devices(o.from);
@@ -712,6 +727,8 @@ static void drop_graph(void *g)
 
 API cuGraphInstantiateWithFlags(void **ret, void *graph, unsigned long long)
 {
+    if (fails_now())
+        return OUT_OF_MEMORY;
     list *copy = new list();
     copy->end = &copy->first;
     pthread_mutex_lock(&lock);
@@ -725,6 +742,8 @@ API cuGraphInstantiateWithFlags(void **ret, void *graph, unsigned long long)
 
 API cuGraphLaunch(void *exec, void *s)
 {
+    if (fails_now())
+        return LAUNCH_FAILED;
     pthread_mutex_lock(&lock);
     for (op *o = ((list *)exec)->first; o; o = o->next)
         add(&((stream *)s)->ops, *o);

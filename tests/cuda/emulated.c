@@ -13,6 +13,7 @@
 static unsigned (*live)(void);
 static uint64_t (*kernel)(unsigned, const char **), (*pinned)(void), (*peer_copies)(void);
 static unsigned long long (*blas_products)(void);
+static int (*fail_in)(int);
 
 static void find(void *lib, const char *name, void *ret)
 {
@@ -37,6 +38,7 @@ void emulated_open(const char *settings)
     find(lib, "emulated_cuda_kernel", &kernel);
     find(lib, "emulated_cuda_pinned", &pinned);
     find(lib, "emulated_cuda_peer_copies", &peer_copies);
+    find(lib, "emulated_cuda_fail_in", &fail_in);
     snprintf(path, sizeof path, "%s/tests/cuda/emulated/libcublas.so.13", build ? build : ".");
     void *blas = live && !(settings && strstr(settings, "blas=0")) ? dlopen(path, RTLD_NOW | RTLD_GLOBAL) : NULL; /* found by its name from now on */
     if (blas)
@@ -78,6 +80,11 @@ uint64_t emulated_peer_copies(void)
 uint64_t emulated_blas_products(void)
 {
     return blas_products ? blas_products() : 0;
+}
+
+int emulated_fail_in(int calls)
+{
+    return fail_in ? fail_in(calls) : -1;
 }
 
 uint64_t emulated_kernel(unsigned i, const char **name)

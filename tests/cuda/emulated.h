@@ -23,6 +23,9 @@ uint64_t emulated_pinned(void);
 uint64_t emulated_peer_copies(void);
 /* Products by the emulated cuBLAS. */
 uint64_t emulated_blas_products(void);
+/* The so manieth call from now on that enqueues something or makes a graph fails, once; 0: none does. Returns what was still to come of the
+ * one before; -1: a real device, on which nothing fails. */
+int emulated_fail_in(int calls);
 /* How often the i-th kernel ran; *name NULL past the last, and on a real device. */
 uint64_t emulated_kernel(unsigned i, const char **name);
 

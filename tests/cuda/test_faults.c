@@ -18,7 +18,7 @@ static char path[512];
 
 /* Loads a model and computes a text, in a process of its own: the driver reads its settings once. Prints the error, or the first
  * logits' bits. Exit status 0: all went well; 1: an error, with nothing left behind; 2: something was left. */
-static int child(const char *settings, enum kv_type kv)
+static int child(const char *settings)
 {
     struct err err = {0};
     struct gguf *g = NULL;
@@ -31,7 +31,7 @@ static int child(const char *settings, enum kv_type kv)
     struct stage *s = NULL;
     int rc = 1;
     if (be && (g = gguf_open(path, false, &err)) && model_params_read(g, &p, &err) == 0) {
-        struct stage_config c = {.last = p.n_layers, .embed = true, .head = true, .kv = kv, .ctx = 64, .n_blocks = {2, 2}, .max_rows = TEXT, .max_wanted = TEXT,
+        struct stage_config c = {.last = p.n_layers, .embed = true, .head = true, .kv = KV_F16, .ctx = 64, .n_blocks = {2, 2}, .max_rows = TEXT, .max_wanted = TEXT,
                                  .max_seqs = 1, .table_stride = 2};
         struct batch b = {.n_rows = TEXT, .seq = seq, .pos = pos, .token = token, .n_wanted = 1, .wanted = wanted, .table = {table, table}, .table_stride = 2};
         for (uint32_t i = 0; i < TEXT; i++) {
@@ -53,7 +53,68 @@ static int child(const char *settings, enum kv_type kv)
     return emulated_live() ? 2 : rc;
 }
 
-static int run(const char *settings, char *said, size_t size)
+/* --- calls that fail in the middle ------------------------------------------------------------------------------------------ */
+
+enum { HALF = TEXT / 2, BLOCKS = 4, SEQS = 2, CALLS_MAX = 1000 };
+
+/* HALF rows of a sequence, whose one block is `block`, from `from` on; the last one's logits to ret, NULL: none are wanted, which is
+ * another graph. */
+static int half(struct stage *s, uint32_t which, uint32_t block, uint32_t from, float *ret, struct err *err)
+{
+    uint32_t table[SEQS] = {block, block}, seq[HALF], pos[HALF], wanted = HALF - 1;
+    int32_t token[HALF];
+    for (uint32_t i = 0; i < HALF; i++) {
+        seq[i] = which;
+        pos[i] = from + i;
+        token[i] = (int32_t)((pos[i] * 7 + which * 31) % MODEL_VOCAB);
+    }
+    struct batch b = {.n_rows = HALF, .seq = seq, .pos = pos, .token = token, .n_wanted = ret != NULL, .wanted = &wanted, .table = {table, table}, .table_stride = 1};
+    if (stage_run(s, &b, NULL, err) != 0)
+        return -1;
+    if (ret)
+        memcpy(ret, stage_logits(s, 0), MODEL_VOCAB * sizeof *ret);
+    return 0;
+}
+
+/* A step, or the copy of a block before it, fails at each of its calls in turn. It says so, and everything after it is as if it had not
+ * been: in particular the device knows where a sequence's block is by then. */
+static int child_calls(const char *settings)
+{
+    struct err err = {0};
+    struct model_params p;
+    float right[MODEL_VOCAB], got[MODEL_VOCAB];
+    unsigned failed = 0, wrong = 0, rounds = 0;
+    emulated_open(settings);
+    struct gguf *g = gguf_open(path, false, &err);
+    struct backend *be = g && model_params_read(g, &p, &err) == 0 ? backend_cuda_create(&(struct backend_cuda_options){.untested = true}, &err) : NULL;
+    struct threadpool *readers = threadpool_create(1, NULL);
+    struct stage_config c = {.last = p.n_layers, .embed = true, .head = true, .kv = KV_F16, .ctx = 32, .n_blocks = {BLOCKS, BLOCKS}, .max_rows = HALF,
+                             .max_wanted = 1, .max_seqs = SEQS, .table_stride = 1};
+    struct stage *s = be ? stage_create(g, &p, &c, be, readers, NULL, NULL, &err) : NULL;
+    bool done = !s || half(s, 0, 0, 0, right, &err) != 0 || half(s, 0, 0, HALF, right, &err) != 0;
+    for (int n = 1; !done && n < CALLS_MAX; n += n < 12 ? 1 : 7, rounds++) {
+        uint32_t block = 1 + rounds % 2;
+        emulated_fail_in(n);
+        stage_copy_block(s, KV_FULL, 0, 3);
+        done = half(s, 0, block, 0, NULL, &err) == 0;
+        done = emulated_fail_in(0) > 0 && done; /* it has got as far as here without */
+        failed += !done && err.kind != ERR_NONE;
+        err_clear(&err);
+        /* Its block is another from now on; the old one becomes another sequence's. */
+        if (half(s, 0, block, 0, got, &err) != 0 || half(s, 1, 3 - block, 0, got, &err) != 0 || half(s, 0, block, HALF, got, &err) != 0)
+            break;
+        wrong += memcmp(got, right, sizeof got) != 0;
+    }
+    printf("%u of %u failed, %u wrong%s%s", failed, rounds, wrong, done ? "" : ": ", done ? "" : err.text);
+    stage_destroy(s);
+    threadpool_destroy(readers);
+    backend_destroy(be);
+    gguf_close(g);
+    /* The last round met no call that fails; of a graph that the device has no memory for another try is made. */
+    return emulated_live() ? 2 : !done || failed + 2 < rounds || rounds < 6 || wrong;
+}
+
+static int run_child(int (*child_fn)(const char *), const char *settings, char *said, size_t size)
 {
     int fds[2], status = -1;
     size_t n = 0;
@@ -66,7 +127,7 @@ static int run(const char *settings, char *said, size_t size)
         dup2(fds[1], 1);
         close(fds[0]);
         close(fds[1]);
-        int rc = child(settings, KV_F16);
+        int rc = child_fn(settings);
         fflush(stdout);
         _exit(rc);
     }
@@ -77,6 +138,11 @@ static int run(const char *settings, char *said, size_t size)
     close(fds[0]);
     waitpid(pid, &status, 0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int run(const char *settings, char *said, size_t size)
+{
+    return run_child(child, settings, said, size);
 }
 
 int main(void)
@@ -111,6 +177,8 @@ int main(void)
             tap_note("%s: status %d: %s", settings, rc, said);
     }
     ok(failures > 5 && clean == failures, "%d allocations that fail: a sentence with numbers each, nothing is left (%d)", failures, clean);
+    is_int(run_child(child_calls, "graphs=1", said, sizeof said), 0, "each call of a step fails in turn, graphs: %s", said);
+    is_int(run_child(child_calls, "graphs=0", said, sizeof said), 0, "without graphs: %s", said);
     is_int(run("memory=1", said, sizeof said), 1, "1 MiB of memory: %s", said);
     return tap_done();
 }
