@@ -167,13 +167,14 @@ int children_start(struct children *c, unsigned i, struct err *err)
     return err_errno(err, rc, "starting worker process %s (%s)", child->name, c->o.program);
 }
 
-int children_reap(struct children *c, char *ret_how, unsigned how_bytes)
+int children_reap(struct children *c, bool *ret_by_itself, char *ret_how, unsigned how_bytes)
 {
     for (unsigned i = 0; i < c->o.n; i++) {
         int status = 0;
         if (!c->child[i].pid || waitpid(c->child[i].pid, &status, WNOHANG) <= 0)
             continue;
         c->child[i].pid = 0;
+        *ret_by_itself = !WIFSIGNALED(status);
         if (WIFSIGNALED(status))
             snprintf(ret_how, how_bytes, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
         else

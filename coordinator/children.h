@@ -30,8 +30,8 @@ bool children_running(const struct children *c, unsigned i);
 int children_pid(const struct children *c, unsigned i); /* 0: none */
 
 int children_start(struct children *c, unsigned i, struct err *err);
-/* One that has ended since the last call: its number, and how in words; -1: none. */
-int children_reap(struct children *c, char *ret_how, unsigned how_bytes);
+/* One that has ended since the last call: its number, and how in words; -1: none. *ret_by_itself: no signal ended it. */
+int children_reap(struct children *c, bool *ret_by_itself, char *ret_how, unsigned how_bytes);
 void children_kill(struct children *c, unsigned i); /* one that does not answer */
 
 #endif

@@ -76,6 +76,7 @@ struct node {
     int64_t seen_us, dial_at_us, drained_until_us; /* of a drained one; 0: until it is taken back */
     unsigned redial_ms;
     bool leaving;   /* it ends, and asks to be planned without */
+    bool refused;   /* a process of our own that ended by itself before it was here: it would again */
     bool said_away; /* the reason why it is not here has been told */
 
     struct arena memory; /* of the hello */

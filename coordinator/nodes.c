@@ -481,9 +481,11 @@ static void restart_children(struct engine *e)
 {
     char how[96];
     struct err err;
-    for (int i; (i = children_reap(e->children, how, sizeof how)) >= 0;) {
+    bool by_itself;
+    for (int i; (i = children_reap(e->children, &by_itself, how, sizeof how)) >= 0;) {
         struct node *n = nodes_find(e, children_name(e->children, (unsigned)i));
         n->restarts++;
+        n->refused = by_itself && n->state < NODE_HERE;
         if (n->control)
             nodes_lose(e, n, how);
         n->start_at_us = e->now_us + (int64_t)n->respawn_ms * 1000;

@@ -258,8 +258,7 @@ static void fail(struct engine *e, const struct err *err)
 {
     e->pipe.err = *err;
     enter(e, PIPE_FAILED);
-    engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "%s", err->text);
-    engine_set_failed(e, err);
+    engine_set_failed(e, err); /* who waits for the engine tells it */
 }
 
 /* There is no plan. Others may come, or what kept a node from loading may end; else that is the last word. */
@@ -348,9 +347,12 @@ static void gather(struct engine *e)
         spare_here = spare_here || is_spare(e, i);
         awaited = awaited || is_awaited(n);
         for_child = for_child || (is_awaited(n) && n->child >= 0);
-        if (n->child >= 0 && !e->pipe.ran_before && n->restarts > CHILD_MAX_RESTARTS) {
-            err_set(&err, ERR_INTERNAL, "worker process %s ended %" PRIu64 " times before its first answer; its messages above say why",
-                    n->name, n->restarts);
+        if (n->child >= 0 && !e->pipe.ran_before && (n->refused || n->restarts > CHILD_MAX_RESTARTS)) {
+            if (n->refused)
+                err_set(&err, ERR_INTERNAL, "worker process %s did not start; its message above says why", n->name);
+            else
+                err_set(&err, ERR_INTERNAL, "worker process %s ended %" PRIu64 " times before its first answer; its messages above say why", n->name,
+                        n->restarts);
             fail(e, &err);
             return;
         }
