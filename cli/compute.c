@@ -41,6 +41,11 @@ static size_t chosen(const char *value, const char *const *names)
     return 0;
 }
 
+bool compute_untested(const struct compute_options *o)
+{
+    return chosen(o->cuda, cuda_names) == 1;
+}
+
 void compute_how(const struct compute_options *o, struct device_options *ret)
 {
     *ret = (struct device_options){
@@ -49,7 +54,7 @@ void compute_how(const struct compute_options *o, struct device_options *ret)
         .pin = pins[chosen(o->pin, pin_names)],
         .prompt_gemm = gemms[chosen(o->prompt_gemm, gemm_names)],
         .keep_file_layout = chosen(o->weights, weights_names) == 1,
-        .untested = chosen(o->cuda, cuda_names) == 1,
+        .untested = compute_untested(o),
     };
 }
 
@@ -84,7 +89,7 @@ int compute_args(const struct compute_options *o, const char *ret[COMPUTE_ARGS_M
         {"--pin", o->pin, chosen(o->pin, pin_names) > 0},
         {"--prompt-gemm", o->prompt_gemm, chosen(o->prompt_gemm, gemm_names) > 0},
         {"--weights", o->weights, chosen(o->weights, weights_names) > 0},
-        {"--cuda", o->cuda, chosen(o->cuda, cuda_names) > 0},
+        {"--cuda", o->cuda, compute_untested(o)},
     };
     size_t n = 0;
 
@@ -111,6 +116,6 @@ const char *compute_given(const struct compute_options *o)
            : chosen(o->pin, pin_names) > 0              ? "--pin"
            : chosen(o->prompt_gemm, gemm_names) > 0     ? "--prompt-gemm"
            : chosen(o->weights, weights_names) > 0      ? "--weights"
-           : chosen(o->cuda, cuda_names) > 0            ? "--cuda"
+           : compute_untested(o)                        ? "--cuda"
                                                         : NULL;
 }

@@ -17,6 +17,7 @@ extern const struct opt compute_option_table[]; /* offsets of struct compute_opt
 
 /* Choices are checked by opts. */
 void compute_how(const struct compute_options *o, struct device_options *ret);
+bool compute_untested(const struct compute_options *o); /* kernels for GPUs that have not proved themselves */
 /* otherwise: what to take where no device is given, "cpu" or "auto". Notes (a line each): what is there and is not used. */
 int compute_devices(const struct compute_options *o, const char *otherwise, struct device_list *ret, struct strbuf *notes, struct err *err);
 /* Several are named: a process of its own has a stage on each. */

@@ -18,6 +18,7 @@
 #include "base/sysinfo.h"
 #include "cli/ui.h"
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda.h"
 
 enum { PATH_BYTES = 4096, NOFILE_LEAST = 4096, MEMLOCK_LEAST = 8 << 20, URING_PARAMS_BYTES = 120 };
 static const uint64_t memory_least = (uint64_t)2 << 30, disk_least = (uint64_t)10 << 30;
@@ -171,11 +172,34 @@ static unsigned nvidia_devices(void)
     return n;
 }
 
+/* What the driver says of its devices, and whether this program can use them; false: there is none that it sees. */
+static bool driver_gpus(struct doctor *d)
+{
+    struct cuda_device there[CUDA_MAX_DEVICES];
+    char bytes[32];
+    struct err err;
+    int n = cuda_devices(there, CUDA_MAX_DEVICES, NULL, 0, &err);
+
+    if (n < 0)
+        doctor_note(d, "GPU", DOCTOR_WARN, "docs/cuda.md says what is needed", "%s", err.text);
+    for (int i = 0; i < n && i < CUDA_MAX_DEVICES; i++) {
+        const struct cuda_device *g = &there[i];
+        if (g->usable)
+            doctor_note(d, "GPU", DOCTOR_PASS, NULL, "cuda:%u: %s (%u.%u), %s: computes where it is asked for (--cuda untested)", g->index, g->name, g->major,
+                        g->minor, ui_bytes(bytes, sizeof bytes, g->memory));
+        else
+            doctor_note(d, "GPU", DOCTOR_WARN, "docs/cuda.md says what is needed", "cuda:%u: %s: %s", g->index, g->name, g->why);
+    }
+    return n != 0;
+}
+
 static void gpu(struct doctor *d)
 {
     char version[256];
     unsigned n = nvidia_devices();
 
+    if (driver_gpus(d))
+        return;
     line_of("/proc/driver/nvidia/version", version, sizeof version);
     if (version[0])
         doctor_note(d, "GPU", DOCTOR_PASS, NULL, "%.200s", version);

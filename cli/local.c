@@ -196,6 +196,8 @@ static int find_devices(const struct compute_options *o, struct device_list *ret
     for (const char *at = strbuf_str(&notes); rc == 0 && *at; at += strcspn(at, "\n") + 1)
         ui_say("%.*s", (int)strcspn(at, "\n"), at);
     strbuf_fini(&notes);
+    if (rc == 0 && !o->device && compute_untested(o))
+        ui_say("--cuda untested, but no GPU is named: the processor computes (--device cuda:0, or auto)");
     return rc;
 }
 

@@ -111,7 +111,7 @@ int device_list_auto(const struct device_options *how, struct device_list *ret, 
         if (be)
             ret->item[ret->n++] = d;
         else
-            strbuf_printf(notes, "%s (%s) is not used: %s\n", d.name, there[i].name, trouble.text);
+            strbuf_printf(notes, "not used: %s\n", trouble.text);
         backend_destroy(be);
     }
     return 0;
