@@ -120,7 +120,7 @@ struct batch {
 /* The largest of everything that a stage's layers need: what a run allocates for. */
 struct run_shape {
     uint32_t max_rows, max_wanted, max_seqs, max_blocks; /* a sequence's table entries */
-    uint32_t embd, q_dim, k_dim, v_dim, head_dim_v, ff_dim, n_experts, n_experts_used, n_vocab; /* n_vocab 0: no head here */
+    uint32_t embd, q_dim, k_dim, v_dim, head_dim_k, head_dim_v, ff_dim, n_experts, n_experts_used, n_vocab; /* n_vocab 0: no head here */
     struct rope ropes[MAX_ROPES];
     uint32_t n_ropes;
 };

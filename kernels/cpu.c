@@ -13,7 +13,7 @@
 #include "kernels/fmath.h"
 #include "kernels/kernels.h"
 
-enum { LINE = 64, MAT_TASK_BYTES = 64 << 10, MAT_TASK_ROWS = 16, MAT_THREAD_TASKS = 4 };
+enum { LINE = 64, MAT_TASK_BYTES = 64 << 10, MAT_TASK_ROWS = 16, MAT_THREAD_TASKS = 4, SPLIT_ROWS = 16 };
 
 struct cpu {
     struct backend backend;
@@ -66,6 +66,10 @@ struct cpu_run {
     float *cos[MAX_ROPES], *sin[MAX_ROPES]; /* rows × n_dims / 2 */
     struct acts acts;     /* 8-bit copies */
     struct acts acts16;   /* 16-bit ones, of x's norm, for keys and values */
+    uint32_t *spans;      /* rows that attention takes together: where each such span begins, and the last one ends */
+    uint32_t n_spans;
+    float *parts, *joined; /* of rows whose attention is taken apart: tiles each by itself; maxima and sums so far */
+    size_t parts_floats;
     float *scratch;       /* a part for each thread */
     size_t scratch_floats;
     char *panel;          /* a part for each thread: some rows of weights in another form; none where that is never needed */
@@ -153,10 +157,15 @@ static void lay_out(struct cpu_run *r, struct carver *c)
     r->acts16.sum16 = carve(c, groups * 2, sizeof(float));
     r->acts16.isum = carve(c, groups * 2, sizeof(int32_t));
     r->acts16.isum32 = carve(c, groups, sizeof(int32_t));
-    r->scratch_floats = (attend_scratch_floats(s->head_dim_v) + LINE) / 16 * 16;
-    r->scratch = carve(c, r->scratch_floats * threadpool_size(r->cpu->pool), sizeof(float));
+    r->spans = carve(c, rows + 1, sizeof *r->spans);
+    unsigned threads = threadpool_size(r->cpu->pool);
+    r->parts_floats = threads == 1 ? 0 : (size_t)max_u32(16, 4 * threads) * (s->q_dim + s->q_dim / 8);
+    r->parts = carve(c, r->parts_floats, sizeof *r->parts);
+    r->joined = carve(c, threads == 1 ? 0 : (size_t)SPLIT_ROWS * 2 * s->q_dim, sizeof *r->joined);
+    r->scratch_floats = (attend_scratch_floats(s->head_dim_k, s->head_dim_v) + LINE) / 16 * 16;
+    r->scratch = carve(c, r->scratch_floats * threads, sizeof(float));
     r->panel_bytes = panel_bytes(r->cpu, (uint32_t)widest);
-    r->panel = carve(c, r->panel_bytes * threadpool_size(r->cpu->pool), 1);
+    r->panel = carve(c, r->panel_bytes * threads, 1);
 }
 
 static size_t cpu_run_bytes(struct backend *b, const struct run_shape *shape)
@@ -500,32 +509,121 @@ static void cpu_rope_store(struct run *run, const struct layer *l, const struct 
     team(job.r, rope_store_task, &job, job.r->batch.n_rows);
 }
 
-static void attend_task(void *arg, uint32_t task, uint32_t thread)
+/* A sequence's rows that follow one another: a prompt's read the same keys and values, and do so together. */
+static void find_spans(struct cpu_run *r, uint32_t most)
 {
-    struct row_job *job = arg;
+    uint32_t n = 0;
+    for (uint32_t row = 0; row < r->batch.n_rows; row++)
+        if (row == 0 || r->seq[row] != r->seq[row - 1] || r->pos[row] != r->pos[row - 1] + 1 || row - r->spans[n - 1] == most)
+            r->spans[n++] = row;
+    r->spans[n] = r->batch.n_rows;
+    r->n_spans = n;
+}
+
+static struct attend_job attend_job(const struct row_job *job, uint32_t row, uint32_t n_rows, uint32_t kv_head, uint32_t thread)
+{
     struct cpu_run *r = job->r;
     const struct attention *a = &job->layer->attn;
-    /* A prompt's rows one after another: the head's keys and values stay in the cache. */
-    uint32_t row = task % r->batch.n_rows, kv_head = task / r->batch.n_rows, group = a->n_heads / a->n_kv_heads;
-    uint32_t pos = r->pos[row];
-    struct attend_job one = {
+    uint32_t group = a->n_heads / a->n_kv_heads;
+    return (struct attend_job){
         .attn = a,
         .kv = job->kv,
         .table = r->batch.table[a->group] + (size_t)r->seq[row] * r->batch.table_stride,
         .kv_head = kv_head,
-        .first = a->window && pos >= a->window ? pos - a->window + 1 : 0,
-        .last = pos,
+        .n_rows = n_rows,
+        .pos = r->pos[row],
         .q = r->q + ((size_t)row * a->n_heads + (size_t)kv_head * group) * a->head_dim_k,
         .out = r->att + ((size_t)row * a->n_heads + (size_t)kv_head * group) * a->head_dim_v,
+        .q_stride = (size_t)a->n_heads * a->head_dim_k,
+        .out_stride = (size_t)a->n_heads * a->head_dim_v,
         .scratch = r->scratch + thread * r->scratch_floats,
     };
+}
+
+static void attend_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct row_job *job = arg;
+    struct cpu_run *r = job->r;
+    /* A head's spans one after another: its keys and values stay in the cache. */
+    uint32_t span = task % r->n_spans, row = r->spans[span];
+    struct attend_job one = attend_job(job, row, r->spans[span + 1] - row, task / r->n_spans, thread);
     r->k->attend(&one);
+}
+
+/* A few rows' tiles are computed by whoever is free, and joined in their order afterwards: the same bits. `round` of each row's tiles
+ * at a time, counted from the first one that it sees. */
+struct split_job {
+    struct row_job job;
+    uint32_t begin, round;
+};
+
+static struct attend_job split_part(const struct split_job *s, uint32_t row, uint32_t kv_head, uint32_t thread)
+{
+    const struct attention *a = &s->job.layer->attn;
+    struct attend_job one = attend_job(&s->job, row, 1, kv_head, thread);
+    uint32_t group = a->n_heads / a->n_kv_heads, tiles = one.pos / ATTENTION_TILE - attend_first(a, one.pos) / ATTENTION_TILE + 1;
+    one.parts = s->job.r->parts + ((size_t)row * a->n_kv_heads + kv_head) * s->round * group * (a->head_dim_v + 2);
+    one.tile = attend_first(a, one.pos) / ATTENTION_TILE + s->begin;
+    one.n_tiles = tiles <= s->begin ? 0 : tiles - s->begin < s->round ? tiles - s->begin : s->round;
+    return one;
+}
+
+static void split_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct split_job *s = arg;
+    const struct attention *a = &s->job.layer->attn;
+    uint32_t part = task / s->round, at = task % s->round;
+    struct attend_job one = split_part(s, part / a->n_kv_heads, part % a->n_kv_heads, thread);
+    if (at >= one.n_tiles)
+        return;
+    one.parts += (size_t)at * (a->n_heads / a->n_kv_heads) * (a->head_dim_v + 2);
+    one.tile += at;
+    one.n_tiles = 1;
+    s->job.r->k->attend(&one);
+}
+
+static void split_join_task(void *arg, uint32_t task, uint32_t thread)
+{
+    struct split_job *s = arg;
+    const struct attention *a = &s->job.layer->attn;
+    struct cpu_run *r = s->job.r;
+    struct attend_job one = split_part(s, task / a->n_kv_heads, task % a->n_kv_heads, thread);
+    float *m = r->joined + (size_t)task * 2 * (a->n_heads / a->n_kv_heads);
+    uint32_t last = one.pos / ATTENTION_TILE;
+    if (one.n_tiles)
+        r->k->attend_join(&one, m, m + a->n_heads / a->n_kv_heads, s->begin == 0, one.tile + one.n_tiles > last);
+}
+
+/* Tiles of each row at a time that there is room for; 0: nothing is gained by taking them apart. */
+static uint32_t split_round(const struct cpu_run *r, const struct attention *a)
+{
+    uint32_t threads = threadpool_size(r->cpu->pool), tasks = r->n_spans * a->n_kv_heads, seen = 0;
+    size_t unit = (size_t)r->n_spans * a->n_heads * (a->head_dim_v + 2);
+    if (threads == 1 || r->n_spans != r->batch.n_rows || r->n_spans > SPLIT_ROWS || tasks >= 4 * threads || tasks % threads == 0)
+        return 0;
+    for (uint32_t row = 0; row < r->batch.n_rows; row++)
+        seen = max_u32(seen, r->pos[row] - attend_first(a, r->pos[row]) + 1);
+    return seen < 4 * ATTENTION_TILE ? 0 : (uint32_t)(r->parts_floats / unit);
 }
 
 static void cpu_attend(struct run *run, const struct layer *l, const struct kv_view *kv)
 {
-    struct row_job job = {.r = self(run), .layer = l, .kv = kv};
-    team(job.r, attend_task, &job, job.r->batch.n_rows * l->attn.n_kv_heads);
+    struct split_job s = {.job = {.r = self(run), .layer = l, .kv = kv}};
+    struct cpu_run *r = s.job.r;
+    const struct attention *a = &l->attn;
+    uint32_t group = a->n_heads / a->n_kv_heads, tiles = 0;
+    find_spans(r, group < ATTEND_ROWS ? ATTEND_ROWS / group : 1);
+    s.round = split_round(r, a);
+    if (s.round == 0) {
+        team(r, attend_task, &s.job, r->n_spans * a->n_kv_heads);
+        return;
+    }
+    for (uint32_t row = 0; row < r->batch.n_rows; row++)
+        tiles = max_u32(tiles, r->pos[row] / ATTENTION_TILE - attend_first(a, r->pos[row]) / ATTENTION_TILE + 1);
+    for (; s.begin < tiles; s.begin += s.round) {
+        team(r, split_task, &s, r->n_spans * a->n_kv_heads * s.round);
+        team(r, split_join_task, &s, r->n_spans * a->n_kv_heads);
+    }
 }
 
 static void join_task(void *arg, uint32_t task, uint32_t thread)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/strbuf.h"
+#include "kernels/attend_blocks.h"
 #include "kernels/kernels.h"
 #include "kernels/scalar/scalar.h"
 #if defined(__x86_64__)
@@ -114,7 +115,8 @@ struct kv_layout kv_layout_of(const struct attention *a, enum kv_type type)
     return l;
 }
 
-size_t attend_scratch_floats(uint32_t head_dim_v)
+size_t attend_scratch_floats(uint32_t head_dim_k, uint32_t head_dim_v)
 {
-    return (size_t)ATTEND_HEADS * (ATTENTION_TILE + head_dim_v);
+    uint32_t widest = head_dim_k > head_dim_v ? head_dim_k : head_dim_v;
+    return (size_t)ATTEND_QUERIES * (ATTENTION_TILE + attend_stride(head_dim_v)) + (size_t)KV_BLOCK * widest + ATTEND_PADDING;
 }

@@ -44,16 +44,28 @@ static inline size_t act_at(const struct acts *x, uint32_t r, uint32_t g)
     return ((size_t)(r / x->tile) * (x->k / ACT_GROUP) + g) * x->tile + r % x->tile;
 }
 
-/* One row's heads of one KV head, over positions [first, last] of its sequence. */
+/* Rows of consecutive positions of one sequence, and of each the heads of one KV head. They share what is read of the cache. */
 struct attend_job {
     const struct attention *attn;
     const struct kv_view *kv;
     const uint32_t *table;
-    uint32_t kv_head, first, last;
-    const float *q; /* n_heads / n_kv_heads heads of head_dim_k */
-    float *out;     /* as many of head_dim_v */
-    float *scratch; /* attend_scratch() floats, 64-byte aligned */
+    uint32_t kv_head;
+    uint32_t n_rows, pos; /* at most ATTEND_ROWS; position of the first one. Each looks at [attend_first, its own] */
+    const float *q;       /* of the first row: n_heads / n_kv_heads heads of head_dim_k */
+    float *out;           /* as many of head_dim_v */
+    size_t q_stride, out_stride; /* from row to row */
+    float *scratch;       /* attend_scratch_floats(), 64-byte aligned */
+    /* NULL: all of it, into out. Else of the one row only the tiles [tile, tile + n_tiles) of what it sees, each by itself, for
+     * attend_join: in turn for each tile and head its maximum, the sum of its weights, and head_dim_v weighted values. */
+    float *parts;
+    uint32_t tile, n_tiles; /* tiles by absolute position */
 };
+
+/* The first position that the row at pos sees. */
+static inline uint32_t attend_first(const struct attention *a, uint32_t pos)
+{
+    return a->window && pos >= a->window ? pos - a->window + 1 : 0;
+}
 
 typedef void (*mat_fn)(const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
                        size_t out_stride);
@@ -89,6 +101,8 @@ struct kernels {
      * scale, capped; a tile's maximum m, weights exp(s - m), their sum by 16 lanes, and the weighted v by serial fma over
      * positions; tiles are joined in ascending order: M = max(m, m'), l = l exp(m - M) + l' exp(m' - M), o likewise. */
     void (*attend)(const struct attend_job *job);
+    /* Joins a job's parts to what came before, in out and, for each head, m and l; begin: nothing did; end: nothing follows. */
+    void (*attend_join)(const struct attend_job *job, float *m, float *l, bool begin, bool end);
     /* Softmax of n in place; its sum by 16 lanes. */
     void (*softmax)(float *x, uint32_t n);
     /* out = e^((x - top) / temperature); returns their sum, by 16 lanes. */
@@ -113,8 +127,8 @@ struct kv_layout {
     uint32_t k_groups, v_groups; /* q8_0 scale groups of up to 32 dimensions */
 };
 struct kv_layout kv_layout_of(const struct attention *attn, enum kv_type type);
-enum { ATTEND_HEADS = 4 }; /* heads of a group that a version takes together, at most */
-size_t attend_scratch_floats(uint32_t head_dim_v);
+enum { ATTEND_ROWS = 24 }; /* of one job, at most */
+size_t attend_scratch_floats(uint32_t head_dim_k, uint32_t head_dim_v);
 
 /* scalar/quant.c: how each quantized type unfolds: up to 256 elements as integers, with a scale and (has_min) a minimum for
  * each group: value = scale * q + min. */

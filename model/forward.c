@@ -41,6 +41,7 @@ static struct run_shape shape_of(const struct model_params *p, const struct stag
         .q_dim = max_u32(model_dim(p, DIM_Q), model_dim(p, DIM_ATT)),
         .k_dim = (uint32_t)model_dim(p, DIM_K),
         .v_dim = (uint32_t)model_dim(p, DIM_V),
+        .head_dim_k = p->head_dim_k,
         .head_dim_v = p->head_dim_v,
         .ff_dim = p->n_experts ? p->expert_ff : p->ff,
         .n_experts = p->n_experts,

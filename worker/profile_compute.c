@@ -214,7 +214,7 @@ static int begin_products(struct products *p, struct size s, struct err *err)
     c->layer = ffn;
     c->arg = p;
     c->batch = (struct batch){.seq = p->zeros, .pos = p->zeros, .token = (const int32_t *)p->zeros, .table = {p->zeros, p->zeros}, .table_stride = 1};
-    c->shape = (struct run_shape){.max_seqs = 1, .max_blocks = 1, .embd = s.embd, .q_dim = s.embd, .k_dim = s.embd, .v_dim = s.embd, .head_dim_v = 64,
+    c->shape = (struct run_shape){.max_seqs = 1, .max_blocks = 1, .embd = s.embd, .q_dim = s.embd, .k_dim = s.embd, .v_dim = s.embd, .head_dim_k = 64, .head_dim_v = 64,
                                   .ff_dim = s.ff, .n_ropes = 1};
     return make_norms(p, err);
 }
@@ -322,7 +322,7 @@ static int begin_attending(struct attending *a, struct scene s, struct err *err)
     c->arg = a;
     c->batch = (struct batch){.seq = a->seq, .pos = a->pos, .token = a->token, .table = {a->table, a->table}, .table_stride = blocks};
     c->shape = (struct run_shape){.max_seqs = SEQS, .max_blocks = blocks, .embd = wide, .q_dim = wide, .k_dim = narrow, .v_dim = narrow,
-                                  .head_dim_v = HEAD_DIM, .ff_dim = wide, .n_ropes = 1};
+                                  .head_dim_k = HEAD_DIM, .head_dim_v = HEAD_DIM, .ff_dim = wide, .n_ropes = 1};
     return 0;
 }
 

@@ -1,5 +1,5 @@
-/* Attention for NEON. A block's 32 positions are eight registers of scores; a dimension of K is loaded (and widened) once for up to
- * HEADS heads of the group. Values: DIMS dimensions of the heads' sums stay in registers over a whole tile. */
+/* Attention for NEON. A block's 32 positions are eight registers of scores; a dimension of K is loaded once for up to HEADS queries.
+ * Values: DIMS dimensions of as many sums stay in registers over a block. */
 #include "kernels/arm/neon_vec.h"
 
 #include "kernels/arm/arm.h"
@@ -22,11 +22,21 @@ INLINE float32x4_t load4(enum kv_type type, const uint8_t *p, size_t at)
     return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four)))));
 }
 
-/* q . K of `heads` heads for the 32 positions of one block. */
-INLINE void scores_of_block(enum kv_type type, const int heads, const struct attend_job *job, const struct kv_layout *l, const uint8_t *head,
-                            const uint8_t *next, const float *q, float *s)
+/* n numbers, a multiple of 32, to floats; the scales of q8_0 stay to be met. */
+INLINE void unfold(enum kv_type type, const uint8_t *from, size_t n, float *to, const uint8_t *ahead)
 {
-    uint32_t dk = job->attn->head_dim_k;
+    for (size_t i = 0; i < n; i += 32) {
+        ask_ahead(ahead ? ahead + kv_bytes(type, i) : NULL, kv_bytes(type, 32));
+#pragma GCC unroll 8
+        for (size_t k = 0; k < 32; k += 4)
+            vst1q_f32(to + i + k, load4(type, from, i + k));
+    }
+}
+
+/* q . K of `heads` queries for the 32 positions of one block; scaled: q8_0's scales, 32 dimensions to each. */
+INLINE void scores_of_block(enum kv_type elem, bool scaled, const int heads, uint32_t dk, const uint8_t *keys, const uint8_t *scales,
+                            const uint8_t *ahead, const float *const *q, float *const *s)
+{
     float32x4_t acc[HEADS][SCORES], part[HEADS][SCORES];
     for (int h = 0; h < heads; h++)
         for (int i = 0; i < SCORES; i++)
@@ -35,26 +45,26 @@ INLINE void scores_of_block(enum kv_type type, const int heads, const struct att
         uint32_t d1 = d0 + 32 < dk ? d0 + 32 : dk;
         for (int h = 0; h < heads; h++)
             for (int i = 0; i < SCORES; i++)
-                part[h][i] = type == KV_Q8_0 ? vdupq_n_f32(0) : acc[h][i];
+                part[h][i] = scaled ? vdupq_n_f32(0) : acc[h][i];
         for (uint32_t d = d0; d < d1; d++) {
-            ask_ahead(type, l, head, next, d);
+            ask_ahead(ahead ? ahead + kv_bytes(elem, (size_t)d * KV_BLOCK) : NULL, kv_bytes(elem, KV_BLOCK));
 #pragma GCC unroll 8
             for (int i = 0; i < SCORES; i++) {
-                float32x4_t k = load4(type, head + l->k, d * KV_BLOCK + 4 * (size_t)i);
+                float32x4_t k = load4(elem, keys, d * KV_BLOCK + 4 * (size_t)i);
 #pragma GCC unroll 2
                 for (int h = 0; h < heads; h++)
-                    part[h][i] = vfmaq_f32(part[h][i], vdupq_n_f32(q[(uint32_t)h * dk + d]), k);
+                    part[h][i] = vfmaq_f32(part[h][i], vdupq_n_f32(q[h][d]), k);
             }
         }
         for (int i = 0; i < SCORES; i++) {
-            float32x4_t scale = type == KV_Q8_0 ? load4(KV_F16, head + l->k_scale, d0 + 4 * (size_t)i) : vdupq_n_f32(0); /* 32 to a group */
+            float32x4_t scale = scaled ? load4(KV_F16, scales, d0 + 4 * (size_t)i) : vdupq_n_f32(0);
             for (int h = 0; h < heads; h++)
-                acc[h][i] = type == KV_Q8_0 ? vfmaq_f32(acc[h][i], part[h][i], scale) : part[h][i];
+                acc[h][i] = scaled ? vfmaq_f32(acc[h][i], part[h][i], scale) : part[h][i];
         }
     }
     for (int h = 0; h < heads; h++)
         for (int i = 0; i < SCORES; i++)
-            vst1q_f32(s + h * ATTENTION_TILE + 4 * i, acc[h][i]);
+            vst1q_f32(s[h] + 4 * i, acc[h][i]);
 }
 
 /* The lanes of positions [p, p + 4) that lie in [from, to]. */
@@ -92,56 +102,48 @@ static void weights_of_tile(const struct attention *a, float *s, uint32_t from, 
     *ret_l = join4x4(sum);
 }
 
-/* o = sum of weight * V over [from, to], for `heads` heads and n (at most DIMS) dimensions from d0 on. */
-INLINE void values_of_tile(enum kv_type type, const int heads, const int vecs, const struct attend_job *job, const struct kv_layout *l, uint32_t d0,
-                           uint32_t n, uint32_t from, uint32_t to, const float *s, float *o)
+/* o += weight * V for count positions from `slot` on, `heads` queries, and `vecs` times 4 dimensions from d0 on; o has room for all. */
+INLINE void values_of_dims(enum kv_type elem, bool scaled, const int heads, const int vecs, uint32_t dv, uint32_t d0, const uint8_t *values,
+                           const uint8_t *scales, uint32_t groups, const uint8_t *ahead, uint32_t slot, uint32_t count, const float *const *weight,
+                           float *const *o)
 {
-    uint32_t dv = job->attn->head_dim_v, tile = from / ATTENTION_TILE * ATTENTION_TILE;
     float32x4_t acc[HEADS][VECS];
     for (int h = 0; h < heads; h++)
         for (int i = 0; i < vecs; i++)
-            acc[h][i] = vdupq_n_f32(0);
-    for (uint32_t p = from; p <= to; p++) {
-        const uint8_t *head = block_head(job, l, p), *values = head + l->v;
-        size_t at = (size_t)(p % KV_BLOCK) * dv + d0;
+            acc[h][i] = vld1q_f32(o[h] + d0 + 4 * i);
+    for (uint32_t p = 0; p < count; p++) {
+        size_t at = (size_t)(slot + p) * dv + d0;
         float32x4_t w[HEADS];
         float scale = 1;
-        if (type == KV_Q8_0) { /* DIMS is one scale group */
+        ask_ahead(ahead ? ahead + kv_bytes(elem, at) : NULL, kv_bytes(elem, DIMS));
+        if (scaled) { /* DIMS is one scale group */
             uint16_t half;
-            memcpy(&half, head + l->v_scale + 2 * ((p % KV_BLOCK) * l->v_groups + d0 / 32), sizeof half);
+            memcpy(&half, scales + 2 * ((slot + p) * groups + d0 / 32), sizeof half);
             scale = sc_f16_to_f32(half);
         }
-        for (int h = 0; h < heads; h++) {
-            float weight = s[h * ATTENTION_TILE + (int)(p - tile)];
-            w[h] = vdupq_n_f32(type == KV_Q8_0 ? weight * scale : weight);
-        }
+        for (int h = 0; h < heads; h++)
+            w[h] = vdupq_n_f32(scaled ? weight[h][p] * scale : weight[h][p]);
 #pragma GCC unroll 8
         for (int i = 0; i < vecs; i++) {
-            float32x4_t v = load4(type, values, at + 4 * (size_t)i); /* past the head's end: within the block's bytes, cut below */
+            float32x4_t v = load4(elem, values, at + 4 * (size_t)i); /* past the head's end: within the block's bytes, and not used */
 #pragma GCC unroll 2
             for (int h = 0; h < heads; h++)
                 acc[h][i] = vfmaq_f32(acc[h][i], w[h], v);
         }
     }
-    for (int h = 0; h < heads; h++) {
-        float all[DIMS];
+    for (int h = 0; h < heads; h++)
         for (int i = 0; i < vecs; i++)
-            vst1q_f32(all + 4 * i, acc[h][i]);
-        memcpy(o + (size_t)h * dv + d0, all, n * sizeof *o);
-    }
+            vst1q_f32(o[h] + d0 + 4 * i, acc[h][i]);
 }
 
-INLINE void values_of_heads(enum kv_type type, const int heads, const struct attend_job *job, const struct kv_layout *l, uint32_t from, uint32_t to,
-                            const float *s, float *o)
+INLINE void values_of_block(enum kv_type elem, bool scaled, const int heads, uint32_t dv, const uint8_t *values, const uint8_t *scales,
+                            uint32_t groups, const uint8_t *ahead, uint32_t slot, uint32_t n, const float *const *weight, float *const *o)
 {
-    uint32_t dv = job->attn->head_dim_v;
-    for (uint32_t d = 0; d < dv; d += DIMS) {
-        uint32_t n = dv - d < DIMS ? dv - d : DIMS;
-        if (n > 16)
-            values_of_tile(type, heads, VECS, job, l, d, n, from, to, s, o);
+    for (uint32_t d = 0; d < dv; d += DIMS)
+        if (dv - d > DIMS / 2)
+            values_of_dims(elem, scaled, heads, VECS, dv, d, values, scales, groups, ahead, slot, n, weight, o);
         else
-            values_of_tile(type, heads, VECS / 2, job, l, d, n, from, to, s, o);
-    }
+            values_of_dims(elem, scaled, heads, VECS / 2, dv, d, values, scales, groups, ahead, slot, n, weight, o);
 }
 
 #include "kernels/attend.inc"
@@ -149,4 +151,5 @@ INLINE void values_of_heads(enum kv_type type, const int heads, const struct att
 void neon_init_attention(struct kernels *k)
 {
     k->attend = attend;
+    k->attend_join = attend_join;
 }

@@ -1,8 +1,9 @@
 /* The KV cache's blocks and attention over them, scalar. */
+#include "kernels/attend_blocks.h"
 #include "kernels/fmath.h"
 #include "kernels/scalar/scalar.h"
 
-static char *block_head(const struct kv_view *kv, const struct kv_layout *l, uint32_t block, uint32_t head)
+static char *kv_head_of(const struct kv_view *kv, const struct kv_layout *l, uint32_t block, uint32_t head)
 {
     return (char *)kv->base + block * kv->block_bytes + head * l->head_bytes;
 }
@@ -30,7 +31,7 @@ static void kv_store(const struct attention *a, const struct kv_view *kv, uint32
     struct kv_layout l = kv_layout_of(a, kv->type);
     uint32_t dk = a->head_dim_k, dv = a->head_dim_v;
     for (uint32_t h = 0; h < a->n_kv_heads; h++, k += dk, v += dv) {
-        char *head = block_head(kv, &l, block, h);
+        char *head = kv_head_of(kv, &l, block, h);
         if (kv->type == KV_F32) {
             float *K = (float *)(head + l.k), *V = (float *)(head + l.v);
             for (uint32_t d = 0; d < dk; d++)
@@ -111,7 +112,7 @@ static void attend_tile(const struct attend_job *job, const struct kv_layout *l,
 
     for (uint32_t p = from; p <= to; p = p / KV_BLOCK * KV_BLOCK + KV_BLOCK) {
         uint32_t last = p / KV_BLOCK * KV_BLOCK + KV_BLOCK - 1;
-        const char *head = block_head(job->kv, l, job->table[p / KV_BLOCK], job->kv_head);
+        const char *head = kv_head_of(job->kv, l, job->table[p / KV_BLOCK], job->kv_head);
         last = last < to ? last : to;
         scores_of_block(job, l, head, q, p % KV_BLOCK, last % KV_BLOCK, s + (p - from));
     }
@@ -125,44 +126,66 @@ static void attend_tile(const struct attend_job *job, const struct kv_layout *l,
     for (uint32_t p = from; p <= to; p++) {
         float weight = sc_expf(s[p - from] - m);
         lanes[p % LANES] += weight;
-        add_value(job, l, block_head(job->kv, l, job->table[p / KV_BLOCK], job->kv_head), p % KV_BLOCK, weight, o);
+        add_value(job, l, kv_head_of(job->kv, l, job->table[p / KV_BLOCK], job->kv_head), p % KV_BLOCK, weight, o);
     }
     *ret_m = m;
     *ret_l = scalar_join_lanes(lanes);
 }
 
-static void attend_head(const struct attend_job *job, const struct kv_layout *l, const float *q, float *out)
+static void attend_head(const struct attend_job *job, const struct kv_layout *l, uint32_t pos, const float *q, float *out)
 {
     uint32_t dv = job->attn->head_dim_v;
     float *s = job->scratch, *o = s + ATTENTION_TILE, m = -INFINITY, sum = 0;
 
     memset(out, 0, dv * sizeof *out);
-    for (uint32_t from = job->first; from <= job->last;) {
+    for (uint32_t from = attend_first(job->attn, pos); from <= pos;) {
         uint32_t to = from / ATTENTION_TILE * ATTENTION_TILE + ATTENTION_TILE - 1;
         float tile_m, tile_sum;
-        to = to < job->last ? to : job->last;
+        to = to < pos ? to : pos;
         attend_tile(job, l, q, from, to, s, &tile_m, &tile_sum, o);
-        float both = m > tile_m ? m : tile_m, old = sc_expf(m - both), new = sc_expf(tile_m - both);
-        sum = fmaf(sum, old, tile_sum * new);
-        for (uint32_t d = 0; d < dv; d++)
-            out[d] = fmaf(out[d], old, o[d] * new);
-        m = both;
+        join_tile(dv, tile_m, tile_sum, o, &m, &sum, out);
         from = to + 1;
     }
     for (uint32_t d = 0; d < dv; d++)
         out[d] /= sum;
 }
 
+/* Each tile and head by itself. */
+static void attend_parts(const struct attend_job *job, const struct kv_layout *l)
+{
+    const struct attention *a = job->attn;
+    uint32_t heads = a->n_heads / a->n_kv_heads, first = attend_first(a, job->pos);
+    for (uint32_t i = 0; i < job->n_tiles * heads; i++) {
+        uint32_t from = (job->tile + i / heads) * ATTENTION_TILE, to = from + ATTENTION_TILE - 1;
+        float *part = job->parts + (size_t)i * (a->head_dim_v + 2);
+        from = from > first ? from : first;
+        to = to < job->pos ? to : job->pos;
+        attend_tile(job, l, job->q + (size_t)(i % heads) * a->head_dim_k, from, to, job->scratch, &part[0], &part[1], part + 2);
+    }
+}
+
+static void attend_join(const struct attend_job *job, float *m, float *l, bool begin, bool end)
+{
+    join_parts(job, m, l, begin, end);
+}
+
 static void attend(const struct attend_job *job)
 {
     const struct attention *a = job->attn;
     struct kv_layout l = kv_layout_of(a, job->kv->type);
-    for (uint32_t h = 0; h < a->n_heads / a->n_kv_heads; h++)
-        attend_head(job, &l, job->q + (size_t)h * a->head_dim_k, job->out + (size_t)h * a->head_dim_v);
+    if (job->parts) {
+        attend_parts(job, &l);
+        return;
+    }
+    for (uint32_t r = 0; r < job->n_rows; r++)
+        for (uint32_t h = 0; h < a->n_heads / a->n_kv_heads; h++)
+            attend_head(job, &l, job->pos + r, job->q + r * job->q_stride + (size_t)h * a->head_dim_k,
+                        job->out + r * job->out_stride + (size_t)h * a->head_dim_v);
 }
 
 void scalar_init_attention(struct kernels *k)
 {
     k->kv_store = kv_store;
     k->attend = attend;
+    k->attend_join = attend_join;
 }

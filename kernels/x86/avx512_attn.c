@@ -1,5 +1,5 @@
-/* Attention for AVX-512. A block's 32 positions are two registers of scores; a dimension of K is loaded (and widened) once for
- * up to HEADS heads of the group. Values: a run of DIMS dimensions of the heads' sums stays in registers over a whole tile. */
+/* Attention for AVX-512. A block's 32 positions are two registers of scores; a dimension of K is loaded once for up to HEADS queries.
+ * Values: DIMS dimensions of as many sums stay in registers over a block. */
 #include "kernels/x86/avx512_vec.h"
 
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "kernels/fmath.h"
 #include "kernels/x86/x86.h"
 
-enum { HEADS = ATTEND_HEADS, DIMS = 64 };
+enum { HEADS = 4, DIMS = 64 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -22,35 +22,44 @@ INLINE __m512 load16(enum kv_type type, const uint8_t *p, size_t at)
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p + at))));
 }
 
-/* q . K of `heads` heads for the 32 positions of one block. */
-INLINE void scores_of_block(enum kv_type type, const int heads, const struct attend_job *job, const struct kv_layout *l, const uint8_t *head,
-                            const uint8_t *next, const float *q, float *s)
+/* n numbers, a multiple of 32, to floats; the scales of q8_0 stay to be met. */
+INLINE void unfold(enum kv_type type, const uint8_t *from, size_t n, float *to, const uint8_t *ahead)
 {
-    uint32_t dk = job->attn->head_dim_k;
+    for (size_t i = 0; i < n; i += 32) {
+        ask_ahead(ahead ? ahead + kv_bytes(type, i) : NULL, kv_bytes(type, 32));
+        _mm512_storeu_ps(to + i, load16(type, from, i));
+        _mm512_storeu_ps(to + i + 16, load16(type, from, i + 16));
+    }
+}
+
+/* q . K of `heads` queries for the 32 positions of one block; scaled: q8_0's scales, 32 dimensions to each. */
+INLINE void scores_of_block(enum kv_type elem, bool scaled, const int heads, uint32_t dk, const uint8_t *keys, const uint8_t *scales,
+                            const uint8_t *ahead, const float *const *q, float *const *s)
+{
     __m512 acc[HEADS][2], part[HEADS][2];
 #pragma GCC unroll 4
     for (int h = 0; h < heads; h++)
         acc[h][0] = acc[h][1] = _mm512_setzero_ps();
     for (uint32_t d0 = 0; d0 < dk; d0 += 32) {
         uint32_t d1 = d0 + 32 < dk ? d0 + 32 : dk;
-        if (type == KV_Q8_0) {
+        if (scaled) {
 #pragma GCC unroll 4
             for (int h = 0; h < heads; h++)
                 part[h][0] = part[h][1] = _mm512_setzero_ps();
         }
         for (uint32_t d = d0; d < d1; d++) {
-            ask_ahead(type, l, head, next, d);
-            __m512 k0 = load16(type, head + l->k, d * KV_BLOCK), k1 = load16(type, head + l->k, d * KV_BLOCK + 16);
+            ask_ahead(ahead ? ahead + kv_bytes(elem, (size_t)d * KV_BLOCK) : NULL, kv_bytes(elem, KV_BLOCK));
+            __m512 k0 = load16(elem, keys, d * KV_BLOCK), k1 = load16(elem, keys, d * KV_BLOCK + 16);
 #pragma GCC unroll 4
             for (int h = 0; h < heads; h++) {
-                __m512 v = _mm512_set1_ps(q[(uint32_t)h * dk + d]);
-                __m512 *to = type == KV_Q8_0 ? part[h] : acc[h];
+                __m512 v = _mm512_set1_ps(q[h][d]);
+                __m512 *to = scaled ? part[h] : acc[h];
                 to[0] = _mm512_fmadd_ps(v, k0, to[0]);
                 to[1] = _mm512_fmadd_ps(v, k1, to[1]);
             }
         }
-        if (type == KV_Q8_0) {
-            __m512 s0 = load16(KV_F16, head + l->k_scale, d0), s1 = load16(KV_F16, head + l->k_scale, d0 + 16); /* 32 to a group */
+        if (scaled) {
+            __m512 s0 = load16(KV_F16, scales, d0), s1 = load16(KV_F16, scales, d0 + 16);
 #pragma GCC unroll 4
             for (int h = 0; h < heads; h++) {
                 acc[h][0] = _mm512_fmadd_ps(part[h][0], s0, acc[h][0]);
@@ -60,8 +69,8 @@ INLINE void scores_of_block(enum kv_type type, const int heads, const struct att
     }
 #pragma GCC unroll 4
     for (int h = 0; h < heads; h++) {
-        _mm512_storeu_ps(s + h * ATTENTION_TILE, acc[h][0]);
-        _mm512_storeu_ps(s + h * ATTENTION_TILE + 16, acc[h][1]);
+        _mm512_storeu_ps(s[h], acc[h][0]);
+        _mm512_storeu_ps(s[h] + 16, acc[h][1]);
     }
 }
 
@@ -95,62 +104,52 @@ static void weights_of_tile(const struct attention *a, float *s, uint32_t from, 
     *ret_l = join16(sum);
 }
 
-/* o = sum of weight * V over [from, to], for `heads` heads and up to `vecs` times 16 dimensions from d0 on. */
-INLINE void values_of_tile(enum kv_type type, const int heads, const int vecs, const struct attend_job *job, const struct kv_layout *l, uint32_t d0,
-                           uint32_t from, uint32_t to, const float *s, float *o, __mmask16 last)
+/* o += weight * V for n positions from `slot` on, `heads` queries, and `vecs` times 16 dimensions from d0 on; o has room for all 16. */
+INLINE void values_of_dims(enum kv_type elem, bool scaled, const int heads, const int vecs, uint32_t dv, uint32_t d0, const uint8_t *values,
+                           const uint8_t *scales, uint32_t groups, const uint8_t *ahead, uint32_t slot, uint32_t n, const float *const *weight,
+                           float *const *o)
 {
-    uint32_t dv = job->attn->head_dim_v, tile = from / ATTENTION_TILE * ATTENTION_TILE;
     __m512 acc[HEADS][DIMS / 16];
 #pragma GCC unroll 4
     for (int h = 0; h < heads; h++)
 #pragma GCC unroll 4
         for (int i = 0; i < vecs; i++)
-            acc[h][i] = _mm512_setzero_ps();
-    for (uint32_t p = from; p <= to;) {
-        const uint8_t *head = block_head(job, l, p), *values = head + l->v;
-        uint32_t end = p / KV_BLOCK * KV_BLOCK + KV_BLOCK - 1;
-        end = end < to ? end : to;
-        for (; p <= end; p++) {
-            size_t at = (size_t)(p % KV_BLOCK) * dv + d0;
-            const uint8_t *scales = head + l->v_scale + 2 * ((p % KV_BLOCK) * l->v_groups + d0 / 32);
+            acc[h][i] = _mm512_loadu_ps(o[h] + d0 + 16 * i);
+    for (uint32_t p = 0; p < n; p++) {
+        size_t at = (size_t)(slot + p) * dv + d0;
+        const uint8_t *scale_at = scales + 2 * ((slot + p) * groups + d0 / 32);
+        ask_ahead(ahead ? ahead + kv_bytes(elem, at) : NULL, kv_bytes(elem, DIMS));
 #pragma GCC unroll 4
-            for (int i = 0; i < vecs; i++) {
-                __m512 v = load16(type, values, at + 16 * (size_t)i); /* past the head's end: within the block's bytes, masked below */
-                float scale = 1;
-                if (type == KV_Q8_0) {
-                    uint16_t half;
-                    memcpy(&half, scales + i / 2 * 2, sizeof half);
-                    scale = _cvtsh_ss(half);
-                }
-#pragma GCC unroll 4
-                for (int h = 0; h < heads; h++) {
-                    float w = s[h * ATTENTION_TILE + (int)(p - tile)];
-                    acc[h][i] = _mm512_fmadd_ps(_mm512_set1_ps(type == KV_Q8_0 ? w * scale : w), v, acc[h][i]);
-                }
+        for (int i = 0; i < vecs; i++) {
+            __m512 v = load16(elem, values, at + 16 * (size_t)i); /* past the head's end: within the block's bytes, and not used */
+            float scale = 1;
+            if (scaled) {
+                uint16_t half;
+                memcpy(&half, scale_at + i / 2 * 2, sizeof half);
+                scale = _cvtsh_ss(half);
             }
+#pragma GCC unroll 4
+            for (int h = 0; h < heads; h++)
+                acc[h][i] = _mm512_fmadd_ps(_mm512_set1_ps(scaled ? weight[h][p] * scale : weight[h][p]), v, acc[h][i]);
         }
     }
 #pragma GCC unroll 4
     for (int h = 0; h < heads; h++)
 #pragma GCC unroll 4
         for (int i = 0; i < vecs; i++)
-            _mm512_mask_storeu_ps(o + (size_t)h * dv + d0 + 16 * (size_t)i, i == vecs - 1 ? last : (__mmask16)0xFFFF, acc[h][i]);
+            _mm512_storeu_ps(o[h] + d0 + 16 * i, acc[h][i]);
 }
 
-INLINE void values_of_heads(enum kv_type type, const int heads, const struct attend_job *job, const struct kv_layout *l, uint32_t from, uint32_t to,
-                            const float *s, float *o)
+INLINE void values_of_block(enum kv_type elem, bool scaled, const int heads, uint32_t dv, const uint8_t *values, const uint8_t *scales,
+                            uint32_t groups, const uint8_t *ahead, uint32_t slot, uint32_t n, const float *const *weight, float *const *o)
 {
-    uint32_t dv = job->attn->head_dim_v;
-    for (uint32_t d = 0; d < dv; d += DIMS) {
-        uint32_t n = dv - d < DIMS ? dv - d : DIMS;
-        __mmask16 last = first_lanes(n % 16 ? n % 16 : 16);
-        switch ((n + 15) / 16) {
-        case 1: values_of_tile(type, heads, 1, job, l, d, from, to, s, o, last); break;
-        case 2: values_of_tile(type, heads, 2, job, l, d, from, to, s, o, last); break;
-        case 3: values_of_tile(type, heads, 3, job, l, d, from, to, s, o, last); break;
-        default: values_of_tile(type, heads, 4, job, l, d, from, to, s, o, last); break;
+    for (uint32_t d = 0; d < dv; d += DIMS)
+        switch (((dv - d < DIMS ? dv - d : DIMS) + 15) / 16) {
+        case 1: values_of_dims(elem, scaled, heads, 1, dv, d, values, scales, groups, ahead, slot, n, weight, o); break;
+        case 2: values_of_dims(elem, scaled, heads, 2, dv, d, values, scales, groups, ahead, slot, n, weight, o); break;
+        case 3: values_of_dims(elem, scaled, heads, 3, dv, d, values, scales, groups, ahead, slot, n, weight, o); break;
+        default: values_of_dims(elem, scaled, heads, 4, dv, d, values, scales, groups, ahead, slot, n, weight, o); break;
         }
-    }
 }
 
 #include "kernels/attend.inc"
@@ -158,4 +157,5 @@ INLINE void values_of_heads(enum kv_type type, const int heads, const struct att
 void avx512_init_attention(struct kernels *k)
 {
     k->attend = attend;
+    k->attend_join = attend_join;
 }

@@ -182,8 +182,8 @@ struct attention_bench {
     const struct kernels *k;
     struct attention attn;
     struct kv_view kv;
-    uint32_t context, sequences, *table; /* sequence s has the blocks from s * context / KV_BLOCK on */
-    float *q, *out, *scratch;            /* out and scratch: a part for each thread */
+    uint32_t context, rows, *table; /* sequence s has the blocks from s * context / KV_BLOCK on; rows: its last ones */
+    float *q, *out, *scratch;       /* out and scratch: a part for each thread */
     size_t out_floats, scratch_floats;
 };
 
@@ -194,8 +194,11 @@ static void attend_unit(void *arg, uint32_t unit, uint32_t thread)
                              .kv = &a->kv,
                              .table = a->table + (size_t)(unit / a->attn.n_kv_heads) * (a->context / KV_BLOCK),
                              .kv_head = unit % a->attn.n_kv_heads,
-                             .last = a->context - 1,
+                             .n_rows = a->rows,
+                             .pos = a->context - a->rows,
                              .q = a->q,
+                             .q_stride = a->attn.head_dim_k,
+                             .out_stride = (size_t)(a->attn.n_heads / a->attn.n_kv_heads) * a->attn.head_dim_v,
                              .out = a->out + thread * a->out_floats,
                              .scratch = a->scratch + thread * a->scratch_floats};
     a->k->attend(&job);
@@ -234,30 +237,44 @@ static void drop_cache(struct attention_bench *a)
     mem_pages_free(a->q, (size_t)a->attn.n_heads * a->attn.head_dim_k * sizeof *a->q);
 }
 
+/* One row of each sequence, as answers have them, and as many of a prompt as are met together. */
+static void bench_attend(struct bench *b, struct attention_bench *a, const char *name, uint32_t context, uint32_t rows)
+{
+    uint32_t group = a->attn.n_heads / a->attn.n_kv_heads;
+    struct bench_work work = {.fn = attend_unit, .arg = a, .n = a->kv.n_blocks * KV_BLOCK / context * a->attn.n_kv_heads, .from_memory = true};
+    a->context = context;
+    a->rows = rows;
+    work.bytes = (double)a->kv.block_bytes / KV_BLOCK / a->attn.n_kv_heads * context;
+    work.macs = 2.0 * a->attn.head_dim_k * (context - (rows - 1) / 2.0) * rows * group;
+    bench_report(b, name, &work);
+}
+
 static void bench_cache(struct bench *b, enum kv_type type, const char *type_name, uint32_t dim)
 {
-    static const uint32_t contexts[] = {1024, 8192};
+    static const struct {
+        uint32_t context, rows;
+    } cases[] = {{1024, 1}, {8192, 1}, {1024, 6}, {8192, 6}};
+    enum { CASES = sizeof cases / sizeof *cases };
     struct attention_bench a = {.k = b->k};
-    char store[64], attend[2][64];
+    char store[64], attend[CASES][64];
+    bool any;
     snprintf(store, sizeof store, "kv_store/%s/d%u", type_name, dim);
-    for (int i = 0; i < 2; i++)
-        snprintf(attend[i], sizeof attend[i], "attend/%s/d%u/%u", type_name, dim, contexts[i]);
-    if (!bench_wants(b, store) && !bench_wants(b, attend[0]) && !bench_wants(b, attend[1]))
+    any = bench_wants(b, store);
+    for (int i = 0; i < CASES; i++) {
+        snprintf(attend[i], sizeof attend[i], "attend/%s/d%u/%u%s", type_name, dim, cases[i].context, cases[i].rows > 1 ? "/6rows" : "");
+        any = any || bench_wants(b, attend[i]);
+    }
+    if (!any)
         return;
     make_cache(&a, type, dim);
-    a.out_floats = (size_t)a.attn.n_heads * dim;
-    a.scratch_floats = (attend_scratch_floats(dim) + 64) / 16 * 16;
+    a.out_floats = (size_t)a.attn.n_heads / a.attn.n_kv_heads * ATTEND_ROWS * dim;
+    a.scratch_floats = (attend_scratch_floats(dim, dim) + 64) / 16 * 16;
     size_t out_bytes = a.out_floats * sizeof(float) * threadpool_size(b->all), scratch_bytes = a.scratch_floats * sizeof(float) * threadpool_size(b->all);
     a.out = pages(out_bytes);
     a.scratch = pages(scratch_bytes);
     double position_bytes = (double)a.kv.block_bytes / KV_BLOCK;
-    for (int i = 0; i < 2; i++) {
-        a.context = contexts[i];
-        struct bench_work work = {.fn = attend_unit, .arg = &a, .n = a.kv.n_blocks * KV_BLOCK / a.context * a.attn.n_kv_heads, .from_memory = true};
-        work.bytes = position_bytes / a.attn.n_kv_heads * a.context;
-        work.macs = 2.0 * dim * a.context * (a.attn.n_heads / a.attn.n_kv_heads);
-        bench_report(b, attend[i], &work);
-    }
+    for (int i = 0; i < CASES; i++)
+        bench_attend(b, &a, attend[i], cases[i].context, cases[i].rows);
     struct bench_work work = {.fn = store_unit, .arg = &a, .n = a.kv.n_blocks * KV_BLOCK, .bytes = position_bytes, .from_memory = true};
     bench_report(b, store, &work);
     mem_pages_free(a.out, out_bytes);

@@ -265,17 +265,19 @@ static void ref_attend(const struct attend_job *job)
 {
     const struct attention *a = job->attn;
     uint32_t dv = a->head_dim_v, group = a->n_heads / a->n_kv_heads;
-    for (uint32_t h = 0; h < group; h++) {
-        float *out = job->out + h * dv, m = -INFINITY, sum = 0, o[1024], s[256];
+    for (uint32_t i = 0; i < job->n_rows * group; i++) {
+        uint32_t row = i / group, h = i % group, last = job->pos + row, first = a->window && last >= a->window ? last - a->window + 1 : 0;
+        const float *q = job->q + row * job->q_stride + h * a->head_dim_k;
+        float *out = job->out + row * job->out_stride + h * dv, m = -INFINITY, sum = 0, o[1024], s[256];
         for (uint32_t d = 0; d < dv; d++)
             out[d] = 0;
-        for (uint32_t tile = job->first / 256; tile <= job->last / 256; tile++) {
-            uint32_t from = tile * 256 < job->first ? job->first : tile * 256, to = tile * 256 + 255 > job->last ? job->last : tile * 256 + 255;
+        for (uint32_t tile = first / 256; tile <= last / 256; tile++) {
+            uint32_t from = tile * 256 < first ? first : tile * 256, to = tile * 256 + 255 > last ? last : tile * 256 + 255;
             float tile_m = -INFINITY, lane[16] = {0};
             for (uint32_t d = 0; d < dv; d++)
                 o[d] = 0;
             for (uint32_t p = from; p <= to; p++) {
-                s[p % 256] = score(job, job->q + h * a->head_dim_k, p);
+                s[p % 256] = score(job, q, p);
                 tile_m = fmaxf(tile_m, s[p % 256]);
             }
             for (uint32_t p = from; p <= to; p++) {

@@ -98,12 +98,12 @@ static void drop_scene(struct scene *s)
 static bool attends(struct scene *s, uint32_t pos, bool split)
 {
     const struct attention *a = &s->attn;
-    uint32_t first = a->window && pos >= a->window ? pos - a->window + 1 : 0, group = a->n_heads / a->n_kv_heads, seq = 1, rows = 1;
+    uint32_t first = attend_first(a, pos), group = a->n_heads / a->n_kv_heads, seq = 1, rows = 1;
     uint32_t tiles = pos / ATTENTION_TILE - first / ATTENTION_TILE + 1 + rng_below(&rng, 2);
     float *q = random_floats(a->n_heads * a->head_dim_k, 1), *want = malloc(a->n_heads * a->head_dim_v * 4);
-    float *scratch = malloc(attend_scratch_floats(a->head_dim_v) * 4 + 64), *dq = take_copy(q, a->n_heads * a->head_dim_k * 4);
+    float *scratch = malloc(attend_scratch_floats(a->head_dim_k, a->head_dim_v) * 4 + 64), *dq = take_copy(q, a->n_heads * a->head_dim_k * 4);
     for (uint32_t h = 0; h < a->n_kv_heads; h++) {
-        struct attend_job job = {.attn = a, .kv = &s->kv, .table = s->table + TABLE, .kv_head = h, .first = first, .last = pos,
+        struct attend_job job = {.attn = a, .kv = &s->kv, .table = s->table + TABLE, .kv_head = h, .n_rows = 1, .pos = pos,
                                  .q = q + h * group * a->head_dim_k, .out = want + h * group * a->head_dim_v, .scratch = scratch};
         scalar.attend(&job);
     }

@@ -229,16 +229,17 @@ static void truth_of_head(const struct text *t, uint32_t kv_head, const float *q
 static double worst_of_spans(struct rng *r, const struct text *t)
 {
     static const uint32_t spans[][2] = {{0, 0}, {0, 31}, {0, 32}, {0, 255}, {0, 256}, {0, 599}, {200, 300}, {256, 256}, {255, 256}, {31, 32}, {500, 599}};
-    const struct attention *a = &t->attn;
+    struct attention windowed = t->attn, *a = &windowed;
     uint32_t group = a->n_heads / a->n_kv_heads;
     float *q = malloc(group * a->head_dim_k * sizeof *q), *out = malloc(group * a->head_dim_v * sizeof *out);
-    float *scratch = aligned_alloc(64, (attend_scratch_floats(a->head_dim_v) * sizeof *scratch + 63) / 64 * 64);
+    float *scratch = aligned_alloc(64, (attend_scratch_floats(a->head_dim_k, a->head_dim_v) * sizeof *scratch + 63) / 64 * 64);
     double truth[256], worst = 0;
     for (size_t i = 0; i < sizeof spans / sizeof *spans; i++)
         for (uint32_t h = 0; h < a->n_kv_heads; h++) {
             for (uint32_t d = 0; d < group * a->head_dim_k; d++)
                 q[d] = rng_normal(r);
-            struct attend_job job = {.attn = a, .kv = &t->kv, .table = t->table, .kv_head = h, .first = spans[i][0], .last = spans[i][1], .q = q,
+            a->window = spans[i][1] - spans[i][0] + 1;
+            struct attend_job job = {.attn = a, .kv = &t->kv, .table = t->table, .kv_head = h, .n_rows = 1, .pos = spans[i][1], .q = q,
                                      .out = out, .scratch = scratch};
             k.attend(&job);
             for (uint32_t g = 0; g < group; g++) {

@@ -412,6 +412,22 @@ static void test_endless(const char *name)
     drop_subject(&s);
 }
 
+/* A long context whose tiles are shared out among threads: as many as go evenly into the KV heads, and not. */
+static void test_apart(const char *name, enum kv_type kv)
+{
+    static const unsigned threads[] = {2, 3, 5};
+    struct subject s;
+    make_subject(&s, model_spec_of(name), QUANT_Q8_0, kv, ENDLESS_TEXT);
+    for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
+        struct session *session = open_session(&s, threads[i], 1, 64, s.isa);
+        feed(session, &s, 0, 0, 0, 1060, 64);
+        feed(session, &s, 0, 0, 1060, i == 0 ? 1100 : s.length, 1);
+        session_close(session);
+    }
+    report(&s, "a long context among 2, 3 and 5 threads");
+    drop_subject(&s);
+}
+
 int main(void)
 {
     static const enum quant_type quants[] = {QUANT_Q8_0, QUANT_F16, QUANT_Q4_K, QUANT_Q4_0, QUANT_F32, QUANT_Q6_K, QUANT_Q5_1, QUANT_BF16, QUANT_Q2_K,
@@ -432,6 +448,8 @@ int main(void)
     test_endless("gemma2");
     test_endless("gemma3");
     test_endless("phi3-window");
+    test_apart("llama", KV_F16);
+    test_apart("qwen3", KV_Q8_0);
     tap_note("%llu rows of %d logits compared", (unsigned long long)all_compared, MODEL_VOCAB);
     return tap_done();
 }
