@@ -203,25 +203,35 @@ static int by_value(const void *a, const void *b)
 }
 
 /* Sorts, and forgets them. */
-static void sum_up(struct running *run, double *ret_median, double *ret_longest)
+static struct gaps sum_up(struct running *run)
 {
-    qsort(run->gaps, run->n_gaps, sizeof *run->gaps, by_value);
-    *ret_median = run->n_gaps ? run->gaps[run->n_gaps / 2] * 1e3 : 0;
-    *ret_longest = run->n_gaps ? run->gaps[run->n_gaps - 1] * 1e3 : 0;
+    size_t n = run->n_gaps;
+    qsort(run->gaps, n, sizeof *run->gaps, by_value);
     run->n_gaps = 0;
+    if (n == 0)
+        return (struct gaps){0};
+    return (struct gaps){.median_ms = run->gaps[n / 2] * 1e3, .p99_ms = run->gaps[n - 1 - n / 100] * 1e3, .longest_ms = run->gaps[n - 1] * 1e3};
 }
 
 static int run_beside(struct round *r, struct round *prompt, struct running *run, struct bench_gaps *ret, struct err *err)
 {
-    double longest, start;
+    double start;
+    uint32_t counted = 0;
     if (submit(r, BESIDE_PROMPT, answer_tokens(r), err) != 0 || watch(r, run, BESIDE_ALONE, NULL, err) != 0)
         return -1;
-    sum_up(run, &ret->usual_ms, &longest);
+    ret->before = sum_up(run);
     start = ui_seconds();
     if (submit(prompt, prompt->prompt, 1, err) != 0 || watch(r, run, 0, prompt->requests[0], err) != 0)
         return -1;
     ret->prompt_seconds = ui_seconds() - start;
-    sum_up(run, &ret->median_ms, &ret->longest_ms);
+    ret->beside = sum_up(run);
+    for (uint32_t i = 0; i < r->n; i++)
+        counted = run->count[i] > counted ? run->count[i] : counted;
+    if (counted + BESIDE_ALONE < answer_tokens(r)) { /* else some are about to be asked for again, and are short */
+        if (watch(r, run, counted + BESIDE_ALONE, NULL, err) != 0)
+            return -1;
+        ret->after = sum_up(run);
+    }
     return 0;
 }
 

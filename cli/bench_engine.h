@@ -29,8 +29,12 @@ int bench_engine_prefix(struct bench_engine *b, uint32_t prefix, uint32_t rest, 
 
 /* Milliseconds between two tokens of answers that run: their median while they are alone, and the median and the longest from when
  * a prompt comes until it is read, which takes prompt_seconds. */
+struct gaps {
+    double median_ms, p99_ms, longest_ms;
+};
 struct bench_gaps {
-    double usual_ms, median_ms, longest_ms, prompt_seconds;
+    struct gaps before, beside, after; /* the prompt; answers have grown meanwhile, and with them what a token takes */
+    double prompt_seconds;
 };
 /* n_seq answers that are running when a prompt of n tokens comes. */
 int bench_engine_beside(struct bench_engine *b, uint32_t n_seq, uint32_t n, struct bench_gaps *ret, struct err *err);

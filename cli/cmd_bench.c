@@ -271,11 +271,15 @@ static int measure_beside(struct bench *b, const struct values *v, uint32_t n_se
     if (bench_engine_beside(&b->over, n_seq, (uint32_t)v->beside, &g, err) != 0)
         return -1;
     if (b->json)
-        ui_outf("%s{\"name\": \"beside%lld\", \"answers\": %u, \"usual_ms\": %.2f, \"median_ms\": %.2f, \"longest_ms\": %.2f, \"prompt_s\": %.3f}",
-                b->printed++ ? ", " : "", (long long)v->beside, n_seq, g.usual_ms, g.median_ms, g.longest_ms, g.prompt_seconds);
+        ui_outf("%s{\"name\": \"beside%lld\", \"answers\": %u, \"usual_ms\": %.2f, \"usual_longest_ms\": %.2f, \"median_ms\": %.2f, \"p99_ms\": %.2f, "
+                "\"longest_ms\": %.2f, \"after_ms\": %.2f, \"prompt_s\": %.3f}",
+                b->printed++ ? ", " : "", (long long)v->beside, n_seq, g.before.median_ms, g.before.longest_ms, g.beside.median_ms, g.beside.p99_ms,
+                g.beside.longest_ms, g.after.median_ms, g.prompt_seconds);
     else
-        ui_outf("beside%lld usual %.1f ms, median %.1f ms (%.2f), longest %.1f ms (%.2f), the prompt %.2f s\n", (long long)v->beside, g.usual_ms,
-                g.median_ms, g.median_ms / g.usual_ms, g.longest_ms, g.longest_ms / g.usual_ms, g.prompt_seconds);
+        ui_outf("beside%lld usual %.1f ms (at most %.1f), median %.1f ms (%.2f), 99%% %.1f ms (%.2f), longest %.1f ms (%.2f), afterwards %.1f ms, the "
+                "prompt %.2f s\n", (long long)v->beside, g.before.median_ms, g.before.longest_ms, g.beside.median_ms,
+                g.beside.median_ms / g.before.median_ms, g.beside.p99_ms, g.beside.p99_ms / g.before.median_ms, g.beside.longest_ms,
+                g.beside.longest_ms / g.before.median_ms, g.after.median_ms, g.prompt_seconds);
     return ui_flush(err);
 }
 

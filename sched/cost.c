@@ -10,6 +10,7 @@ void costs_set(struct costs *c, uint32_t n_stages, const struct sched_costs *bas
 {
     uint64_t version = c->version + 1;
     memset(c->ratio, 0, sizeof c->ratio);
+    memset(c->own, 0, sizeof c->own);
     memset(c->planned, 0, sizeof c->planned);
     c->n_stages = n_stages;
     if (base)
@@ -75,6 +76,13 @@ static bool is_news(uint32_t ratio, uint32_t planned)
     return ratio > planned + planned / 64 || ratio + planned / 64 < planned;
 }
 
+/* A moving mean; what is far from it comes closer sooner. */
+static uint32_t moved(uint32_t was, uint64_t r)
+{
+    uint64_t weight = r > was + was / 4 || r < was - was / 4 ? 4 : 8;
+    return was ? (uint32_t)((was * (weight - 1) + r + weight / 2) / weight) : (uint32_t)r;
+}
+
 void costs_measured(struct costs *c, uint32_t stage, const struct load *load, uint64_t us)
 {
     uint64_t model, r;
@@ -86,7 +94,8 @@ void costs_measured(struct costs *c, uint32_t stage, const struct load *load, ui
     k = bucket_of(load->rows + load->rows / 2); /* the nearest power */
     ratio = c->ratio[stage];
     was = ratio[k];
-    ratio[k] = was ? (uint32_t)((was * UINT64_C(7) + r + 4) / 8) : (uint32_t)r;
+    ratio[k] = moved(was, r);
+    c->own[stage][k] = moved(c->own[stage][k], r);
     for (uint32_t i = 0; i < COST_BUCKETS && was; i++)
         if (i != k && ratio[i])
             ratio[i] = limited(((uint64_t)ratio[i] * ratio[k] + was / 2) / was);
@@ -127,13 +136,30 @@ uint64_t cost_through_ns(const struct costs *c, const struct load *load)
     return sum;
 }
 
-uint64_t cost_cycle_ns(const struct costs *c, const struct load *load, uint32_t m)
+static uint64_t settled_ns(const struct costs *c, uint32_t stage, const struct load *load)
+{
+    uint64_t now = ratio_at(c->ratio[stage], load->rows), own = ratio_at(c->own[stage], load->rows);
+    own += own * COST_DRIFT / COST_ONE;
+    return model_ns(&c->base.stage[stage], load) * (now < own ? now : own) / COST_ONE;
+}
+
+static uint64_t cycle_ns(const struct costs *c, const struct load *load, uint32_t m, bool settled)
 {
     uint64_t sum = hops_ns(c, load->rows), max = 0;
     for (uint32_t s = 0; s < c->n_stages; s++) {
-        uint64_t t = cost_stage_ns(c, s, load);
+        uint64_t t = (settled ? settled_ns : cost_stage_ns)(c, s, load);
         sum += t;
         max = t > max ? t : max;
     }
     return sum > m * max ? sum : m * max;
+}
+
+uint64_t cost_cycle_ns(const struct costs *c, const struct load *load, uint32_t m)
+{
+    return cycle_ns(c, load, m, false);
+}
+
+uint64_t cost_settled_cycle_ns(const struct costs *c, const struct load *load, uint32_t m)
+{
+    return cycle_ns(c, load, m, true);
 }

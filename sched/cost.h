@@ -12,7 +12,7 @@
 
 #include "sched/sched.h"
 
-enum { COST_BUCKETS = 14, COST_ONE = 1 << 12 };
+enum { COST_BUCKETS = 14, COST_ONE = 1 << 12, COST_DRIFT = COST_ONE / 4 };
 
 /* What the costs of a step depend on. */
 struct load {
@@ -26,7 +26,8 @@ struct costs {
     uint32_t n_stages;
     struct sched_costs base;
     uint32_t ratio[SCHED_MAX_STAGES][COST_BUCKETS]; /* in 1 / COST_ONE; 0: not measured */
-    uint32_t planned[SCHED_MAX_STAGES][COST_BUCKETS]; /* what they were when the version last grew */
+    uint32_t own[SCHED_MAX_STAGES][COST_BUCKETS];     /* the same, but moved by measurements of its own kind alone */
+    uint32_t planned[SCHED_MAX_STAGES][COST_BUCKETS]; /* what ratio was when the version last grew */
     uint64_t version; /* grows when a prediction may have changed */
 };
 
@@ -40,5 +41,8 @@ uint64_t cost_max_ns(const struct costs *c, const struct load *load);
 uint64_t cost_through_ns(const struct costs *c, const struct load *load);
 /* Time between two visits of a step to the same stage with m such steps under way: max(m · t_max, Σt + Σh). */
 uint64_t cost_cycle_ns(const struct costs *c, const struct load *load, uint32_t m);
+/* The same of steps as they were when they were last measured, or at most COST_DRIFT more. What other kinds of steps have said since
+ * then is not believed beyond that: else prompts that take longer than foreseen would stretch the measure that they are held to. */
+uint64_t cost_settled_cycle_ns(const struct costs *c, const struct load *load, uint32_t m);
 
 #endif

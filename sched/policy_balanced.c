@@ -58,12 +58,14 @@ static uint64_t usual_cycle_ns(const struct policy_view *v, const struct policy_
 {
     struct policy_view later = *v;
     struct load load;
-    if (v->n_prompting <= v->n_decoding)
-        return plan->cycle_ns;
+    if (v->n_prompting <= v->n_decoding) {
+        load = policy_load(v, plan->decode_rows, 0);
+        return cost_settled_cycle_ns(v->costs, &load, plan->in_flight);
+    }
     later.decode_ctx = v->decode_ctx / v->n_decoding * v->n_prompting;
     later.n_decoding = v->n_prompting;
     load = policy_load(&later, policy_share(&later, plan->in_flight), 0);
-    return cost_cycle_ns(v->costs, &load, plan->in_flight);
+    return cost_settled_cycle_ns(v->costs, &load, plan->in_flight);
 }
 
 static void mix(const struct policy_view *v, struct policy_plan *plan)

@@ -1,4 +1,5 @@
 /* The scheduler on a simulated pipeline: every token must be the one that a lone sequence without pages would get. */
+#include "sched/cost.h"
 #include "sched/sched.h"
 
 #include <inttypes.h>
@@ -94,6 +95,30 @@ static void fairness(void)
         ok(gap <= 2 * usual_gap, "%u answers on %u stages, then %u x 4,000 prompt tokens: longest step %.1f ms, without %.1f", cases[k].n_running,
            cases[k].n_stages, cases[k].n_long, (double)gap / 1000, (double)usual_gap / 1000);
     }
+}
+
+/* Steps with a prompt's rows that take longer than foreseen raise what is expected of all steps, but hardly what prompts are held to. */
+static void settled(void)
+{
+    struct sched_costs base = {.stage = {{.weight_ns = 1000000, .row_ns = 1000000}}};
+    struct costs c = {0};
+    struct load answers = {.rows = 2, .wanted = 2, .ctx = 200, .attn = 200}, mixed = {.rows = 9, .wanted = 2, .ctx = 300, .attn = 900};
+    uint64_t usual;
+    costs_set(&c, 1, &base);
+    for (int i = 0; i < 50; i++)
+        costs_measured(&c, 0, &answers, 8000);
+    usual = cost_settled_cycle_ns(&c, &answers, 1);
+    ok(usual == cost_cycle_ns(&c, &answers, 1) && usual > 7900000 && usual < 8100000, "answers alone: %.2f ms", (double)usual / 1e6);
+    for (int i = 0; i < 50; i++)
+        costs_measured(&c, 0, &mixed, i < 1 ? 11000 : 100000); /* their first measurement is compared with nothing */
+    ok(cost_cycle_ns(&c, &mixed, 1) > 90000000, "with a prompt: %.2f ms", (double)cost_cycle_ns(&c, &mixed, 1) / 1e6);
+    ok(cost_cycle_ns(&c, &answers, 1) > 2 * usual, "answers alone are expected to take longer as well");
+    ok(cost_settled_cycle_ns(&c, &answers, 1) <= usual * 5 / 4 + 1000, "and prompts are held to a quarter more at most: %.2f ms",
+       (double)cost_settled_cycle_ns(&c, &answers, 1) / 1e6);
+    for (int i = 0; i < 50; i++)
+        costs_measured(&c, 0, &answers, 6000);
+    usual = cost_settled_cycle_ns(&c, &answers, 1);
+    ok(usual > 5900000 && usual < 6100000, "until answers alone are measured again: %.2f ms", (double)usual / 1e6);
 }
 
 /* Tokens a second at saturation against rows per step over the slowest stage's time: its share of time spent computing. */
@@ -381,6 +406,7 @@ int main(void)
 {
     one_and_many();
     fairness();
+    settled();
     saturation();
     formula();
     prefixes();
