@@ -138,7 +138,7 @@ ok("tok/s" in last(".foot") and "first token after" in last(".foot"), "the answe
 ask("fail once")
 has(last(".error"), "The pipeline could not be repaired within 120 s.", "an error in the middle is a sentence")
 page.click(".answer:last-child .error button")
-ok(page.wait("document.querySelector('.answer:last-child > .body').innerText === 'Whole.'"), "and can be tried again")
+ok(page.wait("!chat.isRunning() && document.querySelector('.answer:last-child > .body').innerText === 'Whole.'"), "and can be tried again")
 ask("full")
 has(last(".error"), "Too many requests at once", "so is one at the beginning")
 ask("break")
