@@ -25,7 +25,7 @@ compile dotprod "-march=armv8.2-a+dotprod" kernels/arm/dotprod_mat.c
 compile i8mm "-march=armv8.2-a+dotprod+i8mm" kernels/arm/i8mm_mat.c
 # shellcheck disable=SC2086
 $cc $flags -static -o "$out/checkkernels" tests/checkkernels/*.c tests/tap.c base/err.c base/mem.c base/strbuf.c base/utf8.c \
-    base/threadpool.c base/cpus.c base/sysinfo.c gguf/quant.c kernels/dispatch.c kernels/cpu.c kernels/blas_none.c kernels/r16.c kernels/scalar/*.c "$out"/*.o -lm -lpthread ||
+    base/threadpool.c base/cpus.c base/sysinfo.c gguf/quant.c kernels/dispatch.c kernels/cpu*.c kernels/blas_none.c kernels/r16.c kernels/scalar/*.c "$out"/*.o -lm -lpthread ||
     { echo "Bail out! checkkernels does not link for Arm"; exit 1; }
 
 "$qemu" -cpu max "$out/checkkernels"

@@ -11,7 +11,7 @@
 enum {
     MAT_ROWS = 2048,
     MAT_COLS = 2048,
-    TASK_BYTES = 64 << 10, /* as kernels/cpu.c cuts */
+    TASK_BYTES = 64 << 10, /* as kernels/cpu_mat.c cuts */
     MAX_ACT_ROWS = 512,
     SAMPLE_ROWS = 64, /* of random numbers; the rest repeats them */
 };
