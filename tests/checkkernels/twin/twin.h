@@ -28,6 +28,7 @@
 #define __AVX512F__ 1 /* the headers of that level show what they have */
 #endif
 #define FEW_ROWS(x) twin_few_rows(x)
+#define BY_INTRINSICS 1 /* not instructions written out */
 #define always_inline /* one copy of each function: software lanes unrolled for every type would keep a compiler busy for half an hour */
 
 #define TWIN __attribute__((unused)) static inline
