@@ -134,7 +134,7 @@ int bench_engine_prefix(struct bench_engine *b, uint32_t prefix, uint32_t rest, 
 struct running {
     double *last;    /* of each request, when its last token came */
     uint32_t *count; /* tokens of each */
-    double *gaps;
+    double *gaps, *at; /* seconds between two tokens, and when the second came */
     size_t n_gaps;
 };
 
@@ -163,7 +163,7 @@ static int take_tokens(struct round *r, uint32_t i, struct running *run, bool *r
             continue;
         double now = ui_seconds();
         if (run->count[i]++ > BESIDE_SETTLE && run->n_gaps < GAPS_MAX)
-            run->gaps[run->n_gaps++] = now - run->last[i];
+            run->gaps[run->n_gaps] = now - run->last[i], run->at[run->n_gaps++] = now;
         run->last[i] = now;
     }
     return 0;
@@ -202,36 +202,43 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Sorts, and forgets them. */
-static struct gaps sum_up(struct running *run)
+/* Sorts them. */
+static struct gaps sum_up(double *gaps, size_t n)
 {
-    size_t n = run->n_gaps;
-    qsort(run->gaps, n, sizeof *run->gaps, by_value);
-    run->n_gaps = 0;
+    qsort(gaps, n, sizeof *gaps, by_value);
     if (n == 0)
         return (struct gaps){0};
-    return (struct gaps){.median_ms = run->gaps[n / 2] * 1e3, .p99_ms = run->gaps[n - 1 - n / 100] * 1e3, .longest_ms = run->gaps[n - 1] * 1e3};
+    return (struct gaps){.median = gaps[n / 2], .p99 = gaps[n - 1 - n / 100], .longest = gaps[n - 1]};
 }
 
 static int run_beside(struct round *r, struct round *prompt, struct running *run, struct bench_gaps *ret, struct err *err)
 {
     double start;
     uint32_t counted = 0;
+    size_t first, n;
     if (submit(r, BESIDE_PROMPT, answer_tokens(r), err) != 0 || watch(r, run, BESIDE_ALONE, NULL, err) != 0)
         return -1;
-    ret->before = sum_up(run);
+    first = run->n_gaps;
+    ret->before = sum_up(run->gaps, first);
     start = ui_seconds();
     if (submit(prompt, prompt->prompt, 1, err) != 0 || watch(r, run, 0, prompt->requests[0], err) != 0)
         return -1;
     ret->prompt_seconds = ui_seconds() - start;
-    ret->beside = sum_up(run);
+    n = run->n_gaps - first;
+    ret->after = ret->before;
     for (uint32_t i = 0; i < r->n; i++)
         counted = run->count[i] > counted ? run->count[i] : counted;
     if (counted + BESIDE_ALONE < answer_tokens(r)) { /* else some are about to be asked for again, and are short */
         if (watch(r, run, counted + BESIDE_ALONE, NULL, err) != 0)
             return -1;
-        ret->after = sum_up(run);
+        ret->after = sum_up(run->gaps + first + n, run->n_gaps - first - n);
     }
+    for (size_t i = first; i < first + n; i++) {
+        double then = (run->at[i] - start) / ret->prompt_seconds;
+        run->at[i] = run->gaps[i] / (ret->before.median + then * (ret->after.median - ret->before.median));
+    }
+    ret->stretch = sum_up(run->at + first, n);
+    ret->beside = sum_up(run->gaps + first, n);
     return 0;
 }
 
@@ -243,12 +250,13 @@ int bench_engine_beside(struct bench_engine *b, uint32_t n_seq, uint32_t n, stru
     *ret = (struct bench_gaps){0};
     if (round_init(&r, b, n_seq, BESIDE_PROMPT, err) == 0 && round_init(&prompt, b, 1, n, err) == 0 &&
         (run.last = mem_new(n_seq, sizeof *run.last, err)) && (run.count = mem_new(n_seq, sizeof *run.count, err)) &&
-        (run.gaps = mem_new(GAPS_MAX, sizeof *run.gaps, err)))
+        (run.gaps = mem_new(GAPS_MAX, sizeof *run.gaps, err)) && (run.at = mem_new(GAPS_MAX, sizeof *run.at, err)))
         rc = run_beside(&r, &prompt, &run, ret, err);
     round_fini(&r);
     round_fini(&prompt);
     free(run.last);
     free(run.count);
     free(run.gaps);
+    free(run.at);
     return rc;
 }

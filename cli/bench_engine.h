@@ -30,10 +30,11 @@ int bench_engine_prefix(struct bench_engine *b, uint32_t prefix, uint32_t rest, 
 /* Milliseconds between two tokens of answers that run: their median while they are alone, and the median and the longest from when
  * a prompt comes until it is read, which takes prompt_seconds. */
 struct gaps {
-    double median_ms, p99_ms, longest_ms;
+    double median, p99, longest;
 };
 struct bench_gaps {
-    struct gaps before, beside, after; /* the prompt; answers have grown meanwhile, and with them what a token takes */
+    struct gaps before, beside, after; /* the prompt: seconds; answers have grown meanwhile, and with them what a token takes */
+    struct gaps stretch;               /* beside it, as multiples of what is usual by then: on the line from before to after */
     double prompt_seconds;
 };
 /* n_seq answers that are running when a prompt of n tokens comes. */

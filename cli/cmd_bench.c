@@ -272,14 +272,13 @@ static int measure_beside(struct bench *b, const struct values *v, uint32_t n_se
         return -1;
     if (b->json)
         ui_outf("%s{\"name\": \"beside%lld\", \"answers\": %u, \"usual_ms\": %.2f, \"usual_longest_ms\": %.2f, \"median_ms\": %.2f, \"p99_ms\": %.2f, "
-                "\"longest_ms\": %.2f, \"after_ms\": %.2f, \"prompt_s\": %.3f}",
-                b->printed++ ? ", " : "", (long long)v->beside, n_seq, g.before.median_ms, g.before.longest_ms, g.beside.median_ms, g.beside.p99_ms,
-                g.beside.longest_ms, g.after.median_ms, g.prompt_seconds);
+                "\"longest_ms\": %.2f, \"after_ms\": %.2f, \"median_stretch\": %.3f, \"p99_stretch\": %.3f, \"longest_stretch\": %.3f, \"prompt_s\": %.3f}",
+                b->printed++ ? ", " : "", (long long)v->beside, n_seq, g.before.median * 1e3, g.before.longest * 1e3, g.beside.median * 1e3,
+                g.beside.p99 * 1e3, g.beside.longest * 1e3, g.after.median * 1e3, g.stretch.median, g.stretch.p99, g.stretch.longest, g.prompt_seconds);
     else
-        ui_outf("beside%lld usual %.1f ms (at most %.1f), median %.1f ms (%.2f), 99%% %.1f ms (%.2f), longest %.1f ms (%.2f), afterwards %.1f ms, the "
-                "prompt %.2f s\n", (long long)v->beside, g.before.median_ms, g.before.longest_ms, g.beside.median_ms,
-                g.beside.median_ms / g.before.median_ms, g.beside.p99_ms, g.beside.p99_ms / g.before.median_ms, g.beside.longest_ms,
-                g.beside.longest_ms / g.before.median_ms, g.after.median_ms, g.prompt_seconds);
+        ui_outf("beside%lld usual %.1f ms (at most %.1f), afterwards %.1f; beside it median %.1f ms, 99%% %.1f, longest %.1f: %.2f, %.2f, %.2f of what is "
+                "usual by then; the prompt %.2f s\n", (long long)v->beside, g.before.median * 1e3, g.before.longest * 1e3, g.after.median * 1e3,
+                g.beside.median * 1e3, g.beside.p99 * 1e3, g.beside.longest * 1e3, g.stretch.median, g.stretch.p99, g.stretch.longest, g.prompt_seconds);
     return ui_flush(err);
 }
 

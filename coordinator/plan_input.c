@@ -10,11 +10,11 @@ enum { GUESSES_MAX_BYTES = 1 << 16, GUESSED_THREADS = 8, CTX_LEAST = 256 };
 
 /* What a device does of which nobody measured more: an ordinary desktop's two memory channels, a card of the middle. */
 static const struct {
-    double read_bps, ops, float_ops, attn_ops, fixed_us, copy_bps; /* copy: to the device and back; 0: there is nothing to copy */
+    double read_bps, ops, float_ops, fixed_us, copy_bps; /* copy: to the device and back; 0: there is nothing to copy */
     bool by_thread; /* ops, not bytes */
 } guessed[] = {
-    {30e9, 60e9, 15e9, 10e9, 100, 0, true},
-    {400e9, 20e12, 10e12, 5e12, 150, 12e9, false},
+    {30e9, 60e9, 15e9, 100, 0, true},
+    {400e9, 20e12, 10e12, 150, 12e9, false},
 };
 static const double GUESSED_RTT_US = 500, GUESSED_BPS = 125e6;
 /* Between processes of one machine. */
@@ -114,6 +114,11 @@ static unsigned parts_of(const struct topology_node *node)
     return n ? n : 1;
 }
 
+double plan_guess_attention(int k, double products)
+{
+    return products / (k == COST_ROWS - 1 ? 4 : 8);
+}
+
 static void fill_device(struct plan_source *s, const struct topology_node *node, const struct topology_device *from, struct plan_device *to)
 {
     bool gpu = strncmp(from->name, "cpu", 3) != 0, rates_guessed = false; /* cpu:1 is a part of the processors */
@@ -133,10 +138,10 @@ static void fill_device(struct plan_source *s, const struct topology_node *node,
     if (rates_guessed)
         guess(s, node->name, from->name, "matrix multiplication rates are guesses");
     to->back_bps = gpu && from->back_bps > 0 ? from->back_bps : to->copy_bps;
-    for (int k = 0; k < COST_ROWS; k++) /* a guess is not worth a sentence: it follows the rest */
-        to->attn_ops[k] = from->attention_ops[k] > 0                 ? from->attention_ops[k]
-                          : rates_guessed || from->n_rates == 0 ? guessed[gpu].attn_ops * threads
-                                                                : from->rates[0].ops[COST_ROWS - 1] / 4;
+    for (int k = 0; k < COST_ROWS; k++) { /* a guess is not worth a sentence: it follows the rest */
+        double products = rates_guessed || from->n_rates == 0 ? guessed[gpu].ops * threads : from->rates[0].ops[COST_ROWS - 1];
+        to->attn_ops[k] = from->attention_ops[k] > 0 ? from->attention_ops[k] : gpu ? products / 4 : plan_guess_attention(k, products);
+    }
     if (node->disk_tier && !gpu)
         to->disk_bps = node->disk_bps;
 }

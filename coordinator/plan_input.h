@@ -61,6 +61,10 @@ int plan_source_init(struct plan_source *s, const struct gguf *g, const struct m
                      const struct plan_settings *set, struct err *err);
 void plan_source_fini(struct plan_source *s);
 
+/* Operations a second in attention on processors whose products of a prompt make so many, by cost_rows[k], where nobody measured them. A
+ * prompt's rows share the reading of keys and values; one row makes half of what they do (docs/performance.md). */
+double plan_guess_attention(int k, double products);
+
 /* Plans, with the context lowered where it was not given and does not fit, and f16 on the wire where that was left to us and a
  * link is the bottleneck. s is initialized again for that; hello's numbers are put in by `adjust` (NULL: none) each time. */
 typedef void (*plan_adjust_fn)(void *arg, struct plan_source *s);

@@ -146,7 +146,7 @@ static void take_attention(const struct plan_model *m, const struct msg_device *
         if (from->attention_per_s > 0) /* older workers measure one row alone */
             d->attn_ops[k] = per_s[k] > 0 ? per_s[k] : from->attention_per_s;
         else if (m->n_types > 0 && !is_gpu(from))
-            d->attn_ops[k] = d->ops[COST_ROWS - 1][0] / 4; /* a guess that follows the rest */
+            d->attn_ops[k] = plan_guess_attention(k, d->ops[COST_ROWS - 1][0]);
 }
 
 /* Whom it reaches, as it says itself. */
@@ -438,7 +438,8 @@ void planning_costs(const struct engine *e, struct sched_costs *ret)
             .start_ns = scaled(start_us + experts_start_us, 1e3),
             .row_ns = scaled(row_us + used * experts_row_us, 1e3),
             .kv_ps = scaled(c->kv_us, 1e6),
-            .attn_ps = scaled(c->attn.row_us[1], 1e6),
+            .attn_ps = scaled(c->attn.row_us[2], 1e6),
+            .seq_ps = scaled(c->attn.row_us[1] - c->attn.row_us[2], 1e6),
             .head_weight_ns = scaled(c->head_us, 1e3),
             .head_start_ns = scaled(head_start_us, 1e3),
             .head_row_ns = scaled(head_row_us, 1e3),

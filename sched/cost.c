@@ -27,7 +27,7 @@ static uint64_t larger(uint64_t a, uint64_t b)
 static uint64_t model_ns(const struct sched_stage_cost *k, const struct load *l)
 {
     uint64_t products = larger(k->weight_ns, k->start_ns + k->row_ns * l->rows);
-    uint64_t attention = larger(k->kv_ps * l->ctx, k->attn_ps * l->attn) / 1000;
+    uint64_t attention = larger(k->kv_ps * l->ctx, k->seq_ps * l->ctx + k->attn_ps * l->attn) / 1000;
     uint64_t head = l->wanted > 0 ? larger(k->head_weight_ns, k->head_start_ns + k->head_row_ns * l->wanted) : 0;
     return k->fixed_ns + products + attention + head;
 }

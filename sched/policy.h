@@ -13,6 +13,7 @@ struct policy_view {
     const struct costs *costs;
     uint32_t max_in_flight, max_rows;
     uint32_t stretch_percent, fixed_rows; /* the configuration's knobs */
+    uint32_t hand;        /* in 1 / COST_ONE: what the stretch limit is to be divided by */
     uint32_t n_decoding;  /* sequences that have one token a step to compute, under way or not */
     uint32_t n_prompting; /* whose prompts are being read, or that could begin to be */
     uint64_t decode_ctx;  /* sum of their positions */

@@ -71,7 +71,7 @@ static uint64_t usual_cycle_ns(const struct policy_view *v, const struct policy_
 static void mix(const struct policy_view *v, struct policy_plan *plan)
 {
     uint64_t limit = usual_cycle_ns(v, plan) * v->stretch_percent / 100, best_rate = 0;
-    limit -= limit / 32; /* something in hand */
+    limit = limit * COST_ONE / v->hand;
     plan->limit_ns = limit;
     for (uint32_t m = 1; m <= v->max_in_flight; m++) {
         uint32_t c = rows_within(v, m, limit);

@@ -100,11 +100,12 @@ static int get_costs(const json_t *o, uint32_t n_stages, struct sched_costs *ret
     if (n_stages > SCHED_MAX_STAGES || json_array_size(stages) != n_stages || json_array_size(hops) != (size_t)n_stages + 1)
         return err_set(err, ERR_INPUT, "trace.stages and trace.hops should be of %u stages, of which at most %d can be", n_stages, SCHED_MAX_STAGES);
     for (uint32_t i = 0; i < n_stages; i++) {
-        uint64_t v[9];
-        if (numbers(json_array_get(stages, i), v, 9, "stages", err) != 0)
+        uint64_t v[10];
+        if (numbers(json_array_get(stages, i), v, 10, "stages", err) != 0)
             return -1;
         ret->stage[i] = (struct sched_stage_cost){.fixed_ns = v[0], .weight_ns = v[1], .row_ns = v[2], .kv_ps = v[3], .attn_ps = v[4],
-                                                  .start_ns = v[5], .head_weight_ns = v[6], .head_start_ns = v[7], .head_row_ns = v[8]};
+                                                  .seq_ps = v[5], .start_ns = v[6], .head_weight_ns = v[7], .head_start_ns = v[8],
+                                                  .head_row_ns = v[9]};
     }
     for (uint32_t i = 0; i <= n_stages; i++) {
         uint64_t v[2];

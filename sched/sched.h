@@ -43,14 +43,16 @@ struct sched;
 
 /* --- what things cost ---------------------------------------------------------------------------------------------------- */
 
-/* One stage's time for a step: fixed + max(weight + kv · Σ contexts + [head_weight], start + row · rows + attn · Σ rows' positions +
- * [head_start + head_row · wanted rows]), what is in brackets only when rows are wanted. The first is bound by memory (a
- * sequence's context is read once a step), the second by arithmetic. */
+/* One stage's time for a step: fixed + max(weight, start + row · rows) + max(kv · C, seq · C + attn · A) + [max(head_weight, head_start +
+ * head_row · wanted rows)], where C is the sum of its sequences' contexts, A that of its rows' positions, and what is in brackets
+ * counts only when rows are wanted. The first of each is bound by memory, the second by arithmetic: rows of one sequence share the
+ * reading and widening of its keys and values. */
 struct sched_stage_cost {
     uint64_t fixed_ns, weight_ns;
     uint64_t row_ns;
     uint64_t kv_ps;    /* a position of a sequence's context, once a step */
     uint64_t attn_ps;  /* a row times a position it looks at; 0: left out */
+    uint64_t seq_ps;   /* a position of a sequence's context beyond that, for arithmetic */
     uint64_t start_ns; /* unfolding weights for the step's rows, however many */
     uint64_t head_weight_ns, head_start_ns, head_row_ns; /* of the output head; 0 where the stage has none */
 };

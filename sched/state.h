@@ -9,6 +9,7 @@
 #include "sched/policy.h"
 #include "sched/sched.h"
 
+enum { HAND_LEAST = COST_ONE + COST_ONE / 32, HAND_FIRST = COST_ONE * 9 / 8, HAND_MOST = COST_ONE * 5 / 4 };
 enum { NONE = UINT32_MAX, LOADS_KEPT = 256, MAX_DELTAS = 16384, TRACE_LINE_MAX = 64 << 20 };
 
 enum seq_state { SEQ_FREE, SEQ_WAITING, SEQ_RUNNING };
@@ -47,12 +48,13 @@ struct member {
 struct flight {
     uint64_t batch; /* 0: free */
     uint32_t n_members;
-    bool rebuild, samples;
+    bool rebuild, samples, answers; /* has rows whose tokens are chosen; of answers that run, not only prompts' last ones */
     struct member *members;
     struct load load;
     uint32_t stop_stage;
     uint32_t n_passed; /* stages known to be done with it, the last of them (or the sending) at passed_ns */
     uint64_t passed_ns;
+    uint64_t sent_ns, stretch_ns; /* running answers' rows that may take so long, because prompts are read; 0: no such rows */
 };
 
 struct kept_load {
@@ -67,7 +69,7 @@ struct heap {
 
 struct plan_key {
     uint64_t version;
-    uint32_t n_decoding, n_prompting, kv, unused;
+    uint32_t n_decoding, n_prompting, kv, hand;
     uint64_t ctx, prompts, pos;
 };
 
@@ -102,6 +104,7 @@ struct sched {
     bool last_was_rebuild;
     uint64_t now_ns;
     uint32_t n_without_prompts; /* steps since one had prompt rows, while prompts waited */
+    uint32_t hand; /* in 1 / COST_ONE: what the stretch limit is divided by, so that few steps in a hundred pass it */
     struct sched_op *ops;
     struct sched_delta *deltas;
     uint32_t *delta_blocks, n_delta_blocks, cap_delta_blocks;

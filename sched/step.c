@@ -12,6 +12,7 @@
 #include <assert.h>
 #include <string.h>
 
+enum { HAND_STEP = COST_ONE / 64 }; /* plans are made anew when it changes by so much */
 enum { MIN_COPY = 4 }; /* shared tokens that are worth the copy of a block */
 
 /* --- what there is to do ------------------------------------------------------------------------------------------------- */
@@ -43,6 +44,7 @@ static struct policy_view look(struct sched *s, uint32_t *ret_rebuilding)
                             .max_rows = s->config.max_rows,
                             .stretch_percent = s->config.stretch_percent,
                             .fixed_rows = s->config.prompt_rows,
+                            .hand = s->hand / HAND_STEP * HAND_STEP,
                             .kv_free_percent = 100};
     uint64_t pos = 0;
     s->prompts.n = 0;
@@ -76,6 +78,7 @@ static void make_plan(struct sched *s, struct policy_view *v)
 {
     struct plan_key key = {.version = s->costs.version, .n_decoding = v->n_decoding, .n_prompting = v->n_prompting};
     key.kv = v->kv_free_percent / 5;
+    key.hand = v->hand;
     key.ctx = v->decode_ctx = rough(v->decode_ctx);
     key.prompts = rough(v->prompt_rows);
     key.pos = rough(v->prompt_pos);
@@ -524,14 +527,15 @@ static void finish_step(struct sched *s, uint32_t stop_stage, bool rebuild)
     struct flight *f = s->step_flight;
     f->batch = s->next_batch;
     f->rebuild = rebuild;
-    f->samples = false;
+    f->samples = f->answers = false;
     for (uint32_t i = 0; i < s->n_rows && !f->samples; i++)
         f->samples = s->rows[i].want == SCHED_WANT_SAMPLE;
     s->step_load.wanted = s->n_wanted;
     f->load = s->step_load;
     f->stop_stage = stop_stage;
     f->n_passed = 0;
-    f->passed_ns = s->now_ns;
+    f->passed_ns = f->sent_ns = s->now_ns;
+    f->stretch_ns = 0;
     s->loads[f->batch % LOADS_KEPT] = (struct kept_load){.batch = f->batch, .stop_stage = stop_stage, .load = s->step_load};
     s->in_flight++;
     s->last_was_rebuild = rebuild;
@@ -597,17 +601,18 @@ static bool in_time(const struct sched *s, const struct forecast *now, const str
 static uint32_t prompt_rows_now(struct sched *s, const struct policy_view *v)
 {
     struct forecast now;
-    uint32_t lo = 0, hi = s->plan.prompt_rows;
+    uint32_t lo = 0, hi = s->plan.prompt_rows, waited = s->n_without_prompts / (2 * s->plan.in_flight + 1);
+    uint64_t limit = waited ? s->plan.limit_ns * v->hand / COST_ONE : s->plan.limit_ns; /* what was held back goes first */
     if (s->plan.mixed_rows)
         hi = s->plan.mixed_rows > s->n_rows ? s->plan.mixed_rows - s->n_rows : 0;
-    if (s->plan.limit_ns == 0 || hi == 0 || v->prompt_rows == 0 || s->n_without_prompts > 2 * s->plan.in_flight)
+    if (limit == 0 || hi == 0 || v->prompt_rows == 0 || waited > 1)
         return hi;
     forecast_make(s, s->now_ns, &now);
-    if (in_time(s, &now, v, hi, s->plan.limit_ns))
+    if (in_time(s, &now, v, hi, limit))
         return hi;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo + 1) / 2;
-        if (in_time(s, &now, v, mid, s->plan.limit_ns))
+        if (in_time(s, &now, v, mid, limit))
             lo = mid;
         else
             hi = mid - 1;
@@ -616,12 +621,12 @@ static uint32_t prompt_rows_now(struct sched *s, const struct policy_view *v)
 }
 
 /* As many steps are under way as the plan wants: there may still be one for decode rows, if those under way are prompts, as they
- * are when the last prompt has just been sent. */
+ * are when the last prompt has just been sent. (Its last rows choose a token, but no answer waits for them.) */
 static bool is_full(const struct sched *s)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < s->n_flights; i++)
-        n += s->flights[i].batch && s->flights[i].samples;
+        n += s->flights[i].batch && s->flights[i].answers;
     return s->in_flight >= s->plan.in_flight && (s->n_ready == 0 || n >= s->plan.in_flight);
 }
 
@@ -637,6 +642,9 @@ static bool usual_step(struct sched *s, const struct policy_view *v)
         return false;
     s->n_without_prompts = s->n_rows > decodes || v->prompt_rows == 0 ? 0 : s->n_without_prompts + 1;
     finish_step(s, s->config.n_stages - 1, false);
+    s->step_flight->answers = decodes > 0;
+    if (decodes > 0 && v->prompt_rows > 0)
+        s->step_flight->stretch_ns = s->plan.limit_ns * v->hand / COST_ONE;
     return true;
 }
 

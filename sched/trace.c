@@ -23,9 +23,9 @@ static void put_costs(struct sched *s, uint32_t n_stages, const struct sched_cos
     strbuf_puts(&s->line, ",\"stages\":[");
     for (uint32_t i = 0; i < n_stages; i++) {
         const struct sched_stage_cost *k = &c->stage[i];
-        strbuf_printf(&s->line, "%s[%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 "]",
-                      i ? "," : "", k->fixed_ns, k->weight_ns, k->row_ns, k->kv_ps, k->attn_ps, k->start_ns, k->head_weight_ns, k->head_start_ns,
-                      k->head_row_ns);
+        strbuf_printf(&s->line, "%s[%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 "]",
+                      i ? "," : "", k->fixed_ns, k->weight_ns, k->row_ns, k->kv_ps, k->attn_ps, k->seq_ps, k->start_ns, k->head_weight_ns,
+                      k->head_start_ns, k->head_row_ns);
     }
     strbuf_puts(&s->line, "],\"hops\":[");
     for (uint32_t i = 0; i <= n_stages; i++)

@@ -45,6 +45,7 @@ struct sim_inside {
     uint64_t *kv[SIM_MAX_LAYERS];
     uint64_t arrived_ns[SCHED_MAX_STAGES]; /* of the last frame at a stage: none overtakes another on the way */
     uint32_t stride, epoch, n_under_way;
+    uint64_t varied; /* state of the numbers drawn for vary_percent */
 };
 
 /* --- small things -------------------------------------------------------------------------------------------------------- */
@@ -248,7 +249,7 @@ static uint64_t stage_ns(const struct sim *m, uint32_t stage, const struct frame
 {
     const struct sched_stage_cost *k = &m->truth.stage[stage];
     uint64_t memory = k->weight_ns + k->kv_ps * f->ctx / 1000;
-    uint64_t arithmetic = k->start_ns + k->row_ns * f->step.n_rows + k->attn_ps * f->attn / 1000;
+    uint64_t arithmetic = k->start_ns + k->row_ns * f->step.n_rows + (k->seq_ps * f->ctx + k->attn_ps * f->attn) / 1000;
     if (f->step.n_wanted) {
         memory += k->head_weight_ns;
         arithmetic += k->head_start_ns + k->head_row_ns * f->step.n_wanted;
@@ -275,15 +276,19 @@ static void begin_stage(struct sim *m, uint32_t stage)
     struct worker *w = &m->inside->workers[stage];
     struct frame *f = w->first;
     bool rows = f && stage <= f->step.stop_stage;
+    uint64_t ns = 0;
     if (!f || w->busy)
         return;
+    if (rows)
+        ns = stage_ns(m, stage, f);
+    if (m->vary_percent)
+        ns = ns * (100 - m->vary_percent + sim_below(&m->inside->varied, 2 * m->vary_percent + 1)) / 100;
     w->busy = true;
     do_ops(m, stage, &f->step);
     if (rows && m->hash)
         compute(m, stage, f);
-    if (rows)
-        m->busy_ns[stage] += stage_ns(m, stage, f);
-    push(m, m->now_ns + (rows ? stage_ns(m, stage, f) : 0), LEAVE, stage, f);
+    m->busy_ns[stage] += ns;
+    push(m, m->now_ns + ns, LEAVE, stage, f);
 }
 
 static void enter(struct sim *m, uint32_t stage, struct frame *f)
@@ -433,8 +438,11 @@ static void got_token(struct sim *m, struct sim_request *r, const struct sched_r
         wrong(m, "%s", err.text);
     if (r->n_tokens - r->n_prompt == 1)
         r->first_us = now;
-    else if (now - r->last_us > r->worst_gap_us)
-        r->worst_gap_us = now - r->last_us;
+    else {
+        r->worst_gap_us = now - r->last_us > r->worst_gap_us ? now - r->last_us : r->worst_gap_us;
+        r->n_gaps++;
+        r->n_long_gaps += m->long_gap_us && now - r->last_us > m->long_gap_us;
+    }
     r->last_us = now;
     if (r->n_tokens - r->n_prompt == r->n_answer) {
         r->ended = true;

@@ -25,6 +25,7 @@ struct sim_request {
     uint32_t n_tokens, n_wanted;
     bool added, refused, ended;
     uint64_t first_us, last_us, worst_gap_us, ended_us;
+    uint32_t n_gaps, n_long_gaps;
     uint64_t *ref; /* layers × positions, then the last layer's outputs */
     uint32_t n_ref;
 };
@@ -41,6 +42,8 @@ struct sim {
     struct sched_config config;
     struct sched_costs truth; /* what stages and hops really take */
     bool hash, measure;       /* measure: stages report their times */
+    uint32_t vary_percent;    /* a stage's times differ from the truth by up to so much either way */
+    uint64_t long_gap_us;     /* gaps between tokens beyond this are counted */
     uint32_t n_layers, first_layer[SIM_MAX_LAYERS + 1]; /* of each stage; [n_stages] = n_layers */
     uint64_t seed;
 
