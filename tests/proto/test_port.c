@@ -20,6 +20,16 @@
 #include "tests/proto/sides.h"
 #include "tests/tap.h"
 
+#ifdef SC_SANITIZED
+/* libzmq 4.3.4 itself loses a few receive buffers of links that break (its issue 2830): with its calls counted, everything that the wire
+ * received here had been closed. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libzmq.so";
+}
+#endif
+
 enum {
     AT_ONCE = 8,
     FRAMES = 24,           /* of one link, every other with rows */
