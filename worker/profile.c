@@ -18,13 +18,37 @@ enum {
     FILL = 0x11, /* pages of zeros would be one page */
     READ_TASK_BYTES = 1 << 20, READ_AHEAD_BYTES = 2048,
     DISK_BLOCK = 1 << 20, DISK_THREADS = 4, DISK_ALIGN = 4096,
+    WINDOWS_MOST = 8,
 };
+static const double ALIKE = 0.05;
 
 static double seconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* --- time --------------------------------------------------------------------------------------------------------------- */
+
+void profile_watch_start(struct profile_watch *w, unsigned ms)
+{
+    double now = seconds();
+    *w = (struct profile_watch){.began = now, .now = now, .window_s = ms * 1e-3 / 2, .window_began = now};
+}
+
+bool profile_watch_done(struct profile_watch *w)
+{
+    double before = w->per_s;
+    w->now = seconds();
+    w->n++;
+    w->n_window++;
+    if (w->now < w->window_began + w->window_s)
+        return false;
+    w->per_s = w->n_window / (w->now - w->window_began);
+    w->window_began = w->now;
+    w->n_window = 0;
+    return w->now >= w->began + WINDOWS_MOST * w->window_s || (before > w->per_s * (1 - ALIKE) && before < w->per_s * (1 + ALIKE));
 }
 
 /* --- memory ------------------------------------------------------------------------------------------------------------- */
@@ -53,19 +77,17 @@ int profile_read(struct threadpool *team, uint64_t bytes, unsigned ms, double *r
     uint32_t tasks = (uint32_t)(bytes / READ_TASK_BYTES);
     char *pages = mem_pages_alloc((size_t)tasks * READ_TASK_BYTES, err);
     struct reading r = {.from = pages};
-    double began;
-    unsigned n = 0;
+    struct profile_watch w;
 
     if (!pages)
         return -1;
     memset(pages, FILL, (size_t)tasks * READ_TASK_BYTES);
     threadpool_run(team, read_task, &r, tasks);
-    began = seconds();
-    do {
+    profile_watch_start(&w, ms);
+    do
         threadpool_run(team, read_task, &r, tasks);
-        n++;
-    } while (seconds() < began + ms * 1e-3);
-    *ret_per_s = (double)n * tasks * READ_TASK_BYTES / (seconds() - began);
+    while (!profile_watch_done(&w));
+    *ret_per_s = (double)w.n * tasks * READ_TASK_BYTES / (w.now - w.began);
     mem_pages_free(pages, (size_t)tasks * READ_TASK_BYTES);
     return 0;
 }

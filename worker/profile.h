@@ -16,6 +16,17 @@
 
 enum { PROFILE_MAX_RATES = 64 };
 
+/* When to stop measuring something that is done again and again: after two windows of half of ms that say the same, or four times ms.
+ * A machine that is held back from time to time (a control group's quota, others on its host) does more in one window than in the
+ * next, and what it did in the first says little. */
+struct profile_watch {
+    double began, now, window_s, window_began, per_s;
+    unsigned n, n_window;
+};
+void profile_watch_start(struct profile_watch *w, unsigned ms);
+/* One more is done. true: that is enough; `now` - `began` seconds were n. */
+bool profile_watch_done(struct profile_watch *w);
+
 /* Rows that a rate is measured with: one answer, a few together, a prompt. */
 enum profile_rows { PROFILE_ROW, PROFILE_FEW, PROFILE_PROMPT, PROFILE_ROWS };
 extern const uint32_t profile_rows[PROFILE_ROWS];

@@ -8,7 +8,6 @@
  * would grow from one to the next: denormal and infinite ones are slow on some processors. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/mem.h"
 #include "kernels/cuda/cuda.h"
@@ -25,13 +24,6 @@ enum {
 static const double LAYER_MAX_S = 0.25; /* about: of one layer with a prompt's rows */
 
 const uint32_t profile_rows[PROFILE_ROWS] = {1, 8, 512};
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* --- memory of the backend ------------------------------------------------------------------------------------------------ */
 
@@ -89,15 +81,13 @@ static int time_steps(struct course *c, uint32_t layers, unsigned ms, double *re
 {
     struct run *run = c->be->ops->run_create(c->be, &c->shape, err);
     int rc = run ? step(c, run, layers, err) : -1;
-    double began = seconds(), now = began;
-    uint32_t n = 0;
-    for (; rc == 0 && (n == 0 || now < began + ms * 1e-3); n++) {
-        rc = step(c, run, layers, err);
-        now = seconds();
-    }
+    struct profile_watch w;
+    profile_watch_start(&w, ms);
+    while (rc == 0 && (rc = step(c, run, layers, err)) == 0 && !profile_watch_done(&w))
+        ;
     if (run)
         c->be->ops->run_destroy(run);
-    *ret_s = n ? (now - began) / n : 0;
+    *ret_s = w.n ? (w.now - w.began) / w.n : 0;
     return rc;
 }
 
@@ -112,7 +102,7 @@ static int time_layer(struct course *c, unsigned ms, double *ret_s, struct err *
         double most = LAYER_MAX_S / took + 1;
         layers = most < c->n_layers ? (uint32_t)most : c->n_layers;
     }
-    if ((layers > 1 || took < ms / 8 * 1e-3) && time_steps(c, layers, ms, &took, err) != 0)
+    if ((layers > 1 || took < ms * 1e-3) && time_steps(c, layers, ms, &took, err) != 0)
         return -1;
     least = took / 20; /* so little that the two cannot be told apart: not less than nothing */
     *ret_s = (took - nothing > least ? took - nothing : least) / layers;
