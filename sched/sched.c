@@ -349,6 +349,11 @@ bool seq_rebuilding(const struct seq *q)
     return q->rebuild_sent < q->rebuild_to;
 }
 
+uint32_t seq_positions(const struct seq *q)
+{
+    return q->n_max - (q->n_max > q->n_prompt);
+}
+
 bool seq_wants_row(const struct seq *q)
 {
     return !seq_rebuilding(q) && q->n_sent + 1 == q->n_tokens && (q->n_tokens == q->n_prompt || q->n_tokens < q->n_max);
@@ -693,11 +698,11 @@ static void drop_too_long(struct sched *s)
     struct err err;
     for (uint32_t i = 0; i < s->waiting.n;) {
         struct seq *q = &s->seqs[s->waiting.seqs[i]];
-        if (sched_fits(s, q->n_max, &err) == 0) {
+        if (sched_fits(s, seq_positions(q), &err) == 0) {
             i++;
             continue;
         }
-        notice(s, SCHED_DROPPED, q->id, q->n_max);
+        notice(s, SCHED_DROPPED, q->id, seq_positions(q));
         seq_remove(s, q);
         i = 0;
     }

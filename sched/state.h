@@ -129,6 +129,7 @@ struct seq *sched_seq_find(const struct sched *s, uint64_t id);
 const struct hash128 *seq_hash(struct sched *s, struct seq *q, uint32_t i); /* of block i, whose tokens are all known */
 struct hash128 seq_parent(struct sched *s, struct seq *q, uint32_t i);
 bool seq_rebuilding(const struct seq *q);
+uint32_t seq_positions(const struct seq *q); /* that it can come to need: its last token is chosen, but not computed */
 bool seq_wants_row(const struct seq *q); /* its last known token is all there is to send */
 /* Takes a running sequence's slot and blocks. */
 void seq_release(struct sched *s, struct seq *q);

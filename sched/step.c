@@ -327,7 +327,7 @@ static uint32_t promised(const struct sched *s, const struct seq *q, int g)
     uint32_t block = s->config.block, all, window;
     if (!blocks_has(&s->blocks, g))
         return 0;
-    n = n < q->n_max ? n : q->n_max;
+    n = n < seq_positions(q) ? n : seq_positions(q);
     all = (uint32_t)((n + block - 1) / block);
     window = (s->config.window + block - 1) / block + 2;
     return g == SCHED_SLIDING && window < all ? window : all;

@@ -232,6 +232,29 @@ static void formula(void)
     sched_destroy(s);
 }
 
+/* Requests that fill their contexts to the last position, with just the blocks for all of them. */
+static void full_contexts(void)
+{
+    struct sched_config c = usual(2);
+    struct sched_stats stats;
+    struct err err;
+    struct sched *s;
+    uint64_t rows = 0;
+    int32_t token = 1;
+    c.block = 32;
+    c.ctx = 64;
+    c.n_blocks[0] = 16;
+    c.n_blocks[1] = 0;
+    c.window = 0;
+    s = sched_create(&c, &err);
+    for (uint64_t i = 1; i <= 8; i++)
+        is_int(add(s, i, &token, 1, 64, 0, &err), 0, "one token and 64 are 64 positions");
+    drive(s, 4, &rows);
+    sched_stats(s, &stats);
+    is_int(stats.n_decoding, 8, "all run at once");
+    sched_destroy(s);
+}
+
 static void prefixes(void)
 {
     static int32_t text[1200];
@@ -436,6 +459,7 @@ int main(void)
     settled();
     saturation();
     formula();
+    full_contexts();
     prefixes();
     refusals();
     cancels();
