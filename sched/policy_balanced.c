@@ -51,19 +51,19 @@ static uint32_t rows_within(const struct policy_view *v, uint32_t m, uint64_t li
     return lo;
 }
 
-/* The usual cycle, which prompts may stretch: that of the answers that run, or, while more prompts than answers are there (many
- * requests that came together), of as many answers as there will be when they are read. Otherwise the first one that is read
- * would hold up all others to steps of a few rows. */
+/* The usual cycle, which prompts may stretch: that of the answers that run or, beside several prompts (requests that came together), of
+ * as many answers as there will be when they are read. Otherwise the first ones that are read would hold up all others to steps of a few
+ * rows. */
 static uint64_t usual_cycle_ns(const struct policy_view *v, const struct policy_plan *plan)
 {
     struct policy_view later = *v;
     struct load load;
-    if (v->n_prompting <= v->n_decoding) {
+    if (v->n_prompting <= 1) {
         load = policy_load(v, plan->decode_rows, 0);
         return cost_settled_cycle_ns(v->costs, &load, plan->in_flight);
     }
-    later.decode_ctx = v->decode_ctx / v->n_decoding * v->n_prompting;
-    later.n_decoding = v->n_prompting;
+    later.n_decoding += v->n_prompting;
+    later.decode_ctx = v->decode_ctx / v->n_decoding * later.n_decoding;
     load = policy_load(&later, policy_share(&later, plan->in_flight), 0);
     return cost_settled_cycle_ns(v->costs, &load, plan->in_flight);
 }
