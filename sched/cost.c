@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { MIN_RATIO = COST_ONE / 256, MAX_RATIO = COST_ONE * 256 };
+enum { MIN_RATIO = COST_ONE / 256, MAX_RATIO = COST_ONE * 256, FORGET = 64 };
 
 void costs_set(struct costs *c, uint32_t n_stages, const struct sched_costs *base)
 {
@@ -87,6 +87,7 @@ void costs_measured(struct costs *c, uint32_t stage, const struct load *load, ui
 {
     uint64_t model, r;
     uint32_t *ratio, k, was;
+    bool news = false;
     if (stage >= c->n_stages || load->rows == 0)
         return;
     model = model_ns(&c->base.stage[stage], load);
@@ -97,9 +98,13 @@ void costs_measured(struct costs *c, uint32_t stage, const struct load *load, ui
     ratio[k] = moved(was, r);
     c->own[stage][k] = moved(c->own[stage][k], r);
     for (uint32_t i = 0; i < COST_BUCKETS && was; i++)
-        if (i != k && ratio[i])
-            ratio[i] = limited(((uint64_t)ratio[i] * ratio[k] + was / 2) / was);
-    if (is_news(ratio[k], c->planned[stage][k])) {
+        if (i != k && ratio[i]) {
+            uint64_t with = ((uint64_t)ratio[i] * ratio[k] + was / 2) / was;
+            ratio[i] = limited((with * (FORGET - 1) + ratio[k] + FORGET / 2) / FORGET);
+        }
+    for (uint32_t i = 0; i < COST_BUCKETS; i++)
+        news = news || is_news(ratio[i], c->planned[stage][i]);
+    if (news) {
         c->version++;
         memcpy(c->planned[stage], ratio, sizeof c->planned[stage]);
     }

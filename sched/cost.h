@@ -5,7 +5,9 @@
  * measured to modelled time is kept (a moving mean); between two powers it is interpolated, beyond the measured ones the
  * nearest holds. So the model gives the shape where nothing was measured, and the stage's own clock the truth where it was.
  * When a ratio moves, a stage's others move with it: what makes one kind of step slower (a busy machine, a lower clock) does so
- * with all, and a kind that has not been tried for a while would otherwise be judged by times long past. */
+ * with all, and a kind that has not been tried for a while would otherwise be judged by times long past. With each measurement of
+ * another kind it also comes a 64th closer to that one, so that a size of steps that once did badly, for whatever reason, is tried
+ * again. */
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -140,7 +140,7 @@ struct sched *sched_create(const struct sched_config *config, struct err *err)
     s->config.policy = s->policy->name;
     s->max_in_flight = s->config.max_in_flight ? s->config.max_in_flight : s->config.n_stages + 2;
     s->next_age = s->next_batch = 1;
-    s->hand = HAND_FIRST;
+    s->hand = HAND_LEAST;
     costs_set(&s->costs, s->config.n_stages, &s->config.costs);
     return s;
 error:

@@ -9,7 +9,7 @@
 #include "sched/policy.h"
 #include "sched/sched.h"
 
-enum { HAND_LEAST = COST_ONE + COST_ONE / 32, HAND_FIRST = COST_ONE * 9 / 8, HAND_MOST = COST_ONE * 5 / 4 };
+enum { HAND_LEAST = COST_ONE + COST_ONE / 32, HAND_MOST = COST_ONE * 5 / 4 };
 enum { NONE = UINT32_MAX, LOADS_KEPT = 256, MAX_DELTAS = 16384, TRACE_LINE_MAX = 64 << 20 };
 
 enum seq_state { SEQ_FREE, SEQ_WAITING, SEQ_RUNNING };

@@ -147,6 +147,27 @@ static void settled(void)
     ok(usual > 5900000 && usual < 6100000, "until answers alone are measured again: %.2f ms", (double)usual / 1e6);
 }
 
+/* A kind of step that did badly once is not judged by that for ever. */
+static void forgiven(void)
+{
+    struct sched_costs base = {.stage = {{.weight_ns = 1000000, .row_ns = 1000000}}};
+    struct costs c = {0};
+    struct load four = {.rows = 4, .wanted = 4, .ctx = 400, .attn = 400}, eight = {.rows = 8, .wanted = 8, .ctx = 800, .attn = 800};
+    uint64_t version;
+    costs_set(&c, 1, &base);
+    costs_measured(&c, 0, &eight, 24000);
+    costs_measured(&c, 0, &four, 4000);
+    ok(cost_cycle_ns(&c, &eight, 1) > 23000000, "eight rows took %.1f ms", (double)cost_cycle_ns(&c, &eight, 1) / 1e6);
+    version = c.version;
+    for (int i = 0; i < 200; i++)
+        costs_measured(&c, 0, &four, 4000);
+    ok(cost_cycle_ns(&c, &eight, 1) < 9000000, "after 200 steps of four they are thought to take %.1f", (double)cost_cycle_ns(&c, &eight, 1) / 1e6);
+    ok(c.version > version, "and plans are made anew");
+    for (int i = 0; i < 8; i++)
+        costs_measured(&c, 0, &eight, 24000);
+    ok(cost_cycle_ns(&c, &eight, 1) > 20000000, "until they are measured again: %.1f", (double)cost_cycle_ns(&c, &eight, 1) / 1e6);
+}
+
 /* Tokens a second at saturation against rows per step over the slowest stage's time: its share of time spent computing. */
 static void saturation(void)
 {
@@ -457,6 +478,7 @@ int main(void)
     fairness();
     unsteady();
     settled();
+    forgiven();
     saturation();
     formula();
     full_contexts();
