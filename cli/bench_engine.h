@@ -27,13 +27,13 @@ int bench_engine_concurrent(struct bench_engine *b, uint32_t n_seq, uint32_t pro
 /* Until the first token of a prompt of `prefix` tokens and `rest` more, and of one with the same prefix and another rest. */
 int bench_engine_prefix(struct bench_engine *b, uint32_t prefix, uint32_t rest, double *ret_first, double *ret_again, struct err *err);
 
-/* Milliseconds between two tokens of answers that run: their median while they are alone, and the median and the longest from when
- * a prompt comes until it is read, which takes prompt_seconds. */
+/* Seconds between two tokens of answers that run: while they are alone, and from when a prompt comes until it is read, which takes
+ * prompt_seconds. */
 struct gaps {
     double median, p99, longest;
 };
 struct bench_gaps {
-    struct gaps before, beside, after; /* the prompt: seconds; answers have grown meanwhile, and with them what a token takes */
+    struct gaps before, beside, after; /* the prompt; answers have grown meanwhile, and with them what a token takes */
     struct gaps stretch;               /* beside it, as multiples of what is usual by then: on the line from before to after */
     double prompt_seconds;
 };

@@ -48,7 +48,7 @@ INLINE __m512i first_four(__m512i w, const int8_t *a)
 #endif
 }
 
-/* What the stored numbers' sum has too much. */
+/* A sum begins with what the stored numbers' sum would have too much, taken off. */
 INLINE __m512i start_sum(int offset, int32_t isum)
 {
     return _mm512_set1_epi32(-offset * isum);
