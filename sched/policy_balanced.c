@@ -71,6 +71,7 @@ static uint64_t usual_cycle_ns(const struct policy_view *v, const struct policy_
 static void mix(const struct policy_view *v, struct policy_plan *plan)
 {
     uint64_t limit = usual_cycle_ns(v, plan) * v->stretch_percent / 100, best_rate = 0;
+    bool in_hand = false; /* a step always waits where the slowest stage is */
     limit = limit * COST_ONE / v->hand;
     plan->limit_ns = limit;
     for (uint32_t m = 1; m <= v->max_in_flight; m++) {
@@ -78,8 +79,10 @@ static void mix(const struct policy_view *v, struct policy_plan *plan)
         struct load load = policy_load(v, policy_share(v, m), c);
         uint64_t cycle = cost_cycle_ns(v->costs, &load, m), work = v->n_decoding + (uint64_t)m * c;
         uint64_t rate = work * 1000000000 / (cycle ? cycle : 1); /* rows a thousand seconds would be too coarse for */
-        if (c > 0 && rate > best_rate + best_rate / 50) {
+        bool saturated = m * cost_max_ns(v->costs, &load) >= cycle;
+        if (c > 0 && (rate > best_rate + best_rate / 50 || (saturated && !in_hand && rate + rate / 50 > best_rate))) {
             best_rate = rate;
+            in_hand = saturated;
             plan->in_flight = m;
             plan->prompt_rows = c;
         }

@@ -192,6 +192,25 @@ static void saturation(void)
     }
 }
 
+/* Prompts beside answers over stages of which one takes most: it should hardly ever wait. */
+static void uneven(void)
+{
+    struct sched_config c = {.n_stages = 4, .max_seqs = 32, .max_rows = 512, .ctx = 4096, .block = 32, .n_blocks = {2048, 0}, .seed = 1};
+    struct sim m;
+    double busy;
+    for (uint32_t s = 0; s < 4; s++)
+        c.costs.stage[s] = (struct sched_stage_cost){.fixed_ns = 300000, .weight_ns = s == 2 ? 20000000 : 8000000, .row_ns = 400000, .kv_ps = 20000};
+    for (uint32_t s = 0; s <= 4; s++)
+        c.costs.hop[s] = (struct sched_hop_cost){.latency_ns = 300000, .row_ns = 1000};
+    sim_init(&m, &c, 1);
+    for (uint32_t i = 0; i < 32; i++)
+        fill(sim_request(&m, 0, 256, 128), i);
+    runs(&m, "32 requests of 256 + 128 over 4 uneven stages");
+    busy = (double)m.busy_ns[2] / (double)(m.last_result_ns - m.first_step_ns);
+    ok(busy >= 0.84, "the slowest computes %.1f%% of the time, %.1f rows a step", 100 * busy, (double)m.n_rows / (double)m.n_steps);
+    sim_fini(&m);
+}
+
 /* The smallest driver: every step comes back at once, in order. Ends after n steps or when there are none. */
 static uint32_t drive(struct sched *s, uint32_t n, uint64_t *ret_rows)
 {
@@ -480,6 +499,7 @@ int main(void)
     settled();
     forgiven();
     saturation();
+    uneven();
     formula();
     full_contexts();
     prefixes();
