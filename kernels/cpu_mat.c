@@ -42,8 +42,6 @@ void cpu_set_acts(struct cpu_run *r, const float *f, uint32_t rows, uint32_t k, 
     }
 }
 
-
-
 /* The last part that begins at or before the task. */
 static const struct mat_part *part_of(const struct mat_job *job, uint32_t task)
 {

@@ -32,6 +32,16 @@ static size_t panel_bytes(const struct cpu *cpu, uint32_t cols)
     return (most + LINE - 1) / LINE * LINE;
 }
 
+static void lay_out_acts(struct carver *c, struct acts *x, size_t groups)
+{
+    x->q = carve(c, groups * ACT_GROUP, 1);
+    x->scale = carve(c, groups, sizeof(float));
+    x->sum = carve(c, groups, sizeof(float));
+    x->sum16 = carve(c, groups * 2, sizeof(float));
+    x->isum = carve(c, groups * 2, sizeof(int32_t));
+    x->isum32 = carve(c, groups, sizeof(int32_t));
+}
+
 static void lay_out(struct cpu_run *r, struct carver *c)
 {
     const struct run_shape *s = &r->shape;
@@ -67,20 +77,10 @@ static void lay_out(struct cpu_run *r, struct carver *c)
         r->cos[i] = carve(c, rows * (s->ropes[i].n_dims / 2), sizeof(float));
         r->sin[i] = carve(c, rows * (s->ropes[i].n_dims / 2), sizeof(float));
     }
-    r->acts.q = carve(c, groups * ACT_GROUP, 1);
-    r->acts.scale = carve(c, groups, sizeof(float));
-    r->acts.sum = carve(c, groups, sizeof(float));
-    r->acts.sum16 = carve(c, groups * 2, sizeof(float));
-    r->acts.isum = carve(c, groups * 2, sizeof(int32_t));
-    r->acts.isum32 = carve(c, groups, sizeof(int32_t));
+    lay_out_acts(c, &r->acts, groups);
     groups = (size_t)(s->embd / ACT_GROUP) * (rows + r->k->act_tile16);
-    r->acts16.q = carve(c, groups * ACT_GROUP, 1);
+    lay_out_acts(c, &r->acts16, groups);
     r->acts16.low = carve(c, groups * ACT_GROUP, 1);
-    r->acts16.scale = carve(c, groups, sizeof(float));
-    r->acts16.sum = carve(c, groups, sizeof(float));
-    r->acts16.sum16 = carve(c, groups * 2, sizeof(float));
-    r->acts16.isum = carve(c, groups * 2, sizeof(int32_t));
-    r->acts16.isum32 = carve(c, groups, sizeof(int32_t));
     r->spans = carve(c, rows + 1, sizeof *r->spans);
     unsigned threads = threadpool_size(r->cpu->pool);
     r->parts_floats = threads == 1 ? 0 : (size_t)max_u32(16, 4 * threads) * (s->q_dim + s->q_dim / 8);

@@ -237,6 +237,17 @@ static int add(struct sched *s, uint64_t id, const int32_t *tokens, uint32_t n, 
     return sched_add(s, 0, &q, err);
 }
 
+/* A scheduler with n answers of one token and max_new more. */
+static struct sched *start(const struct sched_config *c, uint32_t n, uint32_t max_new)
+{
+    struct err err;
+    struct sched *s = sched_create(c, &err);
+    int32_t token = 1;
+    for (uint64_t i = 1; i <= n; i++)
+        is_int(add(s, i, &token, 1, max_new, 0, &err), 0, "request %u of one token and %u is taken", (unsigned)i, max_new);
+    return s;
+}
+
 static void formula(void)
 {
     struct sched_config c = usual(2);
@@ -244,12 +255,9 @@ static void formula(void)
     struct err err;
     struct sched *s;
     uint64_t rows = 0;
-    int32_t token = 1;
     for (int i = 0; i < 2; i++)
         c.costs.stage[i] = (struct sched_stage_cost){.fixed_ns = 600000, .weight_ns = 16500000, .row_ns = 500000};
-    s = sched_create(&c, &err);
-    for (uint64_t i = 1; i <= 16; i++)
-        add(s, i, &token, 1, 50, 0, &err);
+    s = start(&c, 16, 50);
     drive(s, 40, &rows);
     sched_stats(s, &stats);
     is_int(stats.n_decoding, 16, "16 sequences decode");
@@ -277,18 +285,12 @@ static void full_contexts(void)
 {
     struct sched_config c = usual(2);
     struct sched_stats stats;
-    struct err err;
     struct sched *s;
     uint64_t rows = 0;
-    int32_t token = 1;
     c.block = 32;
     c.ctx = 64;
     c.n_blocks[0] = 16;
-    c.n_blocks[1] = 0;
-    c.window = 0;
-    s = sched_create(&c, &err);
-    for (uint64_t i = 1; i <= 8; i++)
-        is_int(add(s, i, &token, 1, 64, 0, &err), 0, "one token and 64 are 64 positions");
+    s = start(&c, 8, 64); /* 64 positions each: the last token is chosen, but not computed */
     drive(s, 4, &rows);
     sched_stats(s, &stats);
     is_int(stats.n_decoding, 8, "all run at once");
