@@ -56,6 +56,15 @@ def violations(rule, path, text):
             yield f"{path}:{number}: {line.strip()[:100]}"
 
 
+def without_config(files, stripped):
+    """Who asks what configure found out, and does not include where it says so: the preprocessor takes that for no."""
+    asked = re.compile(r"^[ \t]*#[ \t]*(?:el)?if.*\b(%s)\b" % "|".join(re.findall(r"AC_DEFINE\(\[(\w+)\]", files["configure.ac"])), re.M)
+    for path, text in stripped.items():
+        found = asked.search(text)
+        if found and not re.search(r'^#include "config\.h"', files[path], re.M):
+            yield f"{path}: looks at {found.group(1)} without config.h"
+
+
 def tracked(root):
     for where, folders, names in os.walk(root):
         folders[:] = [f for f in folders if not f.startswith((".", "_", "build", "autom4te", "stagecoach-"))]
@@ -94,6 +103,7 @@ def main():
             if rule[1](path) and path != "tests/lint/source.py":
                 wrong += violations(rule, path, stripped[path] if rule in ON_CODE else text)
         result(rule[0], wrong)
+    result("what configure defines is looked at with config.h included", list(without_config(files, stripped)))
     result("every text ends with a newline", [p for p, t in files.items() if t and not t.endswith("\n")])
     wrong = []
     for path, text in files.items():

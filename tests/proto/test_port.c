@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "proto/codec.h"
 #include "tests/proto/sides.h"
 #include "tests/tap.h"
