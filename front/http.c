@@ -386,8 +386,9 @@ static enum MHD_Result take_body(struct call *c, const char *data, size_t size)
     return MHD_YES;
 }
 
-/* Hands the call to a helper, the connection suspended until that is done. */
-static void dispatch(struct call *c)
+/* Hands the call to a helper, the connection suspended until that is done: true, and the call is the helper's from then on, not even to
+ * be looked at here. False: it is refused. */
+static bool dispatch(struct call *c)
 {
     pthread_mutex_lock(&c->lock);
     c->was_dispatched = true;
@@ -395,10 +396,11 @@ static void dispatch(struct call *c)
         c->working = c->waiting = true;
         MHD_suspend_connection(c->connection);
         pthread_mutex_unlock(&c->lock);
-        return;
+        return true;
     }
     pthread_mutex_unlock(&c->lock);
     refuse(c, api_fail(&c->error, 429, "rate_limit_error", "busy", "too many requests at once; try again in a while"));
+    return false;
 }
 
 void *http_help(void *arg)
@@ -464,11 +466,8 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *connection, co
         *size = 0;
         return rc;
     }
-    if (!c->is_refused && !c->was_dispatched) {
-        dispatch(c);
-        if (!c->is_refused)
-            return MHD_YES;
-    }
+    if (!c->is_refused && !c->was_dispatched && dispatch(c))
+        return MHD_YES;
     if (c->is_refused || !c->job)
         return send_reply(c);
     return c->job->streams ? send_stream(c) : advance_whole(c);
