@@ -106,8 +106,11 @@ static bool preempt_for(struct sched *s, const struct seq *q)
     return true;
 }
 
+/* In a step that was sent, or in the one that is being made. */
 static bool under_way(const struct sched *s, uint64_t batch)
 {
+    if (batch == s->next_batch)
+        return true;
     for (uint32_t i = 0; i < s->n_flights; i++)
         if (s->flights[i].batch == batch && batch != 0)
             return true;
