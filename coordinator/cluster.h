@@ -128,6 +128,8 @@ struct pipe {
     int64_t broken_us; /* since when requests wait; 0: they do not */
     bool said_stuck;   /* that there is no plan has been told */
     bool short_of_memory; /* a stage did not fit where the plan had it; why says which */
+    int64_t doubt_at_us;  /* there is no plan: then devices' shortages are forgotten; 0: there is one */
+    unsigned doubts;      /* how often they were, since it ran */
     struct err refusal; /* why a node could not load, before the first epoch ran; kind ERR_NONE: none did */
     char why[256];     /* what broke it */
     uint32_t n_before; /* the chain of the epoch before, for what may be kept */

@@ -120,13 +120,24 @@ void pipeline_break_by_step(struct engine *e, const char *why)
     pipeline_break(e, why);
 }
 
+/* What did not fit on devices is asked of them again. Returns whether there was any such. */
+static bool forget_shortages(struct engine *e)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < e->n_nodes; i++)
+        for (size_t k = 0; k < MSG_MAX_DEVICES; k++) {
+            any = any || e->nodes[i].memory_caps[k];
+            e->nodes[i].memory_caps[k] = 0;
+        }
+    return any;
+}
+
 void pipeline_replan(struct engine *e)
 {
     struct pipe *p = &e->pipe;
+    forget_shortages(e);
     if (p->phase == PIPE_GATHERING || p->phase == PIPE_FAILED)
         return;
-    for (uint32_t i = 0; i < e->n_nodes; i++)
-        memset(e->nodes[i].memory_caps, 0, sizeof e->nodes[i].memory_caps);
     p->landed = true; /* what ends is no failure */
     pipeline_break(e, "a new plan was asked for");
     p->since_us = 0; /* nobody is waited for */
@@ -261,6 +272,27 @@ static void fail(struct engine *e, const struct err *err)
     engine_set_failed(e, err); /* who waits for the engine tells it */
 }
 
+/* The wait doubles each time. */
+static int64_t distrust_us(unsigned times)
+{
+    int64_t ms = DISTRUST_MIN_MS;
+    for (unsigned i = 0; i < times && ms < DISTRUST_MAX_MS; i++)
+        ms *= 2;
+    return (ms < DISTRUST_MAX_MS ? ms : DISTRUST_MAX_MS) * 1000;
+}
+
+/* There is no plan with what fitted on devices that were short of memory: they may have more by now. */
+static void doubt_shortages(struct engine *e)
+{
+    struct pipe *p = &e->pipe;
+    if (!p->doubt_at_us)
+        p->doubt_at_us = e->now_us + distrust_us(p->doubts);
+    if (e->now_us < p->doubt_at_us)
+        return;
+    p->doubts += forget_shortages(e);
+    p->doubt_at_us = 0;
+}
+
 /* There is no plan. Others may come, or what kept a node from loading may end; else that is the last word. */
 static void no_plan(struct engine *e, const struct err *err, bool others_may_come)
 {
@@ -278,6 +310,7 @@ static void no_plan(struct engine *e, const struct err *err, bool others_may_com
         engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "no plan with the nodes that are here: %s", err->text);
     p->said_stuck = true;
     p->retry_at_us = e->now_us + PLAN_AGAIN_MS * 1000;
+    doubt_shortages(e);
 }
 
 static void begin_epoch(struct engine *e, bool others_may_come)
@@ -293,6 +326,7 @@ static void begin_epoch(struct engine *e, bool others_may_come)
         return;
     }
     p->fresh = false;
+    p->doubt_at_us = 0;
     memcpy(p->stages, stages, sizeof stages);
     p->n_stages = n;
     p->epoch = (struct msg_epoch){wire_net_instance(e->net), p->epoch.counter + 1};
@@ -543,6 +577,7 @@ void pipeline_tested(struct engine *e)
         engine_event_text(e, ENGINE_NOTE_INFO, NULL, "the pipeline is ready: %u stage%s", p->n_stages, p->n_stages == 1 ? "" : "s");
     p->ran_before = true;
     p->short_of_memory = false;
+    p->doubts = 0;
     p->refusal.kind = ERR_NONE;
     p->broken_us = 0;
     p->n_before = 0;
@@ -576,15 +611,11 @@ static void stage_ready(struct engine *e, struct node *n, const struct msg_ready
 /* It could not load what it was asked for. Others may; if there are none, it is asked again later. */
 static void distrust(struct engine *e, struct node *n)
 {
-    int64_t ms = DISTRUST_MIN_MS;
-    for (unsigned i = 0; i < n->load_errors && ms < DISTRUST_MAX_MS; i++)
-        ms *= 2;
-    n->load_errors++;
-    n->distrusted_until_us = e->now_us + (ms < DISTRUST_MAX_MS ? ms : DISTRUST_MAX_MS) * 1000;
+    n->distrusted_until_us = e->now_us + distrust_us(n->load_errors++);
 }
 
-/* A stage did not fit on a device: from now on plans give it no more than it says there is, until it says hello anew or a new plan
- * is asked for. */
+/* A stage did not fit on a device: from now on plans give it no more than it says there is, until it says hello anew, a new plan is
+ * asked for, or there has been no plan for a while. */
 static void plan_with_less(struct engine *e, struct node *n, const char *device, uint64_t bytes)
 {
     for (size_t i = 0; i < n->hello.n_devices; i++) {

@@ -386,17 +386,21 @@ int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *r
                                 .wire = e->options.wire_auto ? PLAN_WIRE_AUTO : wires[e->options.wire]};
     struct topology *t = all_nodes(e, err);
     struct plan_source *s = t ? mem_new(1, sizeof *s, err) : NULL;
+    bool searched = !e->children || several_devices(e);
     int rc = -1;
 
-    if (s && e->children && !several_devices(e)) {
+    if (s && !searched) {
         rc = plan_source_init(s, e->gguf, &e->params, t, &set, err);
         if (rc == 0) {
             adjust(e, s);
             rc = choose_all(e, s, ret_plan, err);
         }
-    } else if (s) {
-        rc = plan_source_make(s, e->gguf, &e->params, t, &set, adjust, e, ret_plan, err);
+        searched = rc != 0 && err->kind == ERR_MEMORY; /* one of them is short of it: the others may do */
+        if (searched)
+            plan_source_fini(s);
     }
+    if (s && searched)
+        rc = plan_source_make(s, e->gguf, &e->params, t, &set, adjust, e, ret_plan, err);
     if (rc == 0) {
         take_plan(e, s, ret_plan, ret_stages, ret_n);
         if (s->ctx < e->ctx) {

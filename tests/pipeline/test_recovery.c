@@ -205,6 +205,50 @@ static void test_no_memory(const char *model)
     rig_destroy(rig);
 }
 
+static pid_t own_pid(struct engine *e, size_t worker)
+{
+    json_t *status = engine_status(e);
+    pid_t pid = (pid_t)json_integer_value(json_object_get(json_array_get(json_object_get(status, "nodes"), worker), "pid"));
+    json_decref(status);
+    return pid;
+}
+
+/* Of two or three workers of our own the last is drained for so long that nothing else waits for it; the first gets no more memory. */
+static struct engine *begin_own_without_memory(const char *model, unsigned workers, pid_t *ret_pid)
+{
+    enum { LONG_S = 600 };
+    struct engine_options o = rig_options(NULL, model, workers);
+    struct engine *e = rig_engine(&o);
+    char name[16];
+    struct err err;
+
+    snprintf(name, sizeof name, "worker%u", workers - 1);
+    rig_forget_notes();
+    rig_limit_memory(*ret_pid = own_pid(e, 0), true);
+    if (engine_command(e, ENGINE_DRAIN, name, LONG_S, &err) != 0)
+        rig_bail("drain", &err);
+    return e;
+}
+
+static void test_own_no_memory(const char *model)
+{
+    char text[256] = "";
+    pid_t pid;
+    struct engine *e = begin_own_without_memory(model, 3, &pid);
+
+    ok(all_the_same(e, false, 0, NULL, NULL, NULL), "one of our own gets no memory for more layers: the others take them");
+    ok(rig_note("node worker0: ", text, sizeof text), "what it said is told: %s", text);
+    engine_destroy(e);
+
+    e = begin_own_without_memory(model, 2, &pid);
+    for (int64_t until = rig_now_ms() + STREAM_MS; !rig_note("no plan", text, sizeof text) && rig_now_ms() < until;)
+        rig_sleep_ms(20);
+    ok(strstr(text, "no plan"), "where there are no others, there is no plan: %s", text);
+    rig_limit_memory(pid, false);
+    ok(all_the_same(e, false, 0, NULL, NULL, NULL), "when there is memory again, it is asked again, by itself");
+    engine_destroy(e);
+}
+
 /* --- drained for a while ---------------------------------------------------------------------------------------------------- */
 
 static void drain_n1(void *arg)
@@ -414,8 +458,10 @@ int main(void)
     rig_answers(model, answers, ANSWERS);
     test_requests(model);
     test_standby(model);
-    if (RIG_CAN_LIMIT)
+    if (RIG_CAN_LIMIT) {
         test_no_memory(model);
+        test_own_no_memory(model);
+    }
     test_drain(model);
     test_timeout(model);
     test_restart(model);
