@@ -20,7 +20,7 @@
 #include "tests/model/model_build.h"
 #include "tests/tap.h"
 
-enum { CASES = 4, PROMPT = 70, EVENT_MS = 60000, STOP_MS = 15000 };
+enum { CASES = 4, PROMPT = 70, EVENT_MS = 60000, STOP_MS = 15000, NOTES_LOOK_MS = 50 };
 
 static int32_t prompts[CASES][PROMPT], wanted[CASES][REMOTE_TOKENS];
 
@@ -59,6 +59,7 @@ void remote_init(struct remote *r, const char *name, unsigned n)
     const char *build = getenv("SC_BUILD");
 
     memset(r, 0, sizeof *r);
+    pthread_mutex_init(&r->notes_lock, NULL);
     snprintf(r->program, sizeof r->program, "%s/stagecoach", build ? build : ".");
     snprintf(r->folder, sizeof r->folder, "%s/%s.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", name);
     if (!mkdtemp(r->folder))
@@ -173,13 +174,29 @@ void remote_write_topology(struct remote *r, unsigned mask, unsigned with_keys)
 static void on_note(void *arg, const struct engine_note *note)
 {
     struct remote *r = arg;
+    pthread_mutex_lock(&r->notes_lock);
     size_t len = strlen(r->notes);
     if (note->kind == ENGINE_NOTE_PROGRESS)
         snprintf(r->notes + len, sizeof r->notes - len, "progress %s: %s\n", note->node, note->text);
     else
         snprintf(r->notes + len, sizeof r->notes - len, "%s\n", note->text);
+    pthread_mutex_unlock(&r->notes_lock);
     if (note->kind == ENGINE_NOTE_TROUBLE)
         tap_note("%s", note->text);
+}
+
+bool remote_said(struct remote *r, const char *text, unsigned ms)
+{
+    for (;;) {
+        pthread_mutex_lock(&r->notes_lock);
+        bool said = strstr(r->notes, text);
+        pthread_mutex_unlock(&r->notes_lock);
+        if (said || ms == 0)
+            return said;
+        unsigned wait = ms < NOTES_LOOK_MS ? ms : NOTES_LOOK_MS;
+        sleep_ms(wait);
+        ms -= wait;
+    }
 }
 
 void remote_open(struct remote *r, const char *model, uint32_t ctx)

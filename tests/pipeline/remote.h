@@ -4,6 +4,7 @@
 /* A cluster over loopback tcp with keys, for tests: workers as processes of their own, the engine in the test's, each with a
  * folder of keys. What fails here ends the program. */
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -27,7 +28,8 @@ struct remote {
     unsigned n;
     struct topology *topology;
     struct engine *engine;
-    char notes[16384]; /* what the engine said */
+    pthread_mutex_t notes_lock;
+    char notes[16384]; /* what the engine said; its thread adds to it */
 };
 
 /* Folders and keys; every node trusts the coordinator, which trusts nobody yet. */
@@ -43,6 +45,8 @@ void remote_write_topology(struct remote *r, unsigned mask, unsigned with_keys);
 void remote_open(struct remote *r, const char *model, uint32_t ctx);
 bool remote_ready(struct remote *r); /* within REMOTE_READY_MS */
 void remote_close(struct remote *r);
+/* Whether the engine has said a text, or does within ms. */
+bool remote_said(struct remote *r, const char *text, unsigned ms);
 /* Whether a file contains a text, within ms. */
 bool remote_log_has(const char *path, const char *text, unsigned ms);
 size_t remote_log_count(const char *path, const char *text);

@@ -12,7 +12,7 @@
 #include "tests/pipeline/remote.h"
 #include "tests/tap.h"
 
-enum { CTX = 128 };
+enum { CTX = 128, SAID_MS = 50000 };
 
 static struct remote r;
 static char model[REMOTE_PATH + 32], folder[REMOTE_PATH];
@@ -53,10 +53,8 @@ static void test_stranger(void)
     remote_open(&r, model, CTX);
     ok(remote_ready(&r), "a cluster of one");
     remote_start(&r, 1, local);
-    for (int i = 0; i < 1000 && !strstr(r.notes, "is not trusted here"); i++)
-        usleep(50000);
-    has_str(r.notes, "is not trusted here: an invitation or a file trusted/NAME.pub would admit it", "a key that nobody knows is refused, and why");
-    has_str(r.notes, r.nodes[1].key, "… by its key");
+    ok(remote_said(&r, "is not trusted here: an invitation or a file trusted/NAME.pub would admit it", SAID_MS), "a key that nobody knows is refused, and why");
+    ok(remote_said(&r, r.nodes[1].key, 0), "… by its key");
     ok(remote_same(&r), "… and nothing else is disturbed");
     remote_fini(&r);
 }
@@ -114,9 +112,7 @@ static void test_join(void)
     is_int(k ? invite_create(k, &address, 1, 60, token, &err) : -1, 0, "an invitation");
     keys_close(k);
     remote_start(&r, 1, joining);
-    for (int i = 0; i < 1000 && !strstr(r.notes, "node attic is here"); i++)
-        usleep(50000);
-    has_str(r.notes, "node attic is here", "a node joins by it");
+    ok(remote_said(&r, "node attic is here", SAID_MS), "a node joins by it");
     FILE *f = fopen(r.topology_path, "r");
     if (f) {
         size_t len = fread(text, 1, sizeof text - 1, f);
