@@ -63,13 +63,15 @@ static void finish(struct search *x, const struct step *st, double sum)
     x->best_last = (struct search_stage){.kind = kind, .device = st->device, .first = st->begin, .last = x->n};
 }
 
-/* Hops to come, and what nodes to come cost whatever they hold. */
+/* Hops to come, what nodes to come cost whatever they hold, and the head. */
 static double after_us(const struct search *x, uint64_t used, uint32_t kind)
 {
     double us;
     if (!x->whole)
-        return x->least_home_us;
-    us = x->paths[(x->full - used) * (x->s->n_ways + 1) + x->s->kinds[kind].way] * (1 - SEARCH_FLOAT_SLACK);
+        return x->least_end_us;
+    if (used == x->full)
+        return x->end_us[kind];
+    us = x->paths[(x->full - used) * x->ways + x->s->kinds[kind].way] * (1 - SEARCH_FLOAT_SLACK);
     for (uint32_t k = 0; k < x->s->n_kinds; k++)
         us += (x->s->kinds[k].n_members - search_count(x, used, k)) * x->fixed_us[k];
     return us;
@@ -222,6 +224,7 @@ static int prepare(struct search *x)
     x->items = search_take(x, 2 * (size_t)s->n_devices, sizeof *x->items);
     x->hops = search_take(x, (size_t)(s->n_kinds + 1) * (s->n_kinds + 1), sizeof *x->hops);
     x->home_us = search_take(x, s->n_kinds, sizeof *x->home_us);
+    x->end_us = search_take(x, s->n_kinds, sizeof *x->end_us);
     x->in_us = search_take(x, s->n_kinds, sizeof *x->in_us);
     x->out_us = search_take(x, s->n_kinds, sizeof *x->out_us);
     x->fixed_us = search_take(x, s->n_kinds, sizeof *x->fixed_us);
@@ -245,6 +248,15 @@ static bool enough_room(const struct search *x)
     for (uint32_t i = 0; i < x->s->n_devices; i++)
         capacity += x->s->kinds[x->s->devices[i].kind].n_members * x->costs[i].capacity;
     return capacity >= 1 - SEARCH_SLACK;
+}
+
+/* No chain of whatever nodes can be below the best: known without looking at any. */
+static bool too_slow(const struct search *x)
+{
+    struct search_bound bound;
+    uint32_t at = 0;
+    search_make_bound(x, 0, x->s->n_kinds, 0, &bound);
+    return search_bound_at(&bound, 1, &at) + x->least_end_us >= x->best * (1 + SEARCH_FLOAT_SLACK);
 }
 
 static int by_f(const void *a, const void *b, void *arg)
@@ -363,7 +375,7 @@ static int look(struct search *x, uint64_t effort, struct search_answer *ret)
     const struct search_ask *ask = x->ask;
     bool sets = false;
     uint32_t n = 0;
-    if (!enough_room(x))
+    if (!enough_room(x) || too_slow(x))
         return 0;
     if (ask->enough_us == INFINITY)
         beam(x, ret);

@@ -39,6 +39,7 @@ struct search_device {
     double *read, *compute; /* sums over layers, for this batch */
     double head_read, head_compute;
     double price, capacity;
+    double end_us; /* what the head adds at least to a stage that is the last */
 };
 
 struct search_set {
@@ -59,7 +60,7 @@ struct search {
     struct cost_hop *hops; /* (kinds + 1)², the last is the coordinator; [k][k]: between two members */
     double *home_us;       /* from a kind to the coordinator */
     double *in_us, *out_us; /* of a kind: the least that copies cost when rows come from another node, and go to one */
-    double least_home_us;
+    double *end_us, least_end_us; /* the same, with the head on the least of its devices; the least of all kinds */
     /* the table: layers [covers[set], n) can be covered by the set; NULL: there is none */
     uint16_t *covers;
     uint16_t *forward[SPACE_MAX_DEVICES]; /* device → furthest end from a beginning */
@@ -67,6 +68,7 @@ struct search {
 
     /* set by set: NULL where there are too many sets */
     const float *paths;
+    uint32_t ways; /* of a set in paths */
     struct search_set *sets;
     uint64_t outside;  /* nodes that are not in the present set count as used */
     bool whole;        /* a chain must use all of the present set */

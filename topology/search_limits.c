@@ -100,6 +100,9 @@ static void price_device(struct search *x, uint32_t i)
         c->capacity = larger(c->capacity, x->share[search_furthest(x, i, l)] - x->share[l]);
     }
     c->price = larger(read, compute);
+    c->end_us = read >= compute ? c->head_read : c->head_compute;
+    if (space_disk_bytes(x->s, &x->s->devices[i], x->n - 1, x->n) == UINT64_MAX)
+        c->end_us = INFINITY;
     c->capacity = fmin(c->capacity * (1 + SEARCH_SLACK), 1);
 }
 
@@ -113,7 +116,6 @@ void search_find_hops(struct search *x)
 {
     const struct space *s = x->s;
     uint32_t k = s->n_kinds, here = s->in->n_nodes;
-    x->least_home_us = INFINITY;
     for (uint32_t a = 0; a <= k; a++)
         for (uint32_t b = 0; b <= k; b++) {
             uint32_t from = a == k ? here : s->kinds[a].members[0], to = b == k ? here : s->kinds[b].members[0];
@@ -129,7 +131,6 @@ void search_find_hops(struct search *x)
             x->out_us[a] = fmin(x->out_us[a], d->out_us * x->ask->batch.rows);
         }
         x->home_us[a] = cost_hop_us(&x->hops[a * (k + 1) + k], x->ask->batch.rows);
-        x->least_home_us = fmin(x->least_home_us, x->home_us[a]);
     }
 }
 
@@ -145,17 +146,21 @@ void search_make_items(struct search *x)
     uint32_t n = s->n_kinds;
     for (uint32_t i = 0; i < s->n_devices; i++)
         price_device(x, i);
+    x->least_end_us = INFINITY;
     for (uint32_t k = 0; k < n; k++) {
         const struct space_kind *kind = &s->kinds[k];
-        double enter = INFINITY, capacity = 0, fixed = INFINITY;
+        double enter = INFINITY, capacity = 0, fixed = INFINITY, end = INFINITY;
         for (uint32_t a = 0; a <= n; a++)
             if (a != k || kind->n_members > 1)
                 enter = fmin(enter, search_hop_us(x, a, k));
         for (uint32_t i = 0; i < kind->n_devices; i++) {
             capacity += x->costs[kind->first_device + i].capacity;
             fixed = fmin(fixed, s->devices[kind->first_device + i].fixed_us);
+            end = fmin(end, x->costs[kind->first_device + i].end_us);
         }
         x->fixed_us[k] = fixed;
+        x->end_us[k] = x->home_us[k] + end;
+        x->least_end_us = fmin(x->least_end_us, x->end_us[k]);
         for (uint32_t i = 0; i < kind->n_devices && capacity > 0; i++) {
             const struct search_device *c = &x->costs[kind->first_device + i];
             double toll = (enter + fixed) / fmin(capacity, 1);

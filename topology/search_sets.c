@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { PATHS_MAX = 1 << 22 };
+enum { PATHS_MAX = 1 << 22, LANES = 4 };
 
 /* From any node of a way to a node of a kind; way n_ways is the coordinator. */
 static double least_hop(const struct search *x, uint32_t way, uint32_t to)
@@ -19,27 +19,35 @@ static double least_hop(const struct search *x, uint32_t way, uint32_t to)
     return least;
 }
 
+/* to = min(to, hop + rest). Compilers make jumps of the plain loop, which are guessed wrong half of the time. */
+static void lower(float *to, const float *hop, float rest)
+{
+    typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+    lanes with = *(const lanes *)hop + rest, old = *(const lanes *)to;
+    __typeof__(with < old) less = with < old;
+    *(lanes *)to = (lanes)(((__typeof__(less))with & less) | ((__typeof__(less))old & ~less));
+}
+
 bool search_find_paths(struct search *x)
 {
     const struct space *s = x->s;
     struct space_paths *p = s->paths;
-    uint32_t ways = s->n_ways + 1, digits[PLAN_MAX_NODES] = {0};
+    uint32_t ways = (s->n_ways + LANES) / LANES * LANES, digits[PLAN_MAX_NODES] = {0};
     float *hops = search_take(x, (size_t)s->n_kinds * ways, sizeof *hops);
     if (x->failed || x->full + 1 > SEARCH_SETS_MAX || (x->full + 1) * ways > PATHS_MAX)
         return false;
     if (!p->us && !(p->us = malloc((x->full + 1) * ways * sizeof *p->us)))
         return false;
     x->paths = p->us;
-    if (p->rows == x->ask->batch.rows)
+    x->ways = ways;
+    if (p->rows == x->ask->batch.rows && p->wanted == x->ask->batch.wanted)
         return true;
     p->rows = x->ask->batch.rows;
+    p->wanted = x->ask->batch.wanted;
     for (uint32_t w = 0; w < ways; w++) {
-        p->us[w] = w == s->n_ways ? INFINITY : 0;
-        for (uint32_t k = 0; k < s->n_kinds; k++) {
+        p->us[w] = INFINITY; /* nothing is left: after_us knows which kind that is */
+        for (uint32_t k = 0; k < s->n_kinds; k++)
             hops[k * ways + w] = (float)least_hop(x, w, k);
-            if (s->kinds[k].way == w)
-                p->us[w] = (float)x->home_us[k];
-        }
     }
     for (uint64_t set = 1; set <= x->full; set++) {
         float *to = p->us + set * ways;
@@ -53,24 +61,40 @@ bool search_find_paths(struct search *x)
             if (!digits[k])
                 continue;
             uint64_t left = set - x->strides[k];
-            float rest = p->us[left * ways + s->kinds[k].way] + (left ? (float)x->out_us[k] : 0);
+            float rest = left ? p->us[left * ways + s->kinds[k].way] + (float)x->out_us[k] : (float)x->end_us[k];
             const float *hop = hops + k * ways;
-            for (uint32_t w = 0; w < ways; w++)
-                to[w] = hop[w] + rest < to[w] ? hop[w] + rest : to[w];
+            for (uint32_t w = 0; w < ways; w += LANES)
+                lower(to + w, hop + w, rest);
         }
     }
     return true;
 }
 
-/* A set's layers split at will over its devices. */
-static double set_share_us(const struct search *x, const uint32_t *digits)
+/* What is known of a set: sums over its nodes. */
+struct sums {
+    float room, fixed_us;
+};
+
+static void kind_sums(const struct search *x, struct sums *ret)
+{
+    for (uint32_t i = 0; i < x->n_items; i++)
+        if (x->items[i].open)
+            ret[x->items[i].kind].room += (float)x->items[i].capacity;
+    for (uint32_t k = 0; k < x->s->n_kinds; k++)
+        ret[k].fixed_us = (float)x->fixed_us[k];
+}
+
+/* A set's layers split at will over its devices; INFINITY: that is limit_us or more. */
+static double set_share_us(const struct search *x, const uint32_t *digits, double limit_us)
 {
     double left = 1 - SEARCH_SLACK, us = 0;
-    for (uint32_t k = 0; k < x->s->n_kinds; k++)
-        us += digits[k] * x->fixed_us[k];
     for (uint32_t i = 0; i < x->n_items && left > 0; i++) {
         const struct search_item *it = &x->items[i];
-        double room = it->open ? digits[it->kind] * it->capacity : 0;
+        if (!it->open || !digits[it->kind])
+            continue;
+        if (us + left * it->price >= limit_us)
+            return INFINITY;
+        double room = digits[it->kind] * it->capacity;
         room = room < left ? room : left;
         us += room * it->price;
         left -= room;
@@ -87,16 +111,23 @@ static int by_bound(const void *a, const void *b)
 uint32_t search_list_sets(struct search *x)
 {
     const struct space *s = x->s;
+    struct sums of_kind[PLAN_MAX_NODES] = {{0}}, *sums = search_take(x, x->full + 1, sizeof *sums);
     uint32_t digits[PLAN_MAX_NODES] = {0}, n = 0;
+    if (x->failed)
+        return 0;
+    kind_sums(x, of_kind);
     for (uint64_t set = 1; set <= x->full; set++) {
         uint32_t k = 0;
         while (digits[k] == s->kinds[k].n_members)
             digits[k++] = 0;
         digits[k]++;
-        double bound = x->paths[set * (s->n_ways + 1) + s->n_ways] * (1 - SEARCH_FLOAT_SLACK);
-        if (bound >= x->best)
+        const struct sums *less = &sums[set - x->strides[k]];
+        sums[set] = (struct sums){less->room + of_kind[k].room, less->fixed_us + of_kind[k].fixed_us};
+        if (sums[set].room < 1 - SEARCH_FLOAT_SLACK)
             continue;
-        bound = (bound + set_share_us(x, digits)) * (1 - SEARCH_FLOAT_SLACK);
+        double bound = (x->paths[set * x->ways + s->n_ways] + sums[set].fixed_us) * (1 - SEARCH_FLOAT_SLACK);
+        if (bound < x->best)
+            bound = (bound + set_share_us(x, digits, x->best - bound)) * (1 - SEARCH_FLOAT_SLACK);
         if (bound < x->best)
             x->sets[n++] = (struct search_set){(float)bound, (uint32_t)set};
     }

@@ -53,8 +53,8 @@ struct space {
 };
 
 struct space_paths {
-    double rows; /* < 0: not computed yet */
-    float *us;   /* [set left][way]: the least Σ hop from a node of the way through all of the set, then home */
+    double rows, wanted; /* rows < 0: not computed yet */
+    float *us;           /* [set left][way]: the least Σ hop from a node of the way through all of the set and home, with the head */
 };
 
 int space_init(struct space *s, const struct plan_input *in, bool standby, struct err *err);
