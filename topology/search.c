@@ -210,6 +210,42 @@ static void go_on(struct search *x, uint32_t parent)
 
 /* --- the search ---------------------------------------------------------------------------------------------------------- */
 
+/* Shares of layers are what bounds reckon in: a device is taken to be as fast with all as with those that suit it best, and to hold
+ * as large a share as any range that fits. So they should be as near as can be to what every device spends, or holds. */
+static void share_by_bytes(struct search *x)
+{
+    const uint64_t *bytes = x->s->devices[0].weights_bytes;
+    for (uint32_t l = 1; l <= x->n; l++) /* and one byte each, so that no layer is nothing */
+        x->share[l] = (double)(bytes[l] + l) / (double)(bytes[x->n] + x->n);
+}
+
+static void share_by_time(struct search *x)
+{
+    for (uint32_t l = 1; l <= x->n; l++) {
+        double share = 0;
+        for (uint32_t i = 0; i < x->s->n_devices; i++) {
+            const struct search_device *c = &x->costs[i];
+            double all = fmax(c->read[x->n], c->compute[x->n]);
+            if (all > 0 && all < INFINITY)
+                share += fmax(c->read[l] - c->read[l - 1], c->compute[l] - c->compute[l - 1]) / all;
+        }
+        x->share[l] = x->share[l - 1] + share + 1e-9; /* no layer is nothing */
+    }
+    double whole = x->share[x->n];
+    for (uint32_t l = 1; l <= x->n; l++)
+        x->share[l] /= whole;
+}
+
+/* What any chain costs at least, and with it the prices that such bounds are made of. */
+static double least_us(struct search *x)
+{
+    struct search_bound bound;
+    uint32_t at = 0;
+    search_make_items(x);
+    search_make_bound(x, 0, x->s->n_kinds, 0, &bound);
+    return search_bound_at(&bound, 1, &at) + x->least_end_us;
+}
+
 static int prepare(struct search *x)
 {
     const struct space *s = x->s;
@@ -230,15 +266,21 @@ static int prepare(struct search *x)
     x->fixed_us = search_take(x, s->n_kinds, sizeof *x->fixed_us);
     if (x->failed)
         return -1;
-    const uint64_t *bytes = s->devices[0].weights_bytes;
-    for (uint32_t l = 1; l <= x->n; l++) /* and one byte each, so that no layer is nothing */
-        x->share[l] = (double)(bytes[l] + l) / (double)(bytes[x->n] + x->n);
     search_costs(x);
     if (x->failed)
         return -1;
     search_find_hops(x);
-    search_make_items(x);
-    return x->failed ? -1 : 0;
+    share_by_time(x);
+    x->least_us = least_us(x);
+    share_by_bytes(x);
+    double by_bytes = least_us(x);
+    if (x->least_us > by_bytes) {
+        share_by_time(x);
+        search_make_items(x);
+    } else {
+        x->least_us = by_bytes;
+    }
+    return 0;
 }
 
 /* All that there is can hold the layers, as far as shares tell. */
@@ -248,15 +290,6 @@ static bool enough_room(const struct search *x)
     for (uint32_t i = 0; i < x->s->n_devices; i++)
         capacity += x->s->kinds[x->s->devices[i].kind].n_members * x->costs[i].capacity;
     return capacity >= 1 - SEARCH_SLACK;
-}
-
-/* No chain of whatever nodes can be below the best: known without looking at any. */
-static bool too_slow(const struct search *x)
-{
-    struct search_bound bound;
-    uint32_t at = 0;
-    search_make_bound(x, 0, x->s->n_kinds, 0, &bound);
-    return search_bound_at(&bound, 1, &at) + x->least_end_us >= x->best * (1 + SEARCH_FLOAT_SLACK);
 }
 
 static int by_f(const void *a, const void *b, void *arg)
@@ -375,7 +408,7 @@ static int look(struct search *x, uint64_t effort, struct search_answer *ret)
     const struct search_ask *ask = x->ask;
     bool sets = false;
     uint32_t n = 0;
-    if (!enough_room(x) || too_slow(x))
+    if (!enough_room(x) || x->least_us >= x->best * (1 + SEARCH_FLOAT_SLACK))
         return 0;
     if (ask->enough_us == INFINITY)
         beam(x, ret);

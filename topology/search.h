@@ -53,13 +53,14 @@ struct search {
     struct arena arena;
     uint32_t n, n_groups;
     uint64_t strides[PLAN_MAX_NODES], full;
-    double *share; /* of all layers, in the first l: by bytes */
+    double *share; /* of all layers, in the first l: by bytes or time, whichever bounds more */
     struct search_device *costs;
     struct search_item *items;
     uint32_t n_items;
     struct cost_hop *hops; /* (kinds + 1)², the last is the coordinator; [k][k]: between two members */
     double *home_us;       /* from a kind to the coordinator */
     double *in_us, *out_us; /* of a kind: the least that copies cost when rows come from another node, and go to one */
+    double least_us;       /* what any chain costs at least */
     double *end_us, least_end_us; /* the same, with the head on the least of its devices; the least of all kinds */
     /* the table: layers [covers[set], n) can be covered by the set; NULL: there is none */
     uint16_t *covers;

@@ -93,6 +93,7 @@ static void price_device(struct search *x, uint32_t i)
 {
     struct search_device *c = &x->costs[i];
     double read = INFINITY, compute = INFINITY;
+    c->capacity = 0;
     for (uint32_t l = 0; l < x->n; l++) {
         double share = x->share[l + 1] - x->share[l];
         read = fmin(read, (c->read[l + 1] - c->read[l]) / share);
@@ -146,6 +147,7 @@ void search_make_items(struct search *x)
     uint32_t n = s->n_kinds;
     for (uint32_t i = 0; i < s->n_devices; i++)
         price_device(x, i);
+    x->n_items = 0;
     x->least_end_us = INFINITY;
     for (uint32_t k = 0; k < n; k++) {
         const struct space_kind *kind = &s->kinds[k];
