@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +35,6 @@ struct piece {
     struct guest *guest;
     struct msg msg;
     char error[MSG_MAX_TEXT + 1];
-    atomic_bool handed; /* to the wire; ThreadSanitizer, which does not see how libzmq passes it on, sees it by this */
     uint32_t len;
     const uint8_t *data;       /* payload, or hashes: in `recent`, or bytes */
     struct recent_chunk *held; /* by `data`; NULL: nothing */
@@ -161,11 +159,13 @@ static void try_forget(struct bulk *b, struct guest *g)
 static void sent(void *payload, void *hint)
 {
     struct piece *p = hint;
-    (void)payload;
-    (void)atomic_load_explicit(&p->handed, memory_order_acquire);
-    struct guest *g = p->guest;
-    struct bulk *b = g->bulk;
+    struct guest *g;
+    struct bulk *b;
 
+    (void)payload;
+    wire_handed_back();
+    g = p->guest;
+    b = g->bulk;
     pthread_mutex_lock(&b->lock);
     g->n_pieces--;
     drop_piece(b, p);
@@ -539,10 +539,7 @@ void bulk_writable(struct bulk *b, struct wire_link *link)
 static enum wire_sent send_piece(struct wire_link *link, struct piece *p)
 {
     bool bytes = p->msg.type == MSG_WEIGHTS_PUT && p->len > 0;
-    void *data = bytes ? (void *)(uintptr_t)p->data : NULL;
-    uint32_t len = bytes ? p->len : 0;
-    atomic_store_explicit(&p->handed, true, memory_order_release);
-    enum wire_sent rc = wire_send_msg(link, &p->msg, data, len, bytes ? sent : NULL, bytes ? p : NULL, NULL);
+    enum wire_sent rc = wire_send_msg(link, &p->msg, bytes ? (void *)(uintptr_t)p->data : NULL, bytes ? p->len : 0, bytes ? sent : NULL, bytes ? p : NULL, NULL);
     if (rc == WIRE_FAILED || (rc == WIRE_SENT && !bytes))
         sent(NULL, p);
     return rc;

@@ -127,8 +127,10 @@ const struct msg_link_hello *wire_link_hello(const struct wire_link *link);
 
 /* --- sending ----------------------------------------------------------------------------------------------------------- */
 enum wire_sent { WIRE_SENT = 0, WIRE_BLOCKED = 1, WIRE_FAILED = -1 };
-/* From any thread, once, when the payload is no longer needed. */
+/* From any thread, once, when the payload is no longer needed. Before it looks at what the sender wrote it calls wire_handed_back. */
 typedef void (*wire_free_fn)(void *payload, void *hint);
+/* What the sending thread did before it sent has been done. libzmq sees to that, but in a way that ThreadSanitizer does not see. */
+void wire_handed_back(void);
 
 /* Queues one frame: an encoded message (copied) and a payload (not copied: it is the wire's from here until free_fn;
  * free_fn NULL: copied). WIRE_BLOCKED: the queue is full, nothing was taken, WIRE_WRITABLE will come. WIRE_FAILED, with err:

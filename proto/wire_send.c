@@ -2,6 +2,7 @@
 #include "proto/wire_int.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -265,6 +266,13 @@ void link_send_bye(struct wire_link *link, const char *text)
     link_send_small(link, &m, 0);
 }
 
+static atomic_uint handed_over; /* payloads, to libzmq */
+
+void wire_handed_back(void)
+{
+    (void)atomic_load_explicit(&handed_over, memory_order_acquire);
+}
+
 enum wire_sent wire_send(struct wire_link *link, enum msg_type type, const void *head, size_t head_len, void *payload, size_t payload_len,
                          wire_free_fn free_fn, void *hint, struct err *err)
 {
@@ -296,10 +304,12 @@ enum wire_sent wire_send(struct wire_link *link, enum msg_type type, const void 
         free_fn(payload, hint);
         link_ending(link, "out of memory");
     }
-    if (has_payload)
+    if (has_payload) {
+        atomic_fetch_add_explicit(&handed_over, 1, memory_order_release);
         send_payload(link, &rows);
-    else if (free_fn)
+    } else if (free_fn) {
         free_fn(payload, hint);
+    }
     count_sent(link, head_len + payload_len);
     return WIRE_SENT;
 }

@@ -190,6 +190,7 @@ static void hand_over(struct inlet *next, struct item *it)
 void stage_send_free(void *payload, void *send)
 {
     (void)payload;
+    wire_handed_back();
     stage_send_done(send);
 }
 
