@@ -131,6 +131,10 @@ static int check(const struct values *v, struct err *err)
         return err_set(err, ERR_USAGE, "--service is not for embedded workers");
     if (v->advertise && !v->listen)
         return err_set(err, ERR_USAGE, "--advertise without --listen: there is nothing to be reached");
+    if (v->listen && wire_address_check(v->listen, true, err) != 0)
+        return err_wrap(err, "--listen");
+    if (v->advertise && wire_address_check(v->advertise, false, err) != 0)
+        return err_wrap(err, "--advertise");
     if (v->name && !msg_name_valid(v->name))
         return err_set(err, ERR_USAGE, "--name %s: 1 to %d letters, digits, dots, dashes and underscores are allowed, a letter or digit first", v->name,
                        MSG_MAX_NAME);

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/hostport.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "front/inner.h"
@@ -85,6 +86,14 @@ static void write_url(struct front *f)
     snprintf(f->url, sizeof f->url, a.ss_family == AF_INET6 ? "%s://[%s]:%s" : "%s://%s:%s", f->tls.cert ? "https" : "http", host, port);
 }
 
+static int listening_failed(int errno_value, const char *listen_text, struct err *err)
+{
+    struct err why;
+
+    err_errno(&why, errno_value, "listening at %s", listen_text);
+    return err_set(err, why.kind, "%s%s", why.text, hostport_advice(errno_value));
+}
+
 static int listen_at(struct front *f, const char *listen_text, bool *ret_loopback, struct err *err)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found;
@@ -99,7 +108,7 @@ static int listen_at(struct front *f, const char *listen_text, bool *ret_loopbac
     f->listen_fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (f->listen_fd < 0 || setsockopt(f->listen_fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0 ||
         bind(f->listen_fd, found->ai_addr, found->ai_addrlen) != 0 || listen(f->listen_fd, SOMAXCONN) != 0)
-        rc = err_errno(err, errno, "listening at %s", listen_text);
+        rc = listening_failed(errno, listen_text, err);
     freeaddrinfo(found);
     if (rc == 0)
         write_url(f);

@@ -16,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/hostport.h"
 #include "base/mem.h"
 #include "config.h"
 #include "proto/files.h"
@@ -384,7 +385,8 @@ int wire_listen(struct wire *w, const char *endpoint, char ret_endpoint[MSG_MAX_
     if (sock_open(w, &l->s, ZMQ_ROUTER, WIRE_MAX_PAYLOAD, err) != 0 || secure(w, &l->s, ipc, endpoint, NULL, false, err) != 0)
         goto failed;
     if (sock_set_int(l->s.z, ZMQ_ROUTER_MANDATORY, 1) != 0 || zmq_bind(l->s.z, endpoint) != 0) {
-        err_set(err, zmq_errno() == EADDRINUSE ? ERR_BUSY : ERR_IO, "listening on %s: %s", endpoint, zmq_strerror(zmq_errno()));
+        err_set(err, zmq_errno() == EADDRINUSE ? ERR_BUSY : ERR_IO, "listening on %s: %s%s", endpoint, zmq_strerror(zmq_errno()),
+                hostport_advice(zmq_errno()));
         goto failed;
     }
     if (ret_endpoint && zmq_getsockopt(l->s.z, ZMQ_LAST_ENDPOINT, bound, &len) == 0)

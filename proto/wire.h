@@ -103,6 +103,8 @@ struct wire_dial {
     void *user;
 };
 
+/* Whether an address has the form of one that can be listened at, or dialed (then a host's name will do). Looks nothing up. */
+int wire_address_check(const char *endpoint, bool listening, struct err *err);
 /* An address with a host's name becomes one with its IP. Blocks (DNS), so not for the thread that does the I/O. */
 int wire_resolve(const char *endpoint, char ret[MSG_MAX_ADDRESS + 1], struct err *err);
 

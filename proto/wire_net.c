@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/hostport.h"
 #include "base/mem.h"
 #include "proto/files.h"
 #include "proto/invite.h"
@@ -36,42 +37,6 @@ uint64_t wire_now_us(void)
 }
 
 /* --- addresses --------------------------------------------------------------------------------------------------------- */
-/* Cuts "HOST:PORT" or "[HOST]:PORT" in two; false: it is neither. */
-static bool split_host(const char *text, char *host, size_t cap, const char **ret_port)
-{
-    const char *colon = strrchr(text, ':'), *start = text, *end = colon;
-
-    if (!colon)
-        return false;
-    if (*start == '[') {
-        start++;
-        end--;
-        if (end < start || *end != ']')
-            return false;
-    } else if (memchr(start, ':', (size_t)(end - start))) {
-        return false;
-    }
-    if (end == start || (size_t)(end - start) >= cap)
-        return false;
-    memcpy(host, start, (size_t)(end - start));
-    host[end - start] = '\0';
-    *ret_port = colon + 1;
-    return true;
-}
-
-static bool port_valid(const char *port, bool listening)
-{
-    size_t len = strlen(port);
-    long n;
-
-    if (listening && strcmp(port, "*") == 0)
-        return true;
-    if (len == 0 || len > 5 || strspn(port, "0123456789") != len)
-        return false;
-    n = strtol(port, NULL, 10);
-    return n <= 65535 && (n > 0 || listening);
-}
-
 int endpoint_check(const char *endpoint, bool listening, struct err *err)
 {
     char host[256], shown[128];
@@ -86,13 +51,24 @@ int endpoint_check(const char *endpoint, bool listening, struct err *err)
             return 0;
         return err_set(err, ERR_USAGE, "address \"%s\": behind ipc:// comes an absolute path of at most %d bytes", shown, IPC_PATH_MAX);
     }
-    if (strncmp(endpoint, "tcp://", 6) != 0 || !split_host(endpoint + 6, host, sizeof host, &port))
-        return err_set(err, ERR_USAGE, "address \"%s\": tcp://IP:PORT, tcp://[IPv6]:PORT or ipc:///PATH is needed", shown);
-    if (!port_valid(port, listening))
+    if (strncmp(endpoint, "tcp://", 6) != 0 || !hostport_split(endpoint + 6, host, sizeof host, &port))
+        return err_set(err, ERR_USAGE, "address \"%s\": tcp://%s:PORT, tcp://[IPv6]:PORT or ipc:///PATH is needed", shown, listening ? "IP" : "HOST");
+    if (!hostport_port_valid(port, listening))
         return err_set(err, ERR_USAGE, "address \"%s\": the port is no number from 1 to 65535", shown);
     if (inet_pton(AF_INET, host, ip) != 1 && inet_pton(AF_INET6, host, ip) != 1 && !(listening && strcmp(host, "*") == 0))
         return err_set(err, ERR_USAGE, "address \"%s\": \"%.60s\" is no IP address", shown, host);
     return 0;
+}
+
+int wire_address_check(const char *endpoint, bool listening, struct err *err)
+{
+    char host[256];
+    const char *port;
+
+    if (!listening && strncmp(endpoint, "tcp://", 6) == 0 && strlen(endpoint) <= MSG_MAX_ADDRESS && hostport_split(endpoint + 6, host, sizeof host, &port) &&
+        hostport_port_valid(port, false) && hostport_host_valid(host))
+        return 0;
+    return endpoint_check(endpoint, listening, err);
 }
 
 int wire_resolve(const char *endpoint, char ret[MSG_MAX_ADDRESS + 1], struct err *err)
@@ -107,9 +83,8 @@ int wire_resolve(const char *endpoint, char ret[MSG_MAX_ADDRESS + 1], struct err
         snprintf(ret, MSG_MAX_ADDRESS + 1, "%s", endpoint);
         return 0;
     }
-    if (strncmp(endpoint, "tcp://", 6) != 0 || strlen(endpoint) > MSG_MAX_ADDRESS || !split_host(endpoint + 6, host, sizeof host, &port) ||
-        !port_valid(port, false))
-        return endpoint_check(endpoint, false, err);
+    if (wire_address_check(endpoint, false, err) != 0 || !hostport_split(endpoint + 6, host, sizeof host, &port))
+        return -1;
     rc = getaddrinfo(host, NULL, &hints, &list);
     if (rc != 0 || !list)
         return err_set(err, ERR_NOT_FOUND, "the host \"%.100s\" was not found: %s", host, gai_strerror(rc));

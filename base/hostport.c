@@ -1,0 +1,59 @@
+/* See hostport.h. */
+#include "base/hostport.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool hostport_split(const char *text, char *host, size_t cap, const char **ret_port)
+{
+    const char *colon = strrchr(text, ':'), *start = text, *end = colon;
+
+    if (!colon)
+        return false;
+    if (*start == '[') {
+        start++;
+        end--;
+        if (end < start || *end != ']')
+            return false;
+    } else if (memchr(start, ':', (size_t)(end - start))) {
+        return false;
+    }
+    if (end == start || (size_t)(end - start) >= cap)
+        return false;
+    memcpy(host, start, (size_t)(end - start));
+    host[end - start] = '\0';
+    *ret_port = colon + 1;
+    return true;
+}
+
+bool hostport_port_valid(const char *port, bool listening)
+{
+    size_t len = strlen(port);
+    long n;
+
+    if (listening && strcmp(port, "*") == 0)
+        return true;
+    if (len == 0 || len > 5 || strspn(port, "0123456789") != len)
+        return false;
+    n = strtol(port, NULL, 10);
+    return n <= 65535 && (n > 0 || listening);
+}
+
+bool hostport_host_valid(const char *host)
+{
+    size_t len = strlen(host);
+
+    return len > 0 && strspn(host, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:") == len;
+}
+
+const char *hostport_advice(int errno_value)
+{
+    switch (errno_value) {
+    case EADDRINUSE: return "; something listens there already: end it, or choose another port";
+    case EADDRNOTAVAIL:
+    case ENODEV: return "; this machine has no such address: 0.0.0.0 stands for all that it has";
+    case EACCES: return "; ports below 1024 are root's: choose a higher one";
+    default: return "";
+    }
+}

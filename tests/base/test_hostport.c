@@ -1,0 +1,27 @@
+#include "base/hostport.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/tap.h"
+
+int main(void)
+{
+    static const char *const bad[] = {"", "host", ":1", "[::1]", "[]:1", "fe80::1:7", "[::1:7", "0123456789abcdef:1"};
+    char host[16];
+    const char *port;
+
+    ok(hostport_split("tower:7100", host, sizeof host, &port) && !strcmp(host, "tower") && !strcmp(port, "7100"), "a name");
+    ok(hostport_split("[::1]:7", host, sizeof host, &port) && !strcmp(host, "::1") && !strcmp(port, "7"), "IPv6 in brackets");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        ok(!hostport_split(bad[i], host, sizeof host, &port), "refused: \"%s\"", bad[i]);
+    ok(hostport_port_valid("1", false) && hostport_port_valid("65535", false), "the first and the last port");
+    ok(!hostport_port_valid("0", false) && hostport_port_valid("0", true) && hostport_port_valid("*", true), "any port only to listen at");
+    ok(!hostport_port_valid("65536", true) && !hostport_port_valid("7x", true) && !hostport_port_valid("", true) && !hostport_port_valid("-1", true) &&
+           !hostport_port_valid("*", false),
+       "no ports");
+    ok(hostport_host_valid("pc-2.lan") && hostport_host_valid("::1") && !hostport_host_valid("*") && !hostport_host_valid("a b"), "hosts");
+    ok(strstr(hostport_advice(EADDRINUSE), "another port") && strstr(hostport_advice(EADDRNOTAVAIL), "0.0.0.0") && !*hostport_advice(EPIPE), "advice");
+    return tap_done();
+}
