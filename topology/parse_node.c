@@ -2,7 +2,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hostport.h"
 #include "topology/parse.h"
+
+enum { ADDRESS_BYTES = 256, KEY_DIGITS = 64 };
 
 struct topology_device *parse_device_named(struct topology_node *n, const char *name)
 {
@@ -165,19 +168,28 @@ static int read_profile(struct parse *c, const struct yaml_item *map, void *into
 static int read_address(struct parse *c, const struct yaml_item *v, void *into)
 {
     struct topology_node *n = into;
-    char shown[80];
+    char shown[80], host[ADDRESS_BYTES];
+    const char *port;
     if (parse_text(c, v, "address", &n->address) != 0)
         return -1;
-    const char *colon = strrchr(n->address, ':');
-    if (strncmp(n->address, "ipc://", 6) != 0 && (strncmp(n->address, "tcp://", 6) != 0 || colon == n->address + 3 || colon[1] == '\0'))
-        return PARSE_FAIL(c, v, "address is \"%s\"; tcp://HOST:PORT is allowed (leave it out where the node dials in)",
-                    err_printable(shown, sizeof shown, v->text, v->len));
+    if (strncmp(n->address, "ipc://", 6) == 0)
+        return 0;
+    if (strncmp(n->address, "tcp://", 6) != 0 || !hostport_split(n->address + 6, host, sizeof host, &port) || !hostport_host_valid(host))
+        return PARSE_FAIL(c, v, "address is \"%s\"; tcp://HOST:PORT is allowed, or tcp://[IPv6]:PORT (leave it out where the node dials in)",
+                          err_printable(shown, sizeof shown, v->text, v->len));
+    if (!hostport_port_valid(port, false))
+        return PARSE_FAIL(c, v, "address is \"%s\"; its port is no number from 1 to 65535", err_printable(shown, sizeof shown, v->text, v->len));
     return 0;
 }
 
 static int read_key(struct parse *c, const struct yaml_item *v, void *into)
 {
-    return parse_text(c, v, "key", &((struct topology_node *)into)->key);
+    struct topology_node *n = into;
+    if (parse_text(c, v, "key", &n->key) != 0)
+        return -1;
+    if (v->len != KEY_DIGITS || strspn(n->key, "0123456789abcdefABCDEF") != KEY_DIGITS)
+        return PARSE_FAIL(c, v, "key is no key: it is %d hexadecimal digits, as \"stagecoach keygen\" prints them on that node", KEY_DIGITS);
+    return 0;
 }
 
 static int read_model_dir(struct parse *c, const struct yaml_item *v, void *into)

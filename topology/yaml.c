@@ -2,6 +2,7 @@
 #include "topology/yaml.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <yaml.h>
@@ -201,13 +202,35 @@ static int on_event(struct reader *r, const yaml_event_t *e)
     }
 }
 
-static int yaml_error(struct reader *r, const yaml_parser_t *p)
+static int not_text(const struct reader *r, const yaml_parser_t *p, const char *text, size_t len)
+{
+    struct yaml_item at = {.line = 1, .column = 1};
+    for (size_t i = 0; i < p->problem_offset && i < len; i++, at.column++)
+        if (text[i] == '\n')
+            at.line++, at.column = 0;
+    return yaml_fail(r->name, &at, r->err, "no text: %s; save the file as UTF-8", p->problem ? p->problem : "bad bytes");
+}
+
+/* Whether a line is indented with tabs, which libyaml calls a character that cannot start any token. */
+static bool has_tab(const char *text, size_t len, size_t line)
+{
+    const char *end = text + len;
+    for (; line > 0 && text < end; text++)
+        line -= *text == '\n';
+    while (text < end && *text == ' ')
+        text++;
+    return text < end && *text == '\t';
+}
+
+static int yaml_error(struct reader *r, const yaml_parser_t *p, const char *text, size_t len)
 {
     struct yaml_item at = {.line = place(p->problem_mark.line), .column = place(p->problem_mark.column)};
     if (p->error == YAML_MEMORY_ERROR)
         return err_set(r->err, ERR_MEMORY, "%s: out of memory", r->name);
     if (p->error == YAML_READER_ERROR)
-        return err_set(r->err, ERR_INPUT, "%s: no text: %s at byte %zu", r->name, p->problem ? p->problem : "bad bytes", p->problem_offset);
+        return not_text(r, p, text, len);
+    if (has_tab(text, len, p->problem_mark.line))
+        return yaml_fail(r->name, &at, r->err, "a tab; YAML is indented with spaces");
     return yaml_fail(r->name, &at, r->err, "no YAML: %s%s%s", p->problem ? p->problem : "malformed", p->context ? ", " : "",
                      p->context ? p->context : "");
 }
@@ -226,7 +249,7 @@ struct yaml_item *yaml_read(const char *name, const char *text, size_t len, stru
     while (rc == 0) {
         yaml_event_t event;
         if (!yaml_parser_parse(&parser, &event)) {
-            rc = yaml_error(&r, &parser);
+            rc = yaml_error(&r, &parser, text, len);
             break;
         }
         rc = on_event(&r, &event);

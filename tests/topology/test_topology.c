@@ -9,6 +9,8 @@
 
 #include "tests/tap.h"
 
+#define KEY "0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef"
+
 static const char example[] = "cluster: home\n"
                               "coordinator: {listen: \"tcp://192.168.1.10:7100\"}\n"
                               "model: {ctx: 8192, parallel: 4, kv: f16}\n"
@@ -16,14 +18,14 @@ static const char example[] = "cluster: home\n"
                               "nodes:\n"
                               "  tower:\n"
                               "    address: tcp://192.168.1.10:7101      # absent: the node dials in (NAT)\n"
-                              "    key: abcdef\n"
+                              "    key: "KEY"\n"
                               "    ram: 16GiB\n"
                               "    threads: 8\n"
                               "    devices: {\"cuda:0\": {memory: 22GiB}}\n"
                               "    model_dir: /models\n"
                               "    watts: 350\n"
                               "    profile: {cpu: {read: 40GB/s, Q4_K: 900GOP/s}, \"cuda:0\": {read: 850GB/s, Q4_K: 70TOP/s}, disk: 3GB/s}\n"
-                              "  attic: {key: ghi, ram: 48GiB, standby: true}\n"
+                              "  attic: {key: " KEY ", ram: 48GiB, standby: true}\n"
                               "links:\n"
                               "  default: {rtt: 0.3ms, rate: 2.5Gbit/s}\n"
                               "  tower-attic: {rtt: 2ms, rate: 300Mbit/s}\n"
@@ -100,6 +102,12 @@ static const struct {
     {"nodes:\n  a: {ram: 8GiB, standby: maybe}\n", "standby is \"maybe\"; true or false"},
     {"nodes:\n  a: {ram: 8GiB, address: 10.0.0.1}\n", "address is \"10.0.0.1\"; tcp://HOST:PORT is allowed"},
     {"nodes:\n  a: {ram: 8GiB, address: \"tcp://10.0.0.1\"}\n", "tcp://HOST:PORT"},
+    {"nodes:\n  a: {ram: 8GiB, address: \"tcp://10.0.0.1:99999\"}\n", "t.yaml:2:27: address is \"tcp://10.0.0.1:99999\"; its port is no number from 1 to 65535"},
+    {"nodes:\n  a: {ram: 8GiB, address: \"tcp://10.0.0.1:0\"}\n", "no number from 1 to 65535"},
+    {"nodes:\n  a: {ram: 8GiB, address: \"tcp://fe80::1:7101\"}\n", "or tcp://[IPv6]:PORT"},
+    {"nodes:\n  a: {ram: 8GiB, address: \"tcp://*:7101\"}\n", "tcp://HOST:PORT is allowed"},
+    {"nodes:\n  a: {ram: 8GiB, key: abc}\n", "t.yaml:2:23: key is no key: it is 64 hexadecimal digits"},
+    {"nodes:\n\ta:\n\t\tram: 8GiB\n", "t.yaml:2:1: a tab; YAML is indented with spaces"},
     {"nodes:\n  a b: {ram: 8GiB}\n", "t.yaml:2:3: \"a b\" is no name for a node"},
     {"nodes:\n  default: {ram: 8GiB}\n", "is no name for a node"},
     {"nodes:\n  a: {ram: 8GiB, devices: {gpu: {memory: 1GiB}}}\n", "unknown device \"gpu\"; cuda:0"},
@@ -142,7 +150,7 @@ static const struct {
     {"x: [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]\n", "nested deeper than 16 levels"},
     {"nodes:\n  a: {ram: 8GiB, key: \"a\\0b\"}\n", "a zero byte"},
     {"nodes:\n  a: {ram: 8GiB, key: \"a\\nb\"}\n", "control character"},
-    {"nodes:\n  a: {ram: 8GiB, key: \"\xff\"}\n", "t.yaml: no text"},
+    {"nodes:\n  a: {ram: 8GiB, key: \"\xff\"}\n", "t.yaml:2:24: no text: invalid leading UTF-8 octet; save the file as UTF-8"},
 };
 
 static void test_wrong(void)
@@ -233,7 +241,7 @@ static void test_again(void)
 
 static struct topology_node stranger(const char *name)
 {
-    return (struct topology_node){.name = name, .key = "k\"ey: {", .n_devices = 3, .threads = 4, .disk_bps = 2e9,
+    return (struct topology_node){.name = name, .key = KEY, .model_dir = "/k\"ey: {", .n_devices = 3, .threads = 4, .disk_bps = 2e9,
                                   .devices = {{.name = "cpu", .memory_bytes = (uint64_t)8 << 30, .read_bps = 41.5e9, .step_us = 90, .attention_ops = {1e10, 2e10, 5e10},
                                                .rates = {{"Q4_K", {1.2e11, 3.1e11, 4.2e11}}, {"Q6_K", {2e11, 2e11, 2e11}}}, .n_rates = 2},
                                               {.name = "cuda:0", .memory_bytes = 12345678901, .attention_ops = {3e12, 3e12, 3e12}},
@@ -258,7 +266,7 @@ static void test_joining(void)
     n.threads = 12;
     ok(topology_put(t, &n, &err) == 0 && t->n_nodes == 2 && topology_save(t, path, &err) == 0, "the first again, changed: %s", err.text);
     again = topology_load(path, &err);
-    ok(again && again->n_nodes == 2 && again->nodes[0].threads == 12 && strcmp(again->nodes[1].key, "k\"ey: {") == 0 &&
+    ok(again && again->n_nodes == 2 && again->nodes[0].threads == 12 && strcmp(again->nodes[1].key, KEY) == 0 && strcmp(again->nodes[1].model_dir, "/k\"ey: {") == 0 &&
            again->nodes[1].devices[1].memory_bytes == 12345678901 && again->nodes[1].devices[0].n_rates == 2 && near(again->nodes[0].devices[0].rates[0].ops[0], 1.2e11) &&
            near(again->nodes[0].devices[0].rates[0].ops[2], 4.2e11) && near(again->nodes[0].devices[0].rates[1].ops[1], 2e11),
        "the file is read: %s", err.text);
