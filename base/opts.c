@@ -209,8 +209,18 @@ static int set_choice(const struct opt *o, const char *text, const char *shown, 
     return -1;
 }
 
+/* An empty file, folder or address is a script's variable that was not set; only a text may be empty. */
+static int check_string(const struct opt *o, const char *text, struct err *err)
+{
+    if (*text || !o->arg || strcmp(o->arg, "TEXT") == 0)
+        return 0;
+    return err_set(err, ERR_USAGE, "--%s: \"\" is given where %s is expected; leave the option out, or give it a value", o->name, o->arg);
+}
+
 static int set_list(const struct opt *o, const char *text, struct opt_list *list, struct err *err)
 {
+    if (check_string(o, text, err) != 0)
+        return -1;
     if (mem_grow(&list->items, &list->cap, list->len + 1, sizeof *list->items, OPTS_MAX_LIST, o->name, err) != 0)
         return -1;
     list->items[list->len++] = text;
@@ -261,6 +271,8 @@ static int set_value(const struct opt *o, const char *text, char *at, struct err
     case OPT_FLOAT:
         return set_float(o, text, shown, to, err);
     case OPT_STRING:
+        if (check_string(o, text, err) != 0)
+            return -1;
         memcpy(to, &text, sizeof text);
         return 0;
     case OPT_CHOICE:

@@ -91,8 +91,8 @@ static void test_forms(void)
     is_str(v.prompts.items[3], "four", "the last too");
     is_int(parse("-jn|7|-m|x|--no-paint|--seed|18446744073709551615"), 0, "letters together");
     ok(v.json && v.n == 7 && !v.paint && v.seed == UINT64_MAX, "arrive");
-    is_int(parse("--json|--no-json|--model=|--count=-1"), 0, "off again, an empty value, a negative one");
-    ok(!v.json && *v.model == '\0' && v.n == -1, "arrive");
+    is_int(parse("--json|--no-json|--model=x|--prompt=|--count=-1"), 0, "off again, an empty text, a negative number");
+    ok(!v.json && v.prompts.len == 1 && *v.prompts.items[0] == 0 && v.n == -1, "arrive");
     is_int(parse("-m|x|-n|5|-n|6|--|-z"), 0, "the last one wins; -- ends options");
     ok(v.n == 6 && parsed.n_args == 1 && strcmp(parsed.args[0], "-z") == 0, "so it is");
     is_int(parse("-m|x|-"), 0, "a dash alone is an argument");
@@ -106,6 +106,7 @@ static void test_forms(void)
 
 static void test_errors(void)
 {
+    refuses("--model=", "--model: \"\" is given where FILE is expected");
     refuses("", "-m FILE (--model) is missing");
     refuses("-m", "--model needs a value: FILE");
     refuses("-m|x|a|b", "unexpected argument \"b\"");
