@@ -53,18 +53,32 @@ static void add(struct addresses *a, const char *host, const char *port)
     a->n++;
 }
 
-/* "0.0.0.0" is every address of this machine: those of its networks, or where there is none loopback's. */
-static void add_all(struct addresses *a, const char *port)
+/* Every address that this machine has in its networks, of one family: link-local ones of IPv6 mean nothing elsewhere. */
+static void add_family(struct addresses *a, const struct ifaddrs *list, int family, const char *port)
+{
+    socklen_t size = family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    char host[64], in_brackets[sizeof host + 2];
+
+    for (const struct ifaddrs *i = list; i; i = i->ifa_next) {
+        if (!i->ifa_addr || i->ifa_addr->sa_family != family || (i->ifa_flags & IFF_LOOPBACK) || !(i->ifa_flags & IFF_UP) ||
+            getnameinfo(i->ifa_addr, size, host, sizeof host, NULL, 0, NI_NUMERICHOST) != 0 || strchr(host, '%'))
+            continue;
+        snprintf(in_brackets, sizeof in_brackets, "[%s]", host);
+        add(a, family == AF_INET6 ? in_brackets : host, port);
+    }
+}
+
+/* "0.0.0.0" and "[::]" are every address of this machine: those of its networks, or where there is none loopback's. What listens at
+ * "[::]" is reached by IPv4 as well, and that goes first: it is what most networks at home have. */
+static void add_all(struct addresses *a, bool both, const char *port)
 {
     struct ifaddrs *list = NULL;
-    char host[64];
 
     if (getifaddrs(&list) != 0)
         list = NULL;
-    for (const struct ifaddrs *i = list; i; i = i->ifa_next)
-        if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET && !(i->ifa_flags & IFF_LOOPBACK) && (i->ifa_flags & IFF_UP) &&
-            getnameinfo(i->ifa_addr, sizeof(struct sockaddr_in), host, sizeof host, NULL, 0, NI_NUMERICHOST) == 0)
-            add(a, host, port);
+    add_family(a, list, AF_INET, port);
+    if (both)
+        add_family(a, list, AF_INET6, port);
     freeifaddrs(list);
     if (a->n == 0)
         add(a, "127.0.0.1", port);
@@ -84,8 +98,9 @@ static int of_server(struct addresses *a, struct err *err)
         return err_set(err, ERR_USAGE, "the server at %s lets no workers join: start it with --join-listen tcp://0.0.0.0:7100, or give --address", s.url);
     host = s.join + strlen("tcp://");
     port = strrchr(s.join, ':') + 1;
-    if (strncmp(host, "0.0.0.0:", 8) == 0 || strncmp(host, "*:", 2) == 0) {
-        add_all(a, port);
+    bool six = strncmp(host, "[::]:", 5) == 0;
+    if (six || strncmp(host, "0.0.0.0:", 8) == 0 || strncmp(host, "*:", 2) == 0) {
+        add_all(a, six, port);
         return 0;
     }
     snprintf(a->text[0], sizeof a->text[0], "%.*s", (int)sizeof a->text[0] - 1, s.join);

@@ -396,6 +396,10 @@ static void welcome_dialer(struct engine *e, struct wire_link *link)
 {
     struct node *n = nodes_find(e, wire_link_node(link));
 
+    if (!n && msg_name_reserved(wire_link_node(link))) {
+        wire_link_close(link, "no worker can be called so, since topology files mean something else by it: trust its key by another name");
+        return;
+    }
     if (!n && !(n = add(e, wire_link_node(link)))) {
         wire_link_close(link, "this cluster has as many nodes as it can know");
         return;

@@ -179,6 +179,8 @@ int invite_redeem(struct keys *k, const uint8_t *secret, const char *name, const
                                                                     : "this invitation is not known here: ask for another one");
     if (now_s >= expires)
         return err_set(err, ERR_INPUT, "this invitation expired %" PRIu64 " s ago: ask for another one", now_s - expires);
+    if (msg_name_reserved(name))
+        return err_set(err, ERR_INPUT, "no worker can be called \"%s\", since topology files mean something else by it: choose another name (worker --name NAME)", name);
     /* Whoever renames it has it; the name is settled after that, and a name that cannot be had gives it back. */
     if (rename(open_path, used_path) != 0)
         return err_set(err, ERR_INPUT, "this invitation was used already: ask for another one");

@@ -61,6 +61,11 @@ bool msg_name_valid(const char *name)
            strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == len;
 }
 
+bool msg_name_reserved(const char *name)
+{
+    return strcmp(name, "coordinator") == 0 || strcmp(name, "default") == 0;
+}
+
 bool msg_epoch_same(struct msg_epoch a, struct msg_epoch b)
 {
     return a.instance == b.instance && a.counter == b.counter;

@@ -533,6 +533,8 @@ struct msg {
 const char *msg_type_name(enum msg_type type);
 /* Node names: 1 to MSG_MAX_NAME of [A-Za-z0-9._-], the first a letter or digit: they become file names. */
 bool msg_name_valid(const char *name);
+/* "coordinator" and "default": topology files mean something else by them, so no worker of a cluster can be called so. */
+bool msg_name_reserved(const char *name);
 /* The purpose of link that carries this message; 0: any. */
 enum link_purpose msg_purpose(enum msg_type type);
 const char *link_purpose_name(enum link_purpose purpose);

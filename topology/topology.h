@@ -27,7 +27,7 @@ enum {
     TOPOLOGY_MAX_MEMBERS = 64, /* of a group */
     TOPOLOGY_MAX_PINS = 64,
     TOPOLOGY_RATE_ROWS = 3,
-    TOPOLOGY_MAX_NAME = 63, /* bytes of a name: letters, digits, . _ - */
+    TOPOLOGY_MAX_NAME = 64, /* bytes of a name: letters, digits, . _ - */
 };
 
 struct topology_mark {

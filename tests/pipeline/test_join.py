@@ -96,6 +96,18 @@ try:
     r = run("worker", "--keys", os.path.join(folder, "thief"), "--name", "thief", "--join", token)
     ok(r.status == 1 and "thief" not in remembered(), "a token is good once", r.err)
 
+    stray = Worker("coordinator")
+    stray.start("--join", run("invite", "--address", listen).out.strip())
+    is_(stray.p.wait(SECONDS), 1, "a worker with a name that topology files need is turned away")
+    has(stray.said(), 'no worker can be called "coordinator"', "that is said, with what to do")
+    has(stray.said(), "--name", "the option, too")
+    long = Worker("n" * 64)
+    long.start("--join", run("invite", "--address", listen).out.strip())
+    ok(until(lambda: "n" * 64 in remembered()), "the longest name that a host can have is written down", s.lines[-5:])
+    long.stop()
+    ok(until(lambda: s.get("/health")[0] == 200), "the cluster goes on", s.lines[-5:])
+    is_(run("keygen", "--remove", "n" * 64).status, 0, "it is removed again")
+
     is_(run("keygen", "--remove", "attic").status, 0, "the key of one is removed")
     ok(until(lambda: state(s, "attic") == "away", 10), "it is gone at once", s.get("/v1/cluster")[1]["nodes"])
     ok(until(lambda: s.get("/health")[0] == 200), "the other goes on alone", s.lines[-5:])
@@ -115,6 +127,19 @@ try:
     ok(until(lambda: state(s, "attic") == "here"), "until it is invited again", s.lines[-5:], workers[0].said()[-500:])
     is_(remembered().count("attic"), 1, "it stands in the file once")
     s.stop()
+    with socket.socket(socket.AF_INET6) as six:
+        try:
+            six.bind(("::", 0))
+            everywhere = f"tcp://[::]:{six.getsockname()[1]}"
+        except OSError:
+            everywhere = None
+    if everywhere:
+        s = Server(model, "--join-listen", everywhere, "--ctx", 64, wait=False)
+        visitor = Worker("visitor")
+        workers.append(visitor)
+        visitor.start("--join", run("invite").out.strip())
+        ok(until(lambda: state(s, "visitor") == "here"), "an invitation of a server that listens at [::] names addresses that can be dialed", visitor.said())
+        s.stop()
 finally:
     for w in workers:
         w.stop()
