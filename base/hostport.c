@@ -50,10 +50,14 @@ bool hostport_host_valid(const char *host)
 const char *hostport_advice(int errno_value)
 {
     switch (errno_value) {
-    case EADDRINUSE: return "; something listens there already: end it, or choose another port";
+    case EADDRINUSE:
+        return "; something listens there already: end it, or choose another port";
     case EADDRNOTAVAIL:
-    case ENODEV: return "; this machine has no such address: 0.0.0.0 stands for all that it has";
-    case EACCES: return "; ports below 1024 are root's: choose a higher one";
-    default: return "";
+    case ENODEV:
+        return "; this machine has no such address: 0.0.0.0 stands for all that it has";
+    case EACCES:
+        return "; ports below 1024 are root's: choose a higher one";
+    default:
+        return "";
     }
 }

@@ -18,10 +18,11 @@ int main(void)
         ok(!hostport_split(bad[i], host, sizeof host, &port), "refused: \"%s\"", bad[i]);
     ok(hostport_port_valid("1", false) && hostport_port_valid("65535", false), "the first and the last port");
     ok(!hostport_port_valid("0", false) && hostport_port_valid("0", true) && hostport_port_valid("*", true), "any port only to listen at");
-    ok(!hostport_port_valid("65536", true) && !hostport_port_valid("7x", true) && !hostport_port_valid("", true) && !hostport_port_valid("-1", true) &&
-           !hostport_port_valid("*", false),
+    ok(!hostport_port_valid("65536", true) && !hostport_port_valid("7x", true) && !hostport_port_valid("", true) &&
+           !hostport_port_valid("-1", true) && !hostport_port_valid("*", false),
        "no ports");
     ok(hostport_host_valid("pc-2.lan") && hostport_host_valid("::1") && !hostport_host_valid("*") && !hostport_host_valid("a b"), "hosts");
-    ok(strstr(hostport_advice(EADDRINUSE), "another port") && strstr(hostport_advice(EADDRNOTAVAIL), "0.0.0.0") && !*hostport_advice(EPIPE), "advice");
+    ok(strstr(hostport_advice(EADDRINUSE), "another port") && strstr(hostport_advice(EADDRNOTAVAIL), "0.0.0.0") && !*hostport_advice(EPIPE),
+       "advice");
     return tap_done();
 }
