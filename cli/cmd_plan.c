@@ -223,7 +223,8 @@ static void show_predictions(const struct planned *p)
                                            "identical: answers go on as if nothing had happened"};
     struct strbuf name;
     ui_outf("\none sequence     %.2f tokens/s\n", pl->tokens_per_s_1);
-    ui_outf("%-4u sequences   %.2f tokens/s (%u batches under way)\n", pl->n, pl->tokens_per_s_n, pl->m);
+    if (pl->n > 1)
+        ui_outf("%-4u sequences   %.2f tokens/s (%u batch%s under way)\n", pl->n, pl->tokens_per_s_n, pl->m, pl->m == 1 ? "" : "es");
     ui_outf("first token      %.0f ms after a prompt of 512 tokens (chunks of %u)\n", pl->ttft_us / 1e3, pl->chunk);
     if (load_s > 0)
         ui_outf("loading          %.1f s, each node from its own disk\n", load_s);
@@ -260,9 +261,9 @@ static void show(const struct planned *p)
     if (gguf_get_str(p->g, "general.name", &name, &err) != 1)
         name.len = 0;
     char shown[80];
-    ui_outf("%s%s%s: %u layers, context %u%s, %u sequences, wire %s%s, for %s\n\n", ui_style(UI_BOLD, true),
+    ui_outf("%s%s%s: %u layers, context %u%s, %u sequence%s, wire %s%s, for %s\n\n", ui_style(UI_BOLD, true),
             name.len ? err_printable(shown, sizeof shown, name.s, name.len) : p->v->model, ui_style(UI_PLAIN, true), p->params.n_layers, s->ctx,
-            s->ctx_lowered ? " (lowered to fit)" : "", s->parallel, wire_names[s->wire], p->wire_auto && s->wire == PLAN_WIRE_F16 ? " (a link would be the bottleneck)" : "",
+            s->ctx_lowered ? " (lowered to fit)" : "", s->parallel, s->parallel == 1 ? "" : "s", wire_names[s->wire], p->wire_auto && s->wire == PLAN_WIRE_F16 ? " (a link would be the bottleneck)" : "",
             plan_objective_name(p->plan.objective));
     ui_outf("%-18s %-9s %-26s %9s %9s %9s    %-9s %8s %8s %7s\n", "stage", "layers", "memory", "weights", "kv", "other", "memory", "ms/token",
             "ms/chunk", "hop ms");

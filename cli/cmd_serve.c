@@ -198,8 +198,8 @@ static int serve(const struct values *v, struct engine *engine, struct control_f
     control_hold(control, front_url(front), key, v->model.join_listen);
     rc = wait_ready(engine, err);
     if (rc == 0) {
-        log_line(LOG_INFO, "ready: %s serves %s, context %u, %u sequences at once", front_url(front), name, engine_ctx(engine),
-                 engine_parallel(engine));
+        log_line(LOG_INFO, "ready: %s serves %s, context %u, %u sequence%s at once", front_url(front), name, engine_ctx(engine),
+                 engine_parallel(engine), engine_parallel(engine) == 1 ? "" : "s");
         wait_for_signal();
         log_line(LOG_INFO, "stopping: running answers have %lld s to end", (long long)v->grace_s);
     }
