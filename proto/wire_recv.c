@@ -290,7 +290,7 @@ void link_events(struct wire_link *link)
                 link_say_hello(link);
             break;
         case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-            snprintf(link->why, sizeof link->why, "it does not trust this node's key: an invitation or a file trusted/NAME.pub there would admit it");
+            snprintf(link->why, sizeof link->why, "it does not trust this node's key: an invitation that is neither used nor expired, or a file trusted/NAME.pub there, would admit it");
             break;
         case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
         case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
