@@ -194,8 +194,8 @@ static int serve(const struct values *v, struct engine *engine, struct control_f
     model_name(v, name, sizeof name);
     if (control_key(key, err) != 0 || !(front = front_create(&fo, engine, err)))
         return -1;
+    control_hold(control, front_url(front), key, v->model.join_listen); /* before it is said: scripts go on by that */
     log_line(LOG_INFO, "loading %s; %s answers /health meanwhile", name, front_url(front));
-    control_hold(control, front_url(front), key, v->model.join_listen);
     rc = wait_ready(engine, err);
     if (rc == 0) {
         log_line(LOG_INFO, "ready: %s serves %s, context %u, %u sequence%s at once", front_url(front), name, engine_ctx(engine),

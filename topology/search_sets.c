@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { PATHS_MAX = 1 << 22, LANES = 4 };
 
@@ -22,10 +23,13 @@ static double least_hop(const struct search *x, uint32_t way, uint32_t to)
 /* to = min(to, hop + rest). Compilers make jumps of the plain loop, which are guessed wrong half of the time. */
 static void lower(float *to, const float *hop, float rest)
 {
-    typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
-    lanes with = *(const lanes *)hop + rest, old = *(const lanes *)to;
+    float with __attribute__((vector_size(LANES * sizeof(float)))), old __attribute__((vector_size(LANES * sizeof(float))));
+    memcpy(&with, hop, sizeof with);
+    memcpy(&old, to, sizeof old);
+    with += rest;
     __typeof__(with < old) less = with < old;
-    *(lanes *)to = (lanes)(((__typeof__(less))with & less) | ((__typeof__(less))old & ~less));
+    with = (__typeof__(with))(((__typeof__(less))with & less) | ((__typeof__(less))old & ~less));
+    memcpy(to, &with, sizeof with);
 }
 
 bool search_find_paths(struct search *x)
