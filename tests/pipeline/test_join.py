@@ -14,6 +14,8 @@ model, why = make_model("tiny.gguf", "--quant", "Q4_0", "--layers", "4")
 if not model:
     skip_all(why)
 os.environ["XDG_CONFIG_HOME"] = os.path.join(folder, "boss")  # the coordinator's keys
+os.environ["XDG_RUNTIME_DIR"] = os.path.join(folder, "run")  # where no other test's server runs: invite asks the only one
+os.mkdir(os.environ["XDG_RUNTIME_DIR"], 0o700)
 CLUSTER = os.path.join(folder, "boss", "stagecoach", "cluster.yaml")
 SECONDS = 60
 
