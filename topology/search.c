@@ -274,7 +274,8 @@ static int prepare(struct search *x)
     x->least_us = least_us(x);
     share_by_bytes(x);
     double by_bytes = least_us(x);
-    if (x->least_us > by_bytes) {
+    x->by_time = x->least_us > by_bytes;
+    if (x->by_time) {
         share_by_time(x);
         search_make_items(x);
     } else {

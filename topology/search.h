@@ -54,6 +54,7 @@ struct search {
     uint32_t n, n_groups;
     uint64_t strides[PLAN_MAX_NODES], full;
     double *share; /* of all layers, in the first l: by bytes or time, whichever bounds more */
+    bool by_time;
     struct search_device *costs;
     struct search_item *items;
     uint32_t n_items;

@@ -44,10 +44,11 @@ bool search_find_paths(struct search *x)
         return false;
     x->paths = p->us;
     x->ways = ways;
-    if (p->rows == x->ask->batch.rows && p->wanted == x->ask->batch.wanted)
+    if (p->rows == x->ask->batch.rows && p->wanted == x->ask->batch.wanted && p->by_time == x->by_time)
         return true;
     p->rows = x->ask->batch.rows;
     p->wanted = x->ask->batch.wanted;
+    p->by_time = x->by_time;
     for (uint32_t w = 0; w < ways; w++) {
         p->us[w] = INFINITY; /* nothing is left: after_us knows which kind that is */
         for (uint32_t k = 0; k < s->n_kinds; k++)

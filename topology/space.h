@@ -54,6 +54,7 @@ struct space {
 
 struct space_paths {
     double rows, wanted; /* rows < 0: not computed yet */
+    bool by_time;        /* which shares the head's costs go with */
     float *us;           /* [set left][way]: the least Σ hop from a node of the way through all of the set and home, with the head */
 };
 
