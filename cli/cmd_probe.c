@@ -371,12 +371,11 @@ static void say_link(const struct probe_result *r, bool json)
 
 static int measure_link(const struct values *v, struct err *err)
 {
-    char address[MSG_MAX_ADDRESS + 1];
     uint8_t key[KEY_BYTES];
     struct probe_result r;
     struct keys *k = keydir_open(v->keys, NULL, err);
-    struct probe_options o = {.keys = k, .endpoint = address, .key = key};
-    int rc = k && keydir_peer(k, "--peer", v->peer, address, key, err) == 0 ? probe_link(&o, &r, err) : -1;
+    struct probe_options o = {.keys = k, .endpoint = k ? keydir_peer(k, "--peer", v->peer, key, err) : NULL, .key = key};
+    int rc = o.endpoint ? probe_link(&o, &r, err) : -1;
 
     if (rc == 0)
         say_link(&r, v->json);

@@ -93,12 +93,14 @@ static void on_signal(int number)
 
 static void watch_signals(void)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, hangup;
 
     sem_init(&signalled, 0, 0);
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) /* the terminal's end; nohup wants it passed over */
+        sigaction(SIGHUP, &action, NULL);
 }
 
 static bool told_twice(void)

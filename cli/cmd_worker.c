@@ -106,13 +106,18 @@ static int stay_on(const char *list, struct err *err)
     return 0;
 }
 
-/* Blocked before any thread starts, so that all of them leave the signals to the node's loop. */
+_Static_assert((int)NODE_COORDINATORS >= (int)INVITE_MAX_ADDRESSES, "a node dials all of an invitation's addresses");
+
+/* Blocked before the node's threads start, so that all of them leave the signals to its loop. A terminal's end counts, but for nohup. */
 static int open_signals(struct err *err)
 {
+    struct sigaction hangup;
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+        sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     return fd >= 0 ? fd : err_errno(err, errno, "signals");
@@ -147,19 +152,32 @@ static bool needs_keys(const struct values *v)
 }
 
 /* An invitation that was taken up before is good for knowing where the coordinator is: the same command can be run again. */
-static bool joined_before(const struct values *v, const struct node_options *o, struct wire_joined *ret)
+static bool joined_before(const struct values *v, struct node_options *o, struct invite *in)
 {
-    struct invite in;
+    char name[MSG_MAX_NAME + 1];
 
-    if (invite_parse(v->join, 0, &in, NULL) != 0 || !keys_find(o->keys, in.key, ret->coordinator))
+    if (invite_parse(v->join, 0, in, NULL) != 0 || !keys_find(o->keys, in->key, name))
         return false;
-    for (size_t i = 0; i < in.n_addresses; i++)
-        if (wire_resolve(in.addresses[i], ret->address, NULL) == 0) {
-            memcpy(ret->key, in.key, sizeof ret->key);
-            snprintf(ret->name, sizeof ret->name, "%s", keys_name(o->keys));
-            return true;
-        }
-    return false;
+    for (size_t i = 0; i < in->n_addresses; i++)
+        o->coordinators[i] = in->addresses[i];
+    return true;
+}
+
+/* Whom to dial, from an invitation: also if we listen, for who joins is not in anybody's file yet. */
+static int join(const struct values *v, struct node_options *o, struct wire_joined *joined, struct invite *in, struct err *err)
+{
+    if (wire_join(o->keys, v->join, JOIN_MS, joined, err) == 0) {
+        ui_say("joined the cluster of %s as %s", joined->coordinator, joined->name);
+        memcpy(o->coordinator_key, joined->key, sizeof joined->key);
+        o->coordinators[0] = joined->address;
+        o->name = joined->name;
+        return 0;
+    }
+    if (!joined_before(v, o, in))
+        return -1;
+    memcpy(o->coordinator_key, in->key, sizeof in->key);
+    o->name = keys_name(o->keys);
+    return 0;
 }
 
 /* A worker that is not told takes what there is; one of a coordinator's own is told. What is not used is said once. */
@@ -181,27 +199,20 @@ static int serve(const struct values *v, const struct node_options *given, struc
 {
     struct node_options own = *given, *o = &own;
     struct wire_joined joined;
-    char address[MSG_MAX_ADDRESS + 1];
-    const char *name = v->name ? v->name : o->keys ? keys_name(o->keys) : "worker";
+    struct invite in;
+    int rc;
 
-    if (v->coordinator && keydir_peer(o->keys, "--coordinator", v->coordinator, address, o->coordinator_key, err) != 0)
+    o->name = v->name ? v->name : o->keys ? keys_name(o->keys) : "worker";
+    if (v->coordinator && !(o->coordinators[0] = keydir_peer(o->keys, "--coordinator", v->coordinator, o->coordinator_key, err)))
         return -1;
-    o->coordinator = v->coordinator ? address : NULL;
-    if (v->join) {
-        bool anew = wire_join(o->keys, v->join, JOIN_MS, &joined, err) == 0;
-        if (!anew && !joined_before(v, o, &joined))
-            return -1;
-        if (anew)
-            ui_say("joined the cluster of %s as %s", joined.coordinator, joined.name);
-        name = joined.name;
-        o->coordinator = joined.address; /* also if it listens: who joins is not in anybody's file yet */
-        memcpy(o->coordinator_key, joined.key, sizeof joined.key);
-    }
-    o->name = name;
-    log_init(v->child ? LOG_ERROR : LOG_INFO, name);
-    if (find_devices(v, o, err) != 0)
+    if (v->join && join(v, o, &joined, &in, err) != 0)
         return -1;
-    return node_run(o, err);
+    log_init(v->child ? LOG_ERROR : LOG_INFO, o->name);
+    if ((o->signal_fd = open_signals(err)) < 0) /* until here a signal ends us by itself */
+        return -1;
+    rc = find_devices(v, o, err) == 0 ? node_run(o, err) : -1;
+    close(o->signal_fd);
+    return rc;
 }
 
 /* --service: joins if that was asked for, and has systemd do the rest. */
@@ -253,12 +264,9 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
         o.parent = (int)getppid();
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* even when we are stopped: nothing of us stays behind */
     }
-    if ((o.signal_fd = open_signals(err)) < 0)
-        return -1;
     if (!needs_keys(v) || (o.keys = keydir_open(v->keys, v->name, err)))
         rc = v->service ? install(v, parsed, o.keys, err) : serve(v, &o, err);
     keys_close(o.keys);
-    close(o.signal_fd);
     return rc;
 }
 

@@ -55,23 +55,27 @@ static void note_key(void *arg, const char *name, const uint8_t *key)
     memcpy(o->key, key, sizeof o->key);
 }
 
-int keydir_peer(struct keys *k, const char *option, const char *text, char address[MSG_MAX_ADDRESS + 1], uint8_t key[KEY_BYTES],
-                struct err *err)
+const char *keydir_peer(struct keys *k, const char *option, const char *text, uint8_t key[KEY_BYTES], struct err *err)
 {
-    const char *at = strchr(text, '@');
+    const char *at = strchr(text, '@'), *address = at ? at + 1 : text;
     char name[MSG_MAX_NAME + 1] = "";
     struct only only = {0};
 
+    if (wire_address_check(address, false, err) != 0) {
+        err_wrap(err, "%s", option);
+        return NULL;
+    }
     if (at && at - text <= MSG_MAX_NAME)
         memcpy(name, text, (size_t)(at - text));
     if (at && !keys_lookup(k, name, key))
-        return err_set(err, ERR_NOT_FOUND, "%s %s: no key is trusted by that name; \"stagecoach keygen --trust NAME=KEY\" does it", option, text);
+        return err_set(err, ERR_NOT_FOUND, "%s %s: no key is trusted by that name; \"stagecoach keygen --trust NAME=KEY\" does it", option, text), NULL;
     if (!at) {
         keys_each(k, note_key, &only);
         if (only.n != 1)
             return err_set(err, ERR_USAGE, "%s %s: %zu nodes are trusted; %s", option, text, only.n,
-                           only.n ? "say which by NAME@ADDRESS" : "\"stagecoach keygen --trust NAME=KEY\" adds one");
+                           only.n ? "say which by NAME@ADDRESS" : "\"stagecoach keygen --trust NAME=KEY\" adds one"),
+                   NULL;
         memcpy(key, only.key, sizeof only.key);
     }
-    return wire_resolve(at ? at + 1 : text, address, err) == 0 ? 0 : err_wrap(err, "%s", option);
+    return address;
 }

@@ -354,10 +354,15 @@ static int check_ipc_folder(const char *path, struct err *err)
     return files_check_folder(folder, err);
 }
 
-static int secure(struct wire *w, struct sock *s, bool ipc, const char *endpoint, const uint8_t *peer, bool dialing, struct err *err)
+/* IPv6 is not looked at without being told. */
+static void allow_family(struct sock *s, const char *endpoint)
 {
     if (strchr(endpoint, '['))
         sock_set_int(s->z, ZMQ_IPV6, 1);
+}
+
+static int secure(struct wire *w, struct sock *s, bool ipc, const char *endpoint, const uint8_t *peer, bool dialing, struct err *err)
+{
     if (ipc || w->net->plaintext)
         return 0;
     if (!w->net->keys)
@@ -384,6 +389,7 @@ int wire_listen(struct wire *w, const char *endpoint, char ret_endpoint[MSG_MAX_
     l->fd = -1;
     if (sock_open(w, &l->s, ZMQ_ROUTER, WIRE_MAX_PAYLOAD, err) != 0 || secure(w, &l->s, ipc, endpoint, NULL, false, err) != 0)
         goto failed;
+    allow_family(&l->s, endpoint);
     if (sock_set_int(l->s.z, ZMQ_ROUTER_MANDATORY, 1) != 0 || zmq_bind(l->s.z, endpoint) != 0) {
         err_set(err, zmq_errno() == EADDRINUSE ? ERR_BUSY : ERR_IO, "listening on %s: %s%s", endpoint, zmq_strerror(zmq_errno()),
                 hostport_advice(zmq_errno()));
@@ -441,24 +447,51 @@ static void fill_dialed(struct wire_link *link, const struct wire_dial *dial)
         snprintf(link->node, sizeof link->node, "%s", dial->node);
 }
 
+int link_connect(struct wire_link *link, const char *endpoint, struct err *err)
+{
+    if (!link->ipc)
+        snprintf(link->address, sizeof link->address, "%s", endpoint + strlen("tcp://"));
+    allow_family(&link->s, endpoint);
+    return zmq_connect(link->s.z, endpoint) == 0 ? 0 : err_set(err, ERR_IO, "dialing %s: %s", endpoint, zmq_strerror(zmq_errno()));
+}
+
+void link_connect_next(struct wire_link *link)
+{
+    char numeric[MSG_MAX_ADDRESS + 1];
+    struct err err;
+    int rc = lookup_next(link->lookup, numeric, &err);
+
+    link->looking = rc == 0;
+    if (rc == 1)
+        rc = link_connect(link, numeric, &err);
+    if (rc < 0)
+        link_down(link, err.text);
+}
+
+/* A host's name is looked up first: link_connect_next goes on then. */
+static int begin_dialing(struct wire_link *link, const char *endpoint, struct err *err)
+{
+    if (endpoint_check(endpoint, false, NULL) == 0)
+        return link_connect(link, endpoint, err);
+    link->looking = true;
+    return (link->lookup = lookup_start(link->wire, endpoint, err)) ? 0 : -1;
+}
+
 struct wire_link *wire_dial(struct wire *w, const struct wire_dial *dial, struct err *err)
 {
     bool ipc = strncmp(dial->endpoint, "ipc://", 6) == 0;
     int64_t max = link_payload_max(dial->purpose) > WIRE_MAX_HEAD ? link_payload_max(dial->purpose) : WIRE_MAX_HEAD + FRAME_PREFIX;
     struct wire_link *link;
 
-    if (endpoint_check(dial->endpoint, false, err) != 0)
+    if (wire_address_check(dial->endpoint, false, err) != 0)
         return NULL;
     if (!(link = link_new(w, err)))
         return NULL;
     fill_dialed(link, dial);
     if (sock_open(w, &link->s, ZMQ_DEALER, max, err) == 0 && set_affinity(w, link->s.z, dial->purpose, err) == 0 &&
-        secure(w, &link->s, ipc, dial->endpoint, dial->key, true, err) == 0) {
-        if (zmq_connect(link->s.z, dial->endpoint) == 0) {
-            atomic_fetch_add(&w->net->dialed, 1);
-            return link;
-        }
-        err_set(err, ERR_IO, "dialing %s: %s", dial->endpoint, zmq_strerror(zmq_errno()));
+        secure(w, &link->s, ipc, dial->endpoint, dial->key, true, err) == 0 && begin_dialing(link, dial->endpoint, err) == 0) {
+        atomic_fetch_add(&w->net->dialed, 1);
+        return link;
     }
     link_detach(link, 0);
     link_free(link);

@@ -90,7 +90,7 @@ void wire_destroy(struct wire *w);
 int wire_listen(struct wire *w, const char *endpoint, char ret_endpoint[MSG_MAX_ADDRESS + 1], struct err *err);
 
 struct wire_dial {
-    const char *endpoint; /* with numbers: wire_resolve */
+    const char *endpoint; /* a host's name in it is looked up meanwhile, and all its addresses are tried */
     enum link_purpose purpose;
     const uint8_t *key; /* the peer's; NULL for ipc */
     const char *node;   /* the peer's name; NULL: whatever it says it is (ipc), or the name its key is trusted by */
@@ -105,8 +105,6 @@ struct wire_dial {
 
 /* Whether an address has the form of one that can be listened at, or dialed (then a host's name will do). Looks nothing up. */
 int wire_address_check(const char *endpoint, bool listening, struct err *err);
-/* An address with a host's name becomes one with its IP. Blocks (DNS), so not for the thread that does the I/O. */
-int wire_resolve(const char *endpoint, char ret[MSG_MAX_ADDRESS + 1], struct err *err);
 
 /* Begins to connect. WIRE_UP or WIRE_DOWN follows. NULL: the endpoint cannot be one. */
 struct wire_link *wire_dial(struct wire *w, const struct wire_dial *dial, struct err *err);

@@ -2,8 +2,9 @@
 #define PROTO_WIRE_INT_H
 
 /* What the files wire_*.c know of each other, and nobody else: wire_net.c the process, wire.c waiting and life, wire_note.c
- * events, wire_sock.c libzmq's options, wire_send.c links and sending, wire_greet.c their beginning, wire_recv.c what arrives,
- * wire_alive.c signs of life, wire_conn.c and wire_accept.c connections, wire_frame.c frames and their pool. */
+ * events, wire_sock.c libzmq's options, wire_lookup.c names of hosts, wire_send.c links and sending, wire_greet.c their
+ * beginning, wire_recv.c what arrives, wire_alive.c signs of life, wire_conn.c and wire_accept.c connections, wire_frame.c
+ * frames and their pool. */
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -196,6 +197,8 @@ struct wire_link {
     uint64_t instance;
     uint64_t sent, received; /* numbers of the last frames */
     uint64_t deadline_us;
+    struct lookup *lookup; /* of a dialed one: its host's name, until it is up; NULL: it was dialed by number */
+    bool looking;          /* its next address is still to be dialed */
     unsigned frames_since_end;
     /* Signs of life (wire_alive.c). */
     bool watched, heard;  /* heard: a whole frame came since the last look */
@@ -274,6 +277,14 @@ void sock_close(struct sock *s, int linger_ms);
 /* The next event's kind, 0: none. */
 int sock_monitor_event(struct sock *s, int32_t *ret_value);
 
+/* names of hosts (wire_lookup.c) */
+struct lookup;
+/* Begins to look up the host of "tcp://NAME:PORT"; wakes the wire when that is done. */
+struct lookup *lookup_start(struct wire *w, const char *endpoint, struct err *err);
+/* 1: its next address, with numbers; 0: it is not known yet; -1: there is none, or no more. */
+int lookup_next(struct lookup *l, char ret[MSG_MAX_ADDRESS + 1], struct err *err);
+void lookup_end(struct lookup *l); /* takes NULL; does not wait */
+
 /* links: tables, sending (wire_send.c) */
 size_t link_bucket(const struct listener *l, const uint8_t *rid);
 struct wire_link *link_by_rid(struct wire *w, const struct listener *l, const uint8_t *rid);
@@ -286,6 +297,10 @@ void link_down(struct wire_link *link, const char *why);
 /* Over once what has arrived is delivered. */
 void link_ending(struct wire_link *link, const char *why);
 int64_t link_payload_max(enum link_purpose purpose);
+/* Dials an address with numbers. */
+int link_connect(struct wire_link *link, const char *endpoint, struct err *err);
+/* Dials the next address of its host, if that is known by now. It may be down after this. */
+void link_connect_next(struct wire_link *link);
 /* Greetings and goodbyes (number 0), registrations. */
 bool link_send_small(struct wire_link *link, const struct msg *m, uint64_t sent_number);
 void link_send_bye(struct wire_link *link, const char *text);

@@ -45,12 +45,11 @@ static int converse(struct wire *w, const struct invite *in, const char *name, u
 static int try_address(struct wire *w, struct codec *codec, const struct invite *in, const char *address, const char *name, uint64_t until_us,
                        struct wire_joined *ret, struct err *err)
 {
-    char numeric[MSG_MAX_ADDRESS + 1];
-    struct wire_dial dial = {.endpoint = numeric, .purpose = LINK_REGISTER, .key = in->key};
+    struct wire_dial dial = {.endpoint = address, .purpose = LINK_REGISTER, .key = in->key};
     struct wire_link *link;
     int rc;
 
-    if (wire_resolve(address, numeric, err) != 0 || !(link = wire_dial(w, &dial, err)))
+    if (!(link = wire_dial(w, &dial, err)))
         return -1;
     rc = converse(w, in, name, until_us, codec, ret, err);
     if (rc == 0)

@@ -5,7 +5,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +55,7 @@ int endpoint_check(const char *endpoint, bool listening, struct err *err)
     if (!hostport_port_valid(port, listening))
         return err_set(err, ERR_USAGE, "address \"%s\": the port is no number from 1 to 65535", shown);
     if (inet_pton(AF_INET, host, ip) != 1 && inet_pton(AF_INET6, host, ip) != 1 && !(listening && strcmp(host, "*") == 0))
-        return err_set(err, ERR_USAGE, "address \"%s\": \"%.60s\" is no IP address", shown, host);
+        return err_set(err, ERR_USAGE, "address \"%s\": \"%.60s\" is no %s", shown, host, listening ? "IP address" : "host");
     return 0;
 }
 
@@ -69,32 +68,6 @@ int wire_address_check(const char *endpoint, bool listening, struct err *err)
         hostport_port_valid(port, false) && hostport_host_valid(host))
         return 0;
     return endpoint_check(endpoint, listening, err);
-}
-
-int wire_resolve(const char *endpoint, char ret[MSG_MAX_ADDRESS + 1], struct err *err)
-{
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list = NULL;
-    char host[256], ip[INET6_ADDRSTRLEN];
-    const char *port = NULL;
-    bool v6;
-    int rc;
-
-    if (endpoint_check(endpoint, false, NULL) == 0) {
-        snprintf(ret, MSG_MAX_ADDRESS + 1, "%s", endpoint);
-        return 0;
-    }
-    if (wire_address_check(endpoint, false, err) != 0 || !hostport_split(endpoint + 6, host, sizeof host, &port))
-        return -1;
-    rc = getaddrinfo(host, NULL, &hints, &list);
-    if (rc != 0 || !list)
-        return err_set(err, ERR_NOT_FOUND, "the host \"%.100s\" was not found: %s", host, gai_strerror(rc));
-    v6 = list->ai_family == AF_INET6;
-    rc = getnameinfo(list->ai_addr, list->ai_addrlen, ip, sizeof ip, NULL, 0, NI_NUMERICHOST);
-    freeaddrinfo(list);
-    if (rc != 0 || strchr(ip, '%'))
-        return err_set(err, ERR_NOT_FOUND, "the host \"%.100s\" has no address that can be dialed", host);
-    snprintf(ret, MSG_MAX_ADDRESS + 1, v6 ? "tcp://[%s]:%s" : "tcp://%s:%s", ip, port);
-    return 0;
 }
 
 /* --- whom we trust ------------------------------------------------------------------------------------------------------- */

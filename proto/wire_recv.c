@@ -299,7 +299,9 @@ void link_events(struct wire_link *link)
             break;
         case ZMQ_EVENT_CLOSED:
         case ZMQ_EVENT_CONNECT_RETRIED:
-            if (link->state == LINK_CONNECTING)
+            if (link->state == LINK_CONNECTING && link->lookup)
+                link_connect_next(link);
+            else if (link->state == LINK_CONNECTING)
                 link_ending(link, "nobody answers there (refused, or no way to it)");
             break;
         case ZMQ_EVENT_DISCONNECTED: {
@@ -320,7 +322,9 @@ static void link_late(struct wire_link *link)
     struct conn *c;
 
     if (link->dialed) {
-        link_down(link, link->state == LINK_CONNECTING ? "no connection within the time allowed" : "no answer to the greeting within the time allowed");
+        link_down(link, link->looking                    ? "its host's name was not looked up within the time allowed: the name server is silent"
+                        : link->state == LINK_CONNECTING ? "no connection within the time allowed"
+                                                         : "no answer to the greeting within the time allowed");
         return;
     }
     c = conns_find(&link->listener->conns, link->fd);
@@ -356,6 +360,10 @@ uint64_t wire_check_time(struct wire *w)
             link_late(link);
             continue;
         }
+        if (link->looking)
+            link_connect_next(link);
+        if (link->state == LINK_GONE)
+            continue;
         if (link->deadline_us && link->deadline_us < next)
             next = link->deadline_us;
         if (link->watched && w->look_us < next)

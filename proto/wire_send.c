@@ -59,6 +59,8 @@ void link_detach(struct wire_link *link, int linger_ms)
         }
     if (link->dialed) {
         sock_close(&link->s, linger_ms);
+        lookup_end(link->lookup);
+        link->lookup = NULL;
     } else {
         struct wire_link **at = &w->by_rid[link_bucket(link->listener, link->rid)];
         while (*at && *at != link)

@@ -82,15 +82,31 @@ static bool in_use(const struct node *n)
 
 /* --- who is the coordinator --------------------------------------------------------------------------------------------- */
 
+const char *control_address(const struct node *n)
+{
+    return n->o->coordinators[n->dial_turn];
+}
+
 void control_dial(struct node *n)
 {
     struct err err;
-    struct wire_dial d = {.endpoint = n->o->coordinator, .purpose = LINK_CONTROL, .key = n->o->coordinator_key};
+    struct wire_dial d = {.endpoint = control_address(n), .purpose = LINK_CONTROL, .key = n->o->coordinator_key};
     n->dial_at_ms = 0;
-    if (!(n->dialing = wire_dial(n->wire, &d, &err))) {
-        log_line(LOG_ERROR, "%s: %s", n->o->coordinator, err.text);
-        n->ended = true;
+    if (!(n->dialing = wire_dial(n->wire, &d, &err)))
+        control_not_there(n, err.text);
+}
+
+void control_not_there(struct node *n, const char *why)
+{
+    n->dialing = NULL;
+    if (n->now_ms >= n->tell_dial_ms) {
+        log_line(LOG_WARN, "the coordinator at %s does not answer (%s); trying again", control_address(n), why);
+        n->tell_dial_ms = n->now_ms + NODE_TELL_DIAL_MS;
     }
+    if (++n->dial_turn == NODE_COORDINATORS || !control_address(n))
+        n->dial_turn = 0;
+    n->dial_at_ms = n->now_ms + n->redial_ms;
+    n->redial_ms = n->redial_ms * 2 < NODE_REDIAL_MAX_MS ? n->redial_ms * 2 : NODE_REDIAL_MAX_MS;
 }
 
 void control_up(struct node *n, struct wire_link *link)
@@ -127,6 +143,7 @@ void control_up(struct node *n, struct wire_link *link)
     n->next_beat_ms = n->now_ms;
     n->orphan_at_ms = 0;
     n->redial_ms = NODE_REDIAL_MIN_MS;
+    n->tell_dial_ms = 0;
     n->peer_now_us = n->peer_seen_us = 0;
     log_line(LOG_INFO, "coordinator %s connected (%s)", wire_link_node(link), wire_link_address(link));
     if (hello_send(n) != 0)
@@ -141,7 +158,7 @@ void control_down(struct node *n, const char *why)
     n->orphan_at_ms = n->now_ms + n->orphan_ms;
     if (n->stopping)
         n->ended = true;
-    if (n->o->coordinator)
+    if (control_address(n))
         n->dial_at_ms = n->now_ms + n->redial_ms;
 }
 

@@ -1,4 +1,5 @@
 /* What a node says of itself to a coordinator: its devices, what they can do, what they hold. */
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,15 +25,26 @@ static size_t fill_bits(struct backend *be, struct msg_bits *ret)
     return n;
 }
 
+static bool told_to_stop(const struct node *n)
+{
+    struct pollfd signals = {.fd = n->o->signal_fd, .events = POLLIN};
+    return poll(&signals, 1, 0) > 0;
+}
+
+/* 1: told to stop before it was done. */
 static int measure(struct seat *s, struct backend *be, struct err *err)
 {
     int rc = profile_memory(be, READ_BYTES, READ_MS, &s->memory, err);
     for (s->n_rates = 0; rc == 0 && s->n_rates < NODE_RATES; s->n_rates++) {
         struct profile_rate r = {.type = types[s->n_rates]};
+        if (told_to_stop(s->node))
+            return 1;
         rc = profile_rate(be, RATE_MS, &r, err);
         s->rates[s->n_rates] = (struct msg_rate){.type = quant_traits(r.type)->name, .per_s = r.per_s[PROFILE_PROMPT],
                                                  .few_per_s = r.per_s[PROFILE_FEW], .one_per_s = r.per_s[PROFILE_ROW]};
     }
+    if (rc == 0 && told_to_stop(s->node))
+        return 1;
     return rc == 0 ? profile_attention(be, RATE_MS, s->attention_per_s, err) : rc;
 }
 

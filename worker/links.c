@@ -46,8 +46,8 @@ void links_coordinator_address(const struct node *n, const char *said, char ret[
     static const char any[] = "tcp://0.0.0.0:";
     const char *from = n->control ? wire_link_address(n->control) : "", *colon = strrchr(from, ':');
 
-    if (n->o->coordinator && n->control && wire_link_dialed(n->control))
-        snprintf(ret, MSG_MAX_ADDRESS + 1, "%s", n->o->coordinator);
+    if (control_address(n) && n->control && wire_link_dialed(n->control))
+        snprintf(ret, MSG_MAX_ADDRESS + 1, "%s", control_address(n));
     else if (strncmp(said, any, sizeof any - 1) == 0 && colon)
         snprintf(ret, MSG_MAX_ADDRESS + 1, "tcp://%.*s:%s", (int)(colon - from), from, said + sizeof any - 1);
     else

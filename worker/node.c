@@ -49,11 +49,7 @@ static void take_down(struct node *n, const struct wire_event *e)
     if (e->link == n->control) {
         control_down(n, e->text);
     } else if (e->link == n->dialing) {
-        n->dialing = NULL;
-        if (n->redial_ms == NODE_REDIAL_MIN_MS)
-            log_line(LOG_WARN, "the coordinator at %s does not answer (%s); trying again", n->o->coordinator, e->text);
-        n->dial_at_ms = n->now_ms + n->redial_ms;
-        n->redial_ms = n->redial_ms * 2 < NODE_REDIAL_MAX_MS ? n->redial_ms * 2 : NODE_REDIAL_MAX_MS;
+        control_not_there(n, e->text);
     } else if (wire_link_purpose(e->link) == LINK_BULK) {
         if (n->bulk)
             bulk_down(n->bulk, e->link);
@@ -145,27 +141,33 @@ static int make_builders(struct node *n, struct err *err)
     return 0;
 }
 
+/* 1: told to stop before it was done. */
 static int set_up(struct node *n, struct err *err)
 {
     const struct node_options *o = n->o;
     struct wire_net_options net = {.keys = o->keys, .node = o->name, .protocol_max = o->protocol};
     char endpoint[MSG_MAX_ADDRESS + 1];
+    int rc;
 
     for (; n->n_seats < o->devices.n; n->n_seats++) {
         n->seats[n->n_seats].node = n;
         n->seats[n->n_seats].device = &o->devices.item[n->n_seats];
     }
     if (!(n->codec = codec_create(CODEC_SMALL_BYTES, err)) || !(n->models = models_create(o->model_file, o->model_dir, err)) ||
-        hello_measure(n, err) != 0 || !(n->net = wire_net_create(&net, err)) || !(n->wire = wire_create(n->net, err)))
+        !(n->net = wire_net_create(&net, err)) || !(n->wire = wire_create(n->net, err)))
         return -1;
+    if (o->listen && wire_listen(n->wire, o->listen, endpoint, err) != 0) /* before what takes its time: who comes meanwhile waits */
+        return -1;
+    if (o->measure)
+        log_line(LOG_INFO, "measuring what this machine can do: a few seconds (--no-measure starts at once)");
+    if ((rc = hello_measure(n, err)) != 0)
+        return rc;
     struct bulk_options bulk = {.open = open_model, .arg = n->models, .wake = wake, .wake_arg = n};
     if (o->keys && !(n->bulk = bulk_create(&bulk, err)))
         return -1;
     if (make_builders(n, err) != 0)
         return -1;
     if (o->listen) {
-        if (wire_listen(n->wire, o->listen, endpoint, err) != 0)
-            return -1;
         snprintf(n->address, sizeof n->address, "%s", o->advertise ? o->advertise : endpoint);
         log_line(LOG_INFO, "listening on %s", endpoint);
     }
@@ -207,10 +209,10 @@ int node_run(const struct node_options *options, struct err *err)
     n->redial_ms = NODE_REDIAL_MIN_MS;
     builder_cache_init(&n->cache, options->cache_dir, options->cache_bytes);
     if ((rc = set_up(n, err)) == 0) {
-        if (options->coordinator)
+        if (control_address(n))
             control_dial(n);
         rc = loop(n, err);
     }
     tear_down(n);
-    return rc;
+    return rc < 0 ? -1 : 0;
 }

@@ -21,8 +21,10 @@ enum {
     NODE_DRAIN_MS = 10000,       /* from SIGTERM to the end */
     NODE_UNCLAIMED_LINKS = 16,   /* of an epoch that was not configured here yet … */
     NODE_UNCLAIMED_MS = 10000,   /* … and for how long they are kept */
+    NODE_COORDINATORS = 8,       /* addresses of one at most */
     NODE_REDIAL_MIN_MS = 100,
     NODE_REDIAL_MAX_MS = 5000,
+    NODE_TELL_DIAL_MS = 300000,  /* that it still does not answer, and why */
 };
 
 struct node_options {
@@ -30,7 +32,7 @@ struct node_options {
     const char *version;     /* of the program */
     const char *listen;      /* NULL: nobody can dial this node: it dials */
     const char *advertise;   /* NULL: as it listens */
-    const char *coordinator; /* to be dialed; NULL: it comes */
+    const char *coordinators[NODE_COORDINATORS]; /* addresses of the one to be dialed, in turn until it answers; NULL: no more, none: it comes */
     uint8_t coordinator_key[KEY_BYTES];
     struct keys *keys;       /* borrowed; NULL: ipc only */
     const char *model_file, *model_dir;
@@ -41,7 +43,7 @@ struct node_options {
     bool measure;            /* what the machine can do, for plans: half a second at the start */
     unsigned protocol;       /* the highest that it speaks, for tests of mixed clusters; 0: the newest */
     uint64_t orphan_ms;      /* 0: as the coordinator says */
-    int signal_fd;           /* a signalfd of SIGTERM and SIGINT; -1: none */
+    int signal_fd;           /* a signalfd of SIGTERM and its like; -1: none */
     int parent;              /* ends when this process is no longer its parent; 0: lives on */
 };
 

@@ -97,7 +97,8 @@ struct node {
     struct wire_link *control, *dialing;
     uint64_t coordinator, seen_ms, lost_ms, beat_ms, next_beat_ms, orphan_ms, orphan_at_ms;
     uint64_t peer_now_us, peer_seen_us;
-    uint64_t redial_ms, dial_at_ms;
+    uint64_t redial_ms, dial_at_ms, tell_dial_ms; /* tell_dial_ms: not before that a failure is told again */
+    unsigned dial_turn;                           /* of the addresses */
     bool control_writable;
 
     /* The configuration: seats of an epoch that is over are idle. */
@@ -128,7 +129,10 @@ int control_send(struct node *n, const struct msg *m); /* -1: there is nobody, o
 void control_error(struct seat *s, enum err_kind kind, const char *text);
 /* The epoch is over: stages' threads go with the next order to their builders, links go down. */
 struct stage_thread *control_end_stage(struct seat *s, const char *why);
+/* Where the coordinator is dialed, or was; NULL: it comes. */
+const char *control_address(const struct node *n);
 void control_dial(struct node *n);
+void control_not_there(struct node *n, const char *why); /* what was dialed does not answer: the next is, later */
 void control_stop(struct node *n); /* SIGTERM */
 
 /* links.c */
@@ -147,7 +151,8 @@ void links_pump_all(struct node *n);
 void links_tick(struct node *n);
 
 /* hello.c */
-int hello_measure(struct node *n, struct err *err); /* what devices are and, where the options say so, can do; before all else */
+/* What devices are and, where the options say so, can do, which takes seconds; 1: told to stop meanwhile. */
+int hello_measure(struct node *n, struct err *err);
 int hello_send(struct node *n);
 
 #endif

@@ -120,6 +120,12 @@ try:
     workers[0].stop()
 
     s = Server(model, "--join-listen", listen, "--ctx", 64)
+    named = Worker("guest")
+    workers.append(named)
+    named.start("--join", run("invite", "--address", listen.replace("127.0.0.1", "localhost")).out.strip())
+    ok(until(lambda: state(s, "guest") == "here"), "an invitation with a host's name brings a worker that stays", named.said()[-500:])
+    named.stop()
+    is_(run("keygen", "--remove", "guest").status, 0, "it is removed")
     is_(state(s, "cellar"), "here", "a start from what is remembered finds the node that is trusted")
     is_(s.complete(**prompt)[0]["text"], want, "and answers")
     has(workers[1].said(), "from memory", "with the weights that it kept")
