@@ -41,7 +41,8 @@ struct chunk_cache {
     int dir_fd, lock_fd;
     char *dir;
     uint64_t bytes_max, bytes;
-    bool in_use;
+    bool in_use;    /* it is open, and never removed */
+    unsigned users; /* loads under way that it is open for */
     char name[ID_HEX + 1]; /* of the model in use */
     int model_fd, journal_fd;
     struct split_state *splits;
@@ -172,6 +173,35 @@ static void forget_model(struct chunk_cache *c)
         close(c->journal_fd);
     c->model_fd = c->journal_fd = -1;
     c->in_use = false;
+    c->users = 0;
+}
+
+static void close_folder(struct chunk_cache *c)
+{
+    if (c->lock_fd >= 0)
+        close(c->lock_fd);
+    if (c->dir_fd >= 0)
+        close(c->dir_fd);
+    c->lock_fd = c->dir_fd = -1;
+}
+
+static int open_folder(struct chunk_cache *c, struct err *err)
+{
+    if ((mkdir(c->dir, 0700) != 0 && errno != EEXIST) || (c->dir_fd = open(c->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ||
+        (c->lock_fd = openat(c->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600)) < 0)
+        return err_errno(err, errno, "cache %s", c->dir);
+    if (flock(c->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    if (errno == EWOULDBLOCK)
+        return err_set(err, ERR_BUSY, "cache %s is in use by another process; give this one a folder of its own", c->dir);
+    return err_errno(err, errno, "cache %s: locking it", c->dir);
+}
+
+/* Somebody made room on the disk by removing it. */
+static bool folder_is_gone(const struct chunk_cache *c)
+{
+    struct stat st;
+    return c->dir_fd < 0 || (fstat(c->dir_fd, &st) == 0 && st.st_nlink == 0);
 }
 
 struct chunk_cache *cache_open(const char *dir, uint64_t bytes_max, struct err *err)
@@ -187,18 +217,8 @@ struct chunk_cache *cache_open(const char *dir, uint64_t bytes_max, struct err *
         err_set(err, ERR_MEMORY, "out of memory");
         goto error;
     }
-    if ((mkdir(dir, 0700) != 0 && errno != EEXIST) || (c->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ||
-        (c->lock_fd = openat(c->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600)) < 0) {
-        err_errno(err, errno, "cache %s", dir);
+    if (open_folder(c, err) != 0)
         goto error;
-    }
-    if (flock(c->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        if (errno == EWOULDBLOCK)
-            err_set(err, ERR_BUSY, "cache %s is in use by another process; give this one a folder of its own", dir);
-        else
-            err_errno(err, errno, "cache %s: locking it", dir);
-        goto error;
-    }
     c->bytes = look_around(c, &oldest);
     make_room(c, 0);
     return c;
@@ -212,10 +232,7 @@ void cache_close(struct chunk_cache *c)
     if (!c)
         return;
     forget_model(c);
-    if (c->lock_fd >= 0)
-        close(c->lock_fd);
-    if (c->dir_fd >= 0)
-        close(c->dir_fd);
+    close_folder(c);
     free(c->dir);
     pthread_mutex_destroy(&c->lock);
     free(c);
@@ -233,10 +250,19 @@ static struct record make_record(const struct chunk_cache *c, uint32_t split, ui
     return r;
 }
 
+/* -1: errno. What a full disk left of a record is taken away: it would hide those that come after it. */
 static int append(struct chunk_cache *c, uint32_t split, uint32_t chunk, bool there)
 {
     struct record r = make_record(c, split, chunk, there);
-    return write(c->journal_fd, &r, sizeof r) == (ssize_t)sizeof r ? 0 : -1;
+    off_t end = lseek(c->journal_fd, 0, SEEK_END);
+    ssize_t n = write(c->journal_fd, &r, sizeof r);
+    if (n == (ssize_t)sizeof r)
+        return 0;
+    int why = n < 0 ? errno : ENOSPC;
+    if (n > 0 && ftruncate(c->journal_fd, end) != 0)
+        why = errno;
+    errno = why;
+    return -1;
 }
 
 /* Takes in what stands there, up to the first record that is not whole; from there on it is cut off. */
@@ -276,17 +302,50 @@ static int open_model(struct chunk_cache *c, const struct manifest *m, struct er
     return read_journal(c, err);
 }
 
+/* Under the lock, with nobody's model in use. */
+static int use_anew(struct chunk_cache *c, const struct manifest *m, const char *name, struct err *err)
+{
+    forget_model(c);
+    if (folder_is_gone(c)) {
+        close_folder(c);
+        c->bytes = 0;
+        if (open_folder(c, err) != 0) {
+            close_folder(c);
+            return -1;
+        }
+    }
+    memcpy(c->name, name, sizeof c->name);
+    if (open_model(c, m, err) != 0) {
+        forget_model(c);
+        return -1;
+    }
+    c->users = 1;
+    return 0;
+}
+
 int cache_use(struct chunk_cache *c, const struct manifest *m, struct err *err)
 {
-    pthread_mutex_lock(&c->lock);
-    forget_model(c);
+    char name[ID_HEX + 1];
+    int rc = 0;
+
     for (int i = 0; i < GGUF_ID_BYTES; i++)
-        snprintf(c->name + 2 * i, 3, "%02x", manifest_model_id(m)[i]);
-    int rc = open_model(c, m, err);
-    if (rc != 0)
-        forget_model(c);
+        snprintf(name + 2 * i, 3, "%02x", manifest_model_id(m)[i]);
+    pthread_mutex_lock(&c->lock);
+    if (c->users == 0)
+        rc = use_anew(c, m, name, err);
+    else if (strcmp(name, c->name) == 0)
+        c->users++;
+    else
+        rc = err_set(err, ERR_BUSY, "cache %s: another model is being loaded", c->dir);
     pthread_mutex_unlock(&c->lock);
     return rc;
+}
+
+void cache_leave(struct chunk_cache *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->users--;
+    pthread_mutex_unlock(&c->lock);
 }
 
 /* --- chunks ------------------------------------------------------------------------------------------------------------- */

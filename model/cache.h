@@ -22,8 +22,9 @@ struct chunk_cache;
 struct chunk_cache *cache_open(const char *dir, uint64_t bytes_max, struct err *err);
 void cache_close(struct chunk_cache *c); /* takes NULL */
 
-/* The model that get and put are about from now on; reads its journal. One at a time: not while chunks of another are in use. */
+/* The model that get and put are about, until as many cache_leave; reads its journal. ERR_BUSY: another one is in use. */
 int cache_use(struct chunk_cache *c, const struct manifest *m, struct err *err);
+void cache_leave(struct chunk_cache *c);
 /* The journal says that the chunk is there. */
 bool cache_has(struct chunk_cache *c, uint32_t split, uint32_t chunk);
 /* true: the chunk's bytes are at `to`, and are those that m wants. false: it is not there, or was not right and is dropped. */

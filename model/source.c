@@ -30,6 +30,14 @@ void source_note(struct source_report *r, const char *fmt, ...)
         memcpy(r->note[r->n_notes++], text, sizeof text);
 }
 
+void source_report_add(struct source_report *r, const struct source_report *more)
+{
+    for (uint32_t i = 0; i < more->n_notes; i++)
+        source_note(r, "%s", more->note[i]);
+    for (uint32_t i = 0; i < more->n_parts; i++)
+        source_part(r, more->part[i].name, more->part[i].bytes);
+}
+
 void source_part(struct source_report *r, const char *name, uint64_t bytes)
 {
     if (bytes == 0)

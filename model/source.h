@@ -74,6 +74,7 @@ void weight_source_cancel(struct weight_source *s);
 /* For sources: adds a note unless it is already there. */
 void source_note(struct source_report *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void source_part(struct source_report *r, const char *name, uint64_t bytes); /* adds up by name; 0 bytes: nothing */
+void source_report_add(struct source_report *r, const struct source_report *more);
 
 /* The model's own files. What lies in the page cache is copied from there; the rest is read by io_uring past the page cache
  * (O_DIRECT) into buffers registered with the kernel. Where one of these cannot be had, the next best way is taken and

@@ -284,9 +284,10 @@ static struct stage *load_from(struct builder *b, const struct order *o, const s
 {
     struct held *h = &b->held;
     bool remote = gguf_from_memory(g);
-    struct weight_source *source = remote ? fetch_source(b->fetch, b->o.cache->cache, err) : source_file_create(g, NULL, err);
+    struct weight_source *source = remote ? fetch_source(b->fetch, b->o.cache->cache, &ret->report, err) : source_file_create(g, NULL, err);
+    struct source_report loaded = {0}; /* written anew by the loader: there may be notes already */
     struct weights_options options = {.source = source, .model_id = o->c.model, .previous = h->weights, .progress = progress, .progress_arg = b,
-                                      .report = &ret->report};
+                                      .report = &loaded};
     struct stage *stage;
 
     if (!source)
@@ -294,6 +295,7 @@ static struct stage *load_from(struct builder *b, const struct order *o, const s
     set_source(b, source, o);
     stage = stage_create_from(g, e->params, &e->shape, h->backend, readers, &options, err);
     set_source(b, NULL, remote ? o : NULL);
+    source_report_add(&ret->report, &loaded);
     if (!remote) /* else it is the fetch's */
         weight_source_destroy(source);
     return stage;

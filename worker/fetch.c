@@ -69,6 +69,7 @@ struct fetch {
 
     struct gguf *gguf;
     struct manifest *manifest;
+    struct chunk_cache *cache; /* in use for this; NULL: none */
 };
 
 static int64_t now_ms(void)
@@ -455,13 +456,19 @@ static int make_manifest(struct fetch *f, struct err *err)
     return f->manifest ? 0 : -1;
 }
 
-struct weight_source *fetch_source(struct fetch *f, struct chunk_cache *cache, struct err *err)
+struct weight_source *fetch_source(struct fetch *f, struct chunk_cache *cache, struct source_report *report, struct err *err)
 {
     const char *names[MSG_MAX_SOURCES];
-    struct source_remote_config c = {.peers = names, .ask = ask, .need = need, .arg = f, .cache = cache};
+    struct source_remote_config c = {.peers = names, .ask = ask, .need = need, .arg = f};
+    struct err why;
 
-    if (make_manifest(f, err) != 0 || (cache && cache_use(cache, f->manifest, err) != 0))
+    if (make_manifest(f, err) != 0)
         return NULL;
+    if (cache && cache_use(cache, f->manifest, &why) == 0)
+        f->cache = cache;
+    else if (cache)
+        source_note(report, "nothing is cached: %.150s", why.text);
+    c.cache = f->cache;
     c.manifest = f->manifest;
     pthread_mutex_lock(&f->lock);
     for (uint32_t i = 0; i < f->n_peers; i++) {
@@ -532,6 +539,8 @@ void fetch_destroy(struct fetch *f)
         pthread_join(f->thread, NULL);
     }
     weight_source_destroy(f->source);
+    if (f->cache)
+        cache_leave(f->cache);
     wire_destroy(f->wire);
     codec_destroy(f->codec);
     gguf_close(f->gguf);

@@ -26,8 +26,9 @@ struct fetch;
 struct fetch *fetch_create(struct wire_net *net, const uint8_t *model, const struct fetch_node *nodes, size_t n, struct err *err);
 /* Blocks. The fetch owns it. */
 struct gguf *fetch_header(struct fetch *f, struct err *err);
-/* After the header; for the loader, once; it is destroyed with the fetch, when the loader is done with it. cache: NULL for none. */
-struct weight_source *fetch_source(struct fetch *f, struct chunk_cache *cache, struct err *err);
+/* After the header; for the loader, once; it is destroyed with the fetch, when the loader is done with it. cache: NULL for none; one that
+ * cannot be used is noted, and done without. */
+struct weight_source *fetch_source(struct fetch *f, struct chunk_cache *cache, struct source_report *report, struct err *err);
 void fetch_cancel(struct fetch *f); /* any thread */
 void fetch_destroy(struct fetch *f); /* takes NULL; joins */
 

@@ -1,8 +1,10 @@
 /* The cache of chunks: what was put comes back, nothing wrong ever does, it stays within its bytes, and belongs to one process. */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -177,14 +179,17 @@ static void test_bound(const struct sample *a, const struct sample *b, const str
         cache_use(c, in_turn[k]->m, &err);
         for (uint32_t i = 0; i < 2; i++)
             is_int(cache_put(c, in_turn[k]->m, 0, i, chunk(in_turn[k], i), &err), 1, "model %d, chunk %u", k, i);
+        cache_leave(c);
         usleep(20000); /* the time of the last use tells them apart */
     }
     cache_use(c, a->m, &err); /* now b is the one that was not used for longest */
+    cache_leave(c);
     usleep(20000);
     cache_use(c, d->m, &err);
     for (uint32_t i = 0; i < 2; i++)
         is_int(cache_put(c, d->m, 0, i, chunk(d, i), &err), 1, "a third model, chunk %u", i);
     ok(cache_bytes(c) <= most, "%llu of %llu bytes", (unsigned long long)cache_bytes(c), (unsigned long long)most);
+    cache_leave(c);
     cache_use(c, a->m, &err);
     ok(comes_back(c, a, 0, to), "the one used last is there");
     model_file(b, "journal", name, sizeof name);
@@ -202,6 +207,91 @@ static void test_bound(const struct sample *a, const struct sample *b, const str
     is_int(cache_put(c, a->m, 0, 1, chunk(a, 1), &err), 0, "a second does not");
     cache_close(c);
     (void)kept;
+}
+
+/* A node with several devices loads for each of them at once. */
+static void test_together(const struct sample *s, const struct sample *other, char *to)
+{
+    fresh_dir("together");
+    struct chunk_cache *c = open_or_die(1 << 30);
+    cache_use(c, s->m, &err);
+    cache_put(c, s->m, 0, 0, chunk(s, 0), &err);
+    is_int(cache_use(c, s->m, &err), 0, "a second load of the model");
+    ok(comes_back(c, s, 0, to), "what the first put is there");
+    ok(cache_use(c, other->m, &err) != 0 && err.kind == ERR_BUSY, "another model meanwhile is not");
+    cache_leave(c);
+    ok(cache_use(c, other->m, &err) != 0, "nor when one of the two has ended");
+    ok(cache_put(c, s->m, 0, 1, chunk(s, 1), &err) == 1 && comes_back(c, s, 1, to), "the other goes on");
+    cache_leave(c);
+    is_int(cache_use(c, other->m, &err), 0, "then it is");
+    cache_close(c);
+}
+
+static void remove_all(void)
+{
+    char command[1100];
+    snprintf(command, sizeof command, "rm -r '%s'", dir);
+    if (system(command) != 0)
+        printf("# %s failed\n", command);
+}
+
+/* Somebody wanted room on the disk. */
+static void test_removed(const struct sample *s, char *to)
+{
+    fresh_dir("removed");
+    struct chunk_cache *c = open_or_die(1 << 30);
+    cache_use(c, s->m, &err);
+    cache_put(c, s->m, 0, 0, chunk(s, 0), &err);
+    remove_all();
+    ok(comes_back(c, s, 0, to), "a folder that is removed while a model is in use: the model stays");
+    cache_leave(c);
+    is_int(cache_use(c, s->m, &err), 0, "the next load makes it anew");
+    ok(!cache_has(c, 0, 0) && cache_bytes(c) == 0, "empty");
+    ok(cache_put(c, s->m, 0, 0, chunk(s, 0), &err) == 1 && comes_back(c, s, 0, to), "and keeps what comes");
+    cache_leave(c);
+    remove_all();
+    int fd = open(dir, O_WRONLY | O_CREAT, 0600);
+    close(fd);
+    for (int i = 0; i < 2; i++) {
+        ok(cache_use(c, s->m, &err) != 0, "where it cannot be made, that is an error");
+        has_str(err.text, dir, "which names it");
+    }
+    unlink(dir);
+    is_int(cache_use(c, s->m, &err), 0, "until it can");
+    cache_close(c);
+}
+
+/* The disk is full in the middle of a record: those that come later count all the same. */
+static void test_full(const struct sample *s, char *to)
+{
+    char data[1024], journal[1024];
+    struct rlimit before, little;
+    struct stat st;
+    fresh_dir("full");
+    struct chunk_cache *c = open_or_die(1 << 30);
+    cache_use(c, s->m, &err);
+    cache_put(c, s->m, 0, 0, chunk(s, 0), &err);
+    cache_put(c, s->m, 0, 1, chunk(s, 1), &err);
+    model_file(s, "00000.data", data, sizeof data);
+    model_file(s, "journal", journal, sizeof journal);
+    int fd = open(data, O_WRONLY);
+    ok(pwrite(fd, "?", 1, MANIFEST_CHUNK_BYTES + 1) == 1 && stat(journal, &st) == 0, "a chunk with a wrong byte");
+    close(fd);
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &before);
+    little = before;
+    little.rlim_cur = (rlim_t)st.st_size + 5;
+    setrlimit(RLIMIT_FSIZE, &little);
+    ok(!comes_back(c, s, 1, to), "is dropped while the journal may not grow");
+    is_int(cache_put(c, s->m, 0, 2, chunk(s, 2), &err), -1, "a chunk that has no room");
+    has_str(err.text, "large", "and why");
+    setrlimit(RLIMIT_FSIZE, &before);
+    is_int(cache_put(c, s->m, 0, 2, chunk(s, 2), &err), 1, "there is room again");
+    cache_close(c);
+    c = open_or_die(1 << 30);
+    cache_use(c, s->m, &err);
+    ok(cache_has(c, 0, 0) && cache_has(c, 0, 2) && comes_back(c, s, 2, to), "what was kept then is found");
+    cache_close(c);
 }
 
 static void test_lock(void)
@@ -237,6 +327,9 @@ int main(void)
     test_keeps(&a, to);
     test_wrong(&a, to);
     test_bound(&a, &b, &d, to);
+    test_together(&a, &b, to);
+    test_removed(&a, to);
+    test_full(&a, to);
     test_lock();
     sample_fini(&a);
     sample_fini(&b);
