@@ -191,12 +191,14 @@ static int serve(const struct values *v, struct engine *engine, struct control_f
         .queue = (unsigned)v->queue,
     };
     struct front *front;
+    struct err why;
     int rc;
 
     model_name(v, name, sizeof name);
     if (control_key(key, err) != 0 || !(front = front_create(&fo, engine, err)))
         return -1;
-    control_hold(control, front_url(front), key, v->model.join_listen); /* before it is said: scripts go on by that */
+    if (control_hold(control, front_url(front), key, v->model.join_listen, &why) != 0) /* before it is said: scripts go on by that */
+        log_line(LOG_WARN, "status, stop and invite will not find this server by themselves: %s", why.text);
     log_line(LOG_INFO, "loading %s; %s answers /health meanwhile", name, front_url(front));
     rc = wait_ready(engine, err);
     if (rc == 0) {

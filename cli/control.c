@@ -17,19 +17,27 @@
 
 static const char prefix[] = "serve-";
 
-/* ${XDG_RUNTIME_DIR}/stagecoach or /tmp/stagecoach-UID, ours alone; -1 where that cannot be. */
-static int folder_path(char *path, size_t size)
+static int private_folder(const char *path, struct err *err)
+{
+    struct stat st;
+
+    if ((mkdir(path, 0700) != 0 && errno != EEXIST) || lstat(path, &st) != 0)
+        return err_errno(err, errno, "%.200s", path);
+    if (!S_ISDIR(st.st_mode) || st.st_uid != getuid() || (st.st_mode & 077))
+        return err_set(err, ERR_INPUT, "%.200s is no folder of this user's alone (0700)", path);
+    return 0;
+}
+
+/* ${XDG_RUNTIME_DIR}/stagecoach, or where that cannot be (su leaves another user's) /tmp/stagecoach-UID. */
+static int folder_path(char *path, size_t size, struct err *err)
 {
     const char *base = getenv("XDG_RUNTIME_DIR");
-    struct stat st;
-    int n = base && base[0] == '/' ? snprintf(path, size, "%s/stagecoach", base)
-                                   : snprintf(path, size, "/tmp/stagecoach-%u", (unsigned)getuid());
+    int n = base && base[0] == '/' ? snprintf(path, size, "%s/stagecoach", base) : -1;
 
-    if (n < 0 || (size_t)n >= size)
-        return -1;
-    if (mkdir(path, 0700) != 0 && errno != EEXIST)
-        return -1;
-    return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == getuid() && (st.st_mode & 077) == 0 ? 0 : -1;
+    if (n > 0 && (size_t)n < size && private_folder(path, err) == 0)
+        return 0;
+    snprintf(path, size, "/tmp/stagecoach-%u", (unsigned)getuid());
+    return private_folder(path, err);
 }
 
 int control_key(char ret[CONTROL_KEY_BYTES], struct err *err)
@@ -43,17 +51,21 @@ int control_key(char ret[CONTROL_KEY_BYTES], struct err *err)
     return 0;
 }
 
-void control_hold(struct control_file *file, const char *url, const char *key, const char *join)
+int control_hold(struct control_file *file, const char *url, const char *key, const char *join, struct err *err)
 {
     char folder[CONTROL_PATH_BYTES - 32];
+    int rc;
 
     file->fd = -1;
-    if (folder_path(folder, sizeof folder) != 0)
-        return;
+    if (folder_path(folder, sizeof folder, err) != 0)
+        return -1;
     snprintf(file->path, sizeof file->path, "%s/%s%ld", folder, prefix, (long)getpid());
     file->fd = open(file->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (file->fd >= 0 && (flock(file->fd, LOCK_EX) != 0 || dprintf(file->fd, "%s\n%s\n%s\n", url, key, join ? join : "") < 0))
-        control_drop(file);
+    if (file->fd >= 0 && flock(file->fd, LOCK_EX) == 0 && dprintf(file->fd, "%s\n%s\n%s\n", url, key, join ? join : "") >= 0)
+        return 0;
+    rc = err_errno(err, errno, "%.200s", file->path);
+    control_drop(file);
+    return rc;
 }
 
 void control_drop(struct control_file *file)
@@ -109,7 +121,7 @@ int control_find(const char *url, struct control_server *ret, struct err *err)
     struct strbuf names;
     struct dirent *entry;
     size_t n = 0;
-    DIR *dir = folder_path(folder, sizeof folder) == 0 ? opendir(folder) : NULL;
+    DIR *dir = folder_path(folder, sizeof folder, err) == 0 ? opendir(folder) : NULL;
 
     strbuf_init(&names, 400);
     while (dir && (entry = readdir(dir)))

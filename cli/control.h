@@ -21,12 +21,13 @@ struct control_server {
     const char *ca_file;         /* of the options, borrowed; NULL: none */
 };
 
-/* Of a server: its file, held until control_drop. fd < 0: it has none (no folder to be had), which is no failure. */
+/* Of a server: its file, held until control_drop. fd < 0: it has none. */
 struct control_file {
     int fd;
     char path[CONTROL_PATH_BYTES];
 };
-void control_hold(struct control_file *file, const char *url, const char *key, const char *join); /* join: NULL: nowhere */
+/* join: NULL: nowhere. -1: there is no folder to be had, or no room: the server can do without. */
+int control_hold(struct control_file *file, const char *url, const char *key, const char *join, struct err *err);
 /* A key for control_hold and the server's own ears: random, hexadecimal. */
 int control_key(char ret[CONTROL_KEY_BYTES], struct err *err);
 void control_drop(struct control_file *file);

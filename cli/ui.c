@@ -22,6 +22,7 @@ static volatile sig_atomic_t interrupts;
 void ui_init(void)
 {
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow (ulimit -f) is an error like any other */
 }
 
 /* --- results ------------------------------------------------------------- */

@@ -304,7 +304,9 @@ static int read_trusted(const char *dir, const char *file, struct trusted *ret, 
     }
     if (lstat(path, &st) != 0)
         return err_errno(err, errno, "%s", path);
-    if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
+    if (!S_ISREG(st.st_mode) || st.st_uid != geteuid())
+        return err_set(err, ERR_INPUT, "%s is no file of this user's, so it is passed over", path);
+    if (st.st_mode & 022)
         return err_set(err, ERR_INPUT, "%s can be written by others (mode %04o), so it is passed over: chmod 600 %s", path,
                        (unsigned)(st.st_mode & 07777), path);
     if (files_read(path, text, sizeof text, err) != 0)
