@@ -1,5 +1,6 @@
 /* stagecoach plan: which node would take which layers, how fast that would be and why. Nothing is started. */
 #include <math.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "base/strbuf.h"
 #include "base/sysinfo.h"
 #include "cli/command.h"
+#include "cli/table.h"
 #include "cli/ui.h"
 #include "coordinator/plan_input.h"
 #include "gguf/gguf.h"
@@ -14,7 +16,7 @@
 #include "topology/planner.h"
 #include "topology/topology.h"
 
-enum { BAR_COLUMNS = 24, JSON_DIGITS = 6 };
+enum { BAR_CELLS = 16, BAR_LEAST = 6, PLACE_LEAST = 14, LABEL_COLUMNS = 16, SENTENCE_BYTES = 1 << 13, PAGE_BYTES = 1 << 20, JSON_DIGITS = 6 };
 
 struct values {
     const char *model, *topology, *objective, *kv, *wire;
@@ -128,61 +130,99 @@ static const char *currency(const struct planned *p)
 
 /* --- for people ------------------------------------------------------------------------------------------------------------- */
 
-static void show_bar(const struct plan_stage *st)
-{
-    /* Pieces in order; each at least one column if it is anything, never more than there are. */
-    static const struct {
-        const char *mark;
-        enum ui_style style;
-    } marks[] = {{"#", UI_CYAN}, {"=", UI_GREEN}, {"+", UI_BOLD}};
-    uint64_t pieces[] = {st->weights_bytes, st->kv_bytes, st->scratch_bytes + st->wire_bytes + st->reserve_bytes};
-    uint64_t whole = st->memory_bytes ? st->memory_bytes : 1, sum = 0;
-    int at = 0;
-    ui_out("[", 1);
-    for (int i = 0; i < 3; i++) {
-        sum += pieces[i];
-        int upto = (int)((double)sum / (double)whole * BAR_COLUMNS + 0.5);
-        upto = upto > BAR_COLUMNS ? BAR_COLUMNS : upto;
-        if (upto > at)
-            ui_outf("%s", ui_style(marks[i].style, true));
-        for (; at < upto; at++)
-            ui_outf("%s", marks[i].mark);
-        ui_outf("%s", ui_style(UI_PLAIN, true));
-    }
-    for (; at < BAR_COLUMNS; at++)
-        ui_out(".", 1);
-    ui_out("]", 1);
-}
+struct page {
+    const struct screen *screen;
+    struct strbuf *out;
+};
 
 static const char *size(char buf[32], uint64_t bytes)
 {
     return bytes ? sysinfo_bytes(buf, bytes) : "-";
 }
 
-static void show_stage(const struct planned *p, uint32_t i)
+static const struct screen_part parts[] = {{'#', "\033[36m"}, {'=', "\033[32m"}, {'+', "\033[1m"}};
+
+/* What a narrow screen goes without first: the bar says again what numbers say. */
+enum { WHERE, LAYERS, BAR, WEIGHTS, KV, OTHER, MEMORY, TOKEN, CHUNK, HOP, COLUMNS };
+static const struct table_column columns[COLUMNS] = {
+    [WHERE] = {.title = "stage", .least = PLACE_LEAST},
+    [LAYERS] = {.title = "layers", .turn = 9},
+    [BAR] = {.title = "memory", .turn = 1, .least = BAR_LEAST, .cells = BAR_CELLS, .parts = parts, .n_parts = 3},
+    [WEIGHTS] = {.title = "weights", .right = true, .turn = 7},
+    [KV] = {.title = "kv", .right = true, .turn = 4},
+    [OTHER] = {.title = "other", .right = true, .turn = 3},
+    [MEMORY] = {.title = "of", .right = true, .turn = 6},
+    [TOKEN] = {.title = "ms/token", .right = true, .turn = 8},
+    [CHUNK] = {.title = "ms/chunk", .right = true, .turn = 5},
+    [HOP] = {.title = "hop ms", .right = true, .turn = 2},
+};
+
+static void put_stage(const struct planned *p, uint32_t i, struct table *t)
 {
     const struct plan_stage *st = &p->plan.stages[i];
-    char what[64], layers[32], a[32], b[32], c[32], d[32];
-    snprintf(what, sizeof what, "%.40s/%.16s", node_name(p, i), device_name(p, i));
-    snprintf(layers, sizeof layers, "%u-%u", st->layers.first, st->layers.last - 1);
-    ui_outf("%-18s %-9s ", what, layers);
-    show_bar(st);
-    ui_outf(" %9s %9s %9s of %-9s %8.2f %8.2f %7.2f\n", size(a, st->weights_bytes), size(b, st->kv_bytes),
-            size(c, st->scratch_bytes + st->wire_bytes + st->reserve_bytes), size(d, st->memory_bytes), st->decode_us / 1e3, st->chunk_us / 1e3,
-            st->hop_us / 1e3);
-    if (st->disk_bytes)
-        ui_outf("%28s %s of its weights stay on disk and are read for every token (planned only: workers cannot do that yet)\n", "",
-                size(a, st->disk_bytes));
+    uint64_t other = st->scratch_bytes + st->wire_bytes + st->reserve_bytes;
+    double whole = st->memory_bytes ? (double)st->memory_bytes : 1;
+    char buf[32];
+    table_put(t, "%s/%s", node_name(p, i), device_name(p, i));
+    table_put(t, "%u-%u", st->layers.first, st->layers.last - 1);
+    table_put_bar(t, (double[]){(double)st->weights_bytes / whole, (double)st->kv_bytes / whole, (double)other / whole});
+    table_put(t, "%s", size(buf, st->weights_bytes));
+    table_put(t, "%s", size(buf, st->kv_bytes));
+    table_put(t, "%s", size(buf, other));
+    table_put(t, "%s", size(buf, st->memory_bytes));
+    table_put(t, "%.2f", st->decode_us / 1e3);
+    table_put(t, "%.2f", st->chunk_us / 1e3);
+    table_put(t, "%.2f", st->hop_us / 1e3);
 }
 
-static void show_left_out(const struct planned *p)
+static void put_sentence(const struct page *page, const char *lead, unsigned hang, const char *fmt, va_list args)
+{
+    struct strbuf text;
+    strbuf_init(&text, SENTENCE_BYTES);
+    strbuf_vprintf(&text, fmt, args);
+    screen_flow(page->screen, page->out, lead, hang, strbuf_str(&text));
+    strbuf_fini(&text);
+}
+
+/* A line that begins with what it is about; further ones of the same with "". */
+static void say(const struct page *page, const char *title, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void say(const struct page *page, const char *title, const char *fmt, ...)
+{
+    char lead[LABEL_COLUMNS + 2];
+    va_list args;
+    snprintf(lead, sizeof lead, "%-*s ", LABEL_COLUMNS, title);
+    va_start(args, fmt);
+    put_sentence(page, lead, LABEL_COLUMNS + 1, fmt, args);
+    va_end(args);
+}
+
+/* A line below the table. */
+static void note(const struct page *page, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void note(const struct page *page, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    put_sentence(page, "  ", 4, fmt, args);
+    va_end(args);
+}
+
+static void show_disk(const struct planned *p, const struct page *page)
+{
+    char buf[32];
+    for (uint32_t i = 0; i < p->plan.n_stages; i++)
+        if (p->plan.stages[i].disk_bytes)
+            note(page, "%s/%s: %s of its weights stay on disk and are read for every token (planned only: workers cannot do that yet)",
+                node_name(p, i), device_name(p, i), size(buf, p->plan.stages[i].disk_bytes));
+}
+
+static void show_left_out(const struct planned *p, const struct page *page)
 {
     for (uint32_t i = 0; i < p->source.in.n_nodes; i++) {
         bool used = false;
         for (uint32_t k = 0; k < p->plan.n_stages; k++)
             used |= p->plan.stages[k].node == i;
         if (!used)
-            ui_outf("%-18s %s\n", p->source.nodes[i].name, p->source.nodes[i].standby ? "stands by" : "not used");
+            note(page, "%s %s", p->source.nodes[i].name, p->source.nodes[i].standby ? "stands by" : "is not used");
     }
 }
 
@@ -215,66 +255,89 @@ static double load_seconds(const struct planned *p)
     return slowest;
 }
 
-static void show_predictions(const struct planned *p)
+static void show_predictions(const struct planned *p, const struct page *page)
 {
     const struct plan *pl = &p->plan;
     double load_s = load_seconds(p);
     static const char *const failover[] = {"none: a node's death would end it", "continuing: answers go on, not bit for bit as they would have",
                                            "identical: answers go on as if nothing had happened"};
     struct strbuf name;
-    ui_outf("\none sequence     %.2f tokens/s\n", pl->tokens_per_s_1);
+    char title[32], cost[64] = "";
+    say(page, "one sequence", "%.2f tokens/s", pl->tokens_per_s_1);
+    snprintf(title, sizeof title, "%-4u sequences", pl->n);
     if (pl->n > 1)
-        ui_outf("%-4u sequences   %.2f tokens/s (%u batch%s under way)\n", pl->n, pl->tokens_per_s_n, pl->m, pl->m == 1 ? "" : "es");
-    ui_outf("first token      %.0f ms after a prompt of 512 tokens (chunks of %u)\n", pl->ttft_us / 1e3, pl->chunk);
+        say(page, title, "%.2f tokens/s (%u batch%s under way)", pl->tokens_per_s_n, pl->m, pl->m == 1 ? "" : "es");
+    say(page, "first token", "%.0f ms after a prompt of 512 tokens (chunks of %u)", pl->ttft_us / 1e3, pl->chunk);
     if (load_s > 0)
-        ui_outf("loading          %.1f s, each node from its own disk\n", load_s);
-    strbuf_init(&name, 1024);
+        say(page, "loading", "%.1f s, each node from its own disk", load_s);
+    strbuf_init(&name, SENTENCE_BYTES);
     bottleneck_text(p, &name);
-    ui_outf("bottleneck       %s\n", strbuf_str(&name));
+    say(page, "bottleneck", "%s", strbuf_str(&name));
     strbuf_fini(&name);
-    ui_outf("bound            %s %.3f ms, no chain can be below %.3f ms (gap %.2f%%); no placement at all above %.2f tokens/s\n",
-            plan_objective_name(pl->objective), pl->value_us / 1e3, pl->bound_us / 1e3, 100 * pl->gap, pl->placement_bound);
-    ui_outf("a node fails     %s\n", failover[pl->failover]);
-    if (pl->watts > 0)
-        ui_outf("power            %.0f W", pl->watts);
+    say(page, "bound", "%s %.3f ms, no chain can be below %.3f ms (gap %.2f%%); no placement at all above %.2f tokens/s",
+        plan_objective_name(pl->objective), pl->value_us / 1e3, pl->bound_us / 1e3, 100 * pl->gap, pl->placement_bound);
+    say(page, "a node fails", "%s", failover[pl->failover]);
     if (pl->cost_per_mtok > 0)
-        ui_outf(", %.2f %s for a million tokens", pl->cost_per_mtok, currency(p));
+        snprintf(cost, sizeof cost, ", %.2f %s for a million tokens", pl->cost_per_mtok, currency(p));
     if (pl->watts > 0)
-        ui_out("\n", 1);
+        say(page, "power", "%.0f W%s", pl->watts, cost);
 }
 
-static void show_lines(const char *title, const char *text)
+static void show_lines(const struct page *page, const char *title, const char *text)
 {
     while (*text) {
         size_t len = strcspn(text, "\n");
-        ui_outf("%-16s %.*s\n", title, (int)len, text);
+        say(page, title, "%.*s", (int)len, text);
         title = "";
         text += len + (text[len] == '\n');
     }
 }
 
-static void show(const struct planned *p)
+static void show_title(const struct planned *p, const struct page *page)
 {
     const struct plan_source *s = &p->source;
     struct gguf_str name = {"", 0};
     struct err err;
+    char shown[80];
     if (gguf_get_str(p->g, "general.name", &name, &err) != 1)
         name.len = 0;
-    char shown[80];
-    ui_outf("%s%s%s: %u layers, context %u%s, %u sequence%s, wire %s%s, for %s\n\n", ui_style(UI_BOLD, true),
-            name.len ? err_printable(shown, sizeof shown, name.s, name.len) : p->v->model, ui_style(UI_PLAIN, true), p->params.n_layers, s->ctx,
-            s->ctx_lowered ? " (lowered to fit)" : "", s->parallel, s->parallel == 1 ? "" : "s", wire_names[s->wire], p->wire_auto && s->wire == PLAN_WIRE_F16 ? " (a link would be the bottleneck)" : "",
-            plan_objective_name(p->plan.objective));
-    ui_outf("%-18s %-9s %-26s %9s %9s %9s    %-9s %8s %8s %7s\n", "stage", "layers", "memory", "weights", "kv", "other", "memory", "ms/token",
-            "ms/chunk", "hop ms");
+    if (!name.len)
+        name = (struct gguf_str){p->v->model, strlen(p->v->model)};
+    struct strbuf line;
+    strbuf_init(&line, SENTENCE_BYTES);
+    strbuf_printf(&line, "%s%s%s: %u layers, context %u%s, %u sequence%s, wire %s%s, for %s", page->screen->color ? "\033[1m" : "",
+        err_printable(shown, sizeof shown, name.s, name.len), page->screen->color ? "\033[0m" : "", p->params.n_layers, s->ctx,
+        s->ctx_lowered ? " (lowered to fit)" : "", s->parallel, s->parallel == 1 ? "" : "s", wire_names[s->wire],
+        p->wire_auto && s->wire == PLAN_WIRE_F16 ? " (a link would be the bottleneck)" : "", plan_objective_name(p->plan.objective));
+    screen_flow(page->screen, page->out, "", 2, strbuf_str(&line));
+    strbuf_fini(&line);
+}
+
+static void show(const struct planned *p)
+{
+    struct screen screen = ui_screen();
+    struct strbuf out;
+    struct page page = {&screen, &out};
+    struct table t;
+    strbuf_init(&out, PAGE_BYTES);
+    show_title(p, &page);
+    strbuf_putc(&out, '\n');
+    table_init(&t, &screen, columns, COLUMNS);
     for (uint32_t i = 0; i < p->plan.n_stages; i++)
-        show_stage(p, i);
-    show_left_out(p);
-    ui_outf("%-18s # weights  = kv  + scratch, wire and reserve\n", "");
-    show_predictions(p);
+        put_stage(p, i, &t);
+    table_draw(&t, &out);
+    if (table_shows(&t, BAR))
+        note(&page, "(memory: # weights, = kv, + scratch, wire and reserve)");
+    table_fini(&t);
+    show_disk(p, &page);
+    show_left_out(p, &page);
+    strbuf_putc(&out, '\n');
+    show_predictions(p, &page);
     for (uint32_t i = 0; i < p->n_advice; i++)
-        ui_outf("%-16s %s\n", i ? "" : "advice", p->advice[i].text);
-    show_lines("guessed", strbuf_str(&s->guesses));
+        say(&page, i ? "" : "advice", "%s", p->advice[i].text);
+    show_lines(&page, "guessed", strbuf_str(&p->source.guesses));
+    ui_out(out.data, out.len);
+    strbuf_fini(&out);
 }
 
 /* --- for scripts ------------------------------------------------------------------------------------------------------------- */
@@ -399,7 +462,8 @@ const struct command cmd_plan = {
              .synopsis = "-m FILE --topology FILE [OPTION]…",
              .description = "Plans a model onto the cluster that a topology file describes: the best chain of stages for its cost model, with memory by "
                             "kind, predicted times, the bottleneck, and what would be better. Nothing is started, no node is asked.\n\n"
-                            "What the file does not say was measured is guessed, and named as such; \"stagecoach probe\" measures.",
+                            "What the file does not say was measured is guessed, and named as such; \"stagecoach probe\" measures.\n\n"
+                            "A narrow terminal, or COLUMNS, takes columns away, the bar first; a number is there whole or not at all. --json has all.",
              .groups = groups,
              .examples = examples},
     .values_bytes = sizeof(struct values),

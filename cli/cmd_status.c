@@ -114,7 +114,7 @@ static int once(const struct values *v, const struct control_server *s, struct e
     if (v->json)
         put_json(now, JSON_INDENT(2));
     else
-        put_view(&(struct view){.url = s->url, .now = now, .color = *ui_style(UI_BOLD, true) != '\0'}, "", err);
+        put_view(&(struct view){.url = s->url, .now = now, .screen = ui_screen()}, "", err);
     json_decref(now);
     return 0;
 }
@@ -132,7 +132,7 @@ static void nap(double seconds)
 /* On a terminal's second screen, which is left as it was. */
 static void show_frame(const struct values *v, const struct control_server *s, json_t *now, const json_t *before, double seconds, struct err *err)
 {
-    struct view view = {.url = s->url, .now = now, .before = before, .seconds = seconds, .color = *ui_style(UI_BOLD, true) != '\0'};
+    struct view view = {.url = s->url, .now = now, .before = before, .seconds = seconds, .screen = ui_screen()};
     bool terminal = ui_out_is_terminal();
 
     if (v->json) {
@@ -140,13 +140,23 @@ static void show_frame(const struct values *v, const struct control_server *s, j
         ui_flush(err);
         return;
     }
-    if (terminal) {
-        view.width = ui_width();
+    if (terminal)
         view.height = ui_height();
-    }
     put_view(&view, terminal ? "\033[H\033[J" : "", err);
     if (!terminal)
         ui_out("\n", 1);
+}
+
+/* Instead of the view: nobody answers, for now. */
+static void put_trouble(const char *text)
+{
+    struct strbuf frame;
+    struct screen screen = ui_screen();
+
+    strbuf_init(&frame, FRAME_MAX_BYTES);
+    screen_flow(&screen, &frame, "\033[H\033[J", 0, text);
+    ui_out(frame.data, frame.len);
+    strbuf_fini(&frame);
 }
 
 static int follow(const struct values *v, struct control_server *s, struct err *err)
@@ -168,7 +178,7 @@ static int follow(const struct values *v, struct control_server *s, struct err *
             before = now;
             last = at;
         } else if (screen) {
-            ui_outf("\033[H\033[J%s\n", err->text);
+            put_trouble(err->text);
         } else {
             break;
         }
@@ -185,7 +195,7 @@ static int follow(const struct values *v, struct control_server *s, struct err *
     if (screen) {
         ui_outf("\033[?25h\033[?1049l");
         if (before)
-            put_view(&(struct view){.url = s->url, .now = before, .color = *ui_style(UI_BOLD, true) != '\0'}, "", &(struct err){0});
+            put_view(&(struct view){.url = s->url, .now = before, .screen = ui_screen()}, "", &(struct err){0});
     } else if (!ui_interrupted()) {
         rc = -1;
     }
@@ -218,7 +228,8 @@ const struct command cmd_status = {
              .summary = "Show what a server and its cluster are doing",
              .synopsis = "[--once] [--json] [--wait-ready] [--url URL]",
              .description = "Asks a running server for its state: stages with their memory and how they spend their time, nodes, answers, events. On "
-                            "a terminal it follows the server until Ctrl-C, elsewhere it looks once. Fails where no server answers.",
+                            "a terminal it follows the server until Ctrl-C, elsewhere it looks once. Fails where no server answers.\n\n"
+                            "A narrow terminal, or COLUMNS, takes columns away, the bars first; a number is there whole or not at all. --json has all.",
              .groups = groups,
              .examples = examples},
     .values_bytes = sizeof(struct values),

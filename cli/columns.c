@@ -58,3 +58,11 @@ size_t columns_next(const char *s, size_t len, unsigned *ret_columns)
     *ret_columns = n ? char_columns(c) : 1;
     return n ? n : 1;
 }
+
+unsigned columns_of(const char *s, size_t len)
+{
+    unsigned all = 0, one;
+    for (size_t at = 0; at < len; all += one)
+        at += columns_next(s + at, len - at, &one);
+    return all;
+}

@@ -7,5 +7,7 @@
 
 /* The bytes of the character at s (len > 0), and its columns. Escape sequences (colors) take none. */
 size_t columns_next(const char *s, size_t len, unsigned *ret_columns);
+/* Of all of it. */
+unsigned columns_of(const char *s, size_t len);
 
 #endif

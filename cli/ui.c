@@ -15,6 +15,8 @@
 
 #include "base/mem.h"
 
+enum { COLUMNS_DEFAULT = 80, COLUMNS_OF_FILES = 120, COLUMNS_MAX = 10000 };
+
 static int out_errno; /* of the first write that failed */
 static struct ui_progress *standing; /* the bar that is on the screen */
 static volatile sig_atomic_t interrupts;
@@ -118,12 +120,47 @@ bool ui_err_is_terminal(void)
     return isatty(STDERR_FILENO);
 }
 
-unsigned ui_width(void)
+/* 0: it is no terminal, or one that does not say. */
+static unsigned columns_of_terminal(int fd)
 {
     struct winsize w;
-    if ((ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 || ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0) && w.ws_col > 0)
-        return w.ws_col;
-    return 80;
+    return ioctl(fd, TIOCGWINSZ, &w) == 0 ? w.ws_col : 0;
+}
+
+/* COLUMNS makes it narrower, never wider than the terminal is. */
+static unsigned columns_wanted(unsigned there)
+{
+    const char *text = getenv("COLUMNS");
+    unsigned long wanted = text && *text >= '0' && *text <= '9' ? strtoul(text, NULL, 10) : 0;
+    return wanted && wanted <= COLUMNS_MAX && (!there || wanted < there) ? (unsigned)wanted : there;
+}
+
+unsigned ui_width(void)
+{
+    unsigned there = columns_of_terminal(STDOUT_FILENO);
+    unsigned columns = columns_wanted(there ? there : columns_of_terminal(STDERR_FILENO));
+    return columns ? columns : COLUMNS_DEFAULT;
+}
+
+/* As the C library decides it, but also where that locale is not installed: the terminal is what it is. */
+static bool locale_is_utf8(void)
+{
+    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+    const char *locale = "";
+    for (size_t i = 0; i < sizeof names / sizeof *names && !*locale; i++)
+        locale = getenv(names[i]) ? getenv(names[i]) : "";
+    return strcasestr(locale, "utf-8") || strcasestr(locale, "utf8");
+}
+
+struct screen ui_screen(void)
+{
+    unsigned columns = columns_wanted(columns_of_terminal(STDOUT_FILENO));
+    bool whole = !columns && !ui_out_is_terminal();
+
+    return (struct screen){.width = columns ? columns : whole ? COLUMNS_OF_FILES : COLUMNS_DEFAULT,
+                           .whole = whole,
+                           .color = *ui_style(UI_BOLD, true) != '\0',
+                           .utf8 = whole || locale_is_utf8()};
 }
 
 unsigned ui_height(void)

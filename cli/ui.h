@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "base/strbuf.h"
+#include "cli/screen.h"
 
 /* Ignores SIGPIPE (writes fail instead). Call first. */
 void ui_init(void);
@@ -29,8 +30,10 @@ void ui_error(const char *command, const char *text);
 
 bool ui_out_is_terminal(void);
 bool ui_err_is_terminal(void);
-unsigned ui_width(void);  /* of the terminal, 80 where there is none */
+unsigned ui_width(void);  /* of the terminal, or COLUMNS where that is less or there is none; else 80 */
 unsigned ui_height(void); /* 0 where there is none */
+/* What stdout is: as wide as its terminal or COLUMNS say; a pipe or a file: 120, whole. */
+struct screen ui_screen(void);
 /* An escape sequence for stderr or stdout, "" where colors are not wanted. */
 enum ui_style { UI_PLAIN, UI_BOLD, UI_DIM, UI_RED, UI_GREEN, UI_CYAN, UI_YELLOW };
 /* "always", "never"; "auto" (at first): on a terminal that knows them, where NO_COLOR is not set. */
