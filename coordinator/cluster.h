@@ -266,7 +266,8 @@ void pipeline_node_here(struct engine *e, struct node *n);
 void pipeline_break(struct engine *e, const char *why);
 /* The same, by a step: when that happens again and again, the requests under way are to blame, and fail. */
 void pipeline_break_by_step(struct engine *e, const char *why);
-void pipeline_replan(struct engine *e);
+/* On purpose: that is no fault, and why says what for. */
+void pipeline_replan(struct engine *e, const char *why);
 /* What n had on a device (NULL: on all) in the last epoch that ran, and what it said it holds, it has no longer. */
 void pipeline_forget(struct engine *e, const struct node *n, const char *device);
 /* A control message of the current epoch from a stage. */

@@ -189,7 +189,7 @@ static void take_command(struct engine *e, struct mail *m)
     if (m->command == ENGINE_DRAIN)
         m->rc = nodes_drain(e, m->node, m->seconds, &m->err);
     else
-        pipeline_replan(e);
+        pipeline_replan(e, "it was asked for");
 }
 
 static void predict(const struct engine *e, struct mail *m)

@@ -139,7 +139,9 @@ static void gone(struct engine *e, struct node *n, const char *why)
     bool was_here = n->state >= NODE_HERE;
 
     away(e, n);
-    if (was_here || (!n->said_away && n->child < 0)) /* one of our own takes a moment to begin */
+    if (was_here && n->leaving)
+        engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s has left", n->name);
+    else if (was_here || (!n->said_away && n->child < 0)) /* one of our own takes a moment to begin */
         engine_event_text(e, was_here ? ENGINE_NOTE_TROUBLE : ENGINE_NOTE_INFO, n->name, "node %s is %s: %s", n->name,
                           was_here ? "lost" : "not there yet", why);
     n->said_away = true;
@@ -152,7 +154,7 @@ static void gone(struct engine *e, struct node *n, const char *why)
 
 void nodes_lose(struct engine *e, struct node *n, const char *why)
 {
-    wire_link_close(n->control, why);
+    wire_link_reject(n->control, why);
     n->redial_ms = REDIAL_MIN_MS;
     gone(e, n, why);
 }
@@ -344,18 +346,22 @@ static void heartbeat(struct engine *e, struct node *n, const struct msg_heartbe
 }
 
 /* Here, but not to be used: the pipeline goes on without it, and it frees what it holds. */
-static void set_aside(struct engine *e, struct node *n)
+static void set_aside(struct engine *e, struct node *n, const char *why)
 {
     struct msg m = {.type = MSG_RELEASE, .release = {.epoch = e->pipe.epoch}};
+    bool in_use = pipeline_stage_of(e, n, NULL) >= 0;
     n->state = NODE_DRAINED;
-    if (pipeline_stage_of(e, n, NULL) >= 0)
-        pipeline_replan(e);
+    if (in_use)
+        pipeline_replan(e, why);
+    else
+        engine_event_text(e, ENGINE_NOTE_INFO, n->name, "%s", why);
     pipeline_forget(e, n, NULL);
     nodes_send(e, n, &m);
 }
 
 static void take_message(struct engine *e, struct node *n, const struct msg *m)
 {
+    char why[160];
     n->seen_us = e->now_us;
     switch (m->type) {
     case MSG_HELLO:
@@ -368,9 +374,9 @@ static void take_message(struct engine *e, struct node *n, const struct msg *m)
         heartbeat(e, n, &m->heartbeat);
         return;
     case MSG_DRAIN:
-        engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s leaves: %s", n->name, m->drain.text);
+        snprintf(why, sizeof why, "node %s leaves: %s", n->name, m->drain.text);
         n->leaving = true;
-        set_aside(e, n);
+        set_aside(e, n, why);
         return;
     default:
         if (n->state >= NODE_HERE)
@@ -544,13 +550,14 @@ void nodes_tick(struct engine *e)
 int nodes_drain(struct engine *e, const char *name, unsigned seconds, struct err *err)
 {
     struct node *n = name ? nodes_find(e, name) : NULL;
+    char why[MSG_MAX_NAME + 32];
     if (!n)
         return err_set(err, ERR_NOT_FOUND, "there is no node \"%s\" in this cluster", name ? name : "");
     n->drained = true;
     n->drained_until_us = seconds ? e->now_us + (int64_t)seconds * 1000000 : 0;
     if (n->state == NODE_HERE) {
-        engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s is drained", n->name);
-        set_aside(e, n);
+        snprintf(why, sizeof why, "node %s is drained", n->name);
+        set_aside(e, n, why);
     }
     return 0;
 }

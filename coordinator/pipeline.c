@@ -83,7 +83,7 @@ static void count_fruitless(struct engine *e)
     p->retry_at_us = p->fruitless < 2 ? 0 : e->now_us + (wait_ms < RETRY_MAX_MS ? wait_ms : RETRY_MAX_MS) * 1000;
 }
 
-void pipeline_break(struct engine *e, const char *why)
+static void end_epoch(struct engine *e, enum engine_note_kind kind, const char *what, const char *why)
 {
     struct pipe *p = &e->pipe;
     char text[320];
@@ -96,15 +96,20 @@ void pipeline_break(struct engine *e, const char *why)
     close_links(e, why);
     engine_set_ready(e, false);
     snprintf(p->why, sizeof p->why, "%s", why);
-    engine_event_text(e, ENGINE_NOTE_TROUBLE, NULL, "the pipeline is interrupted: %s", why);
+    engine_event_text(e, kind, NULL, "the pipeline is %s: %s", what, why);
     if (p->ran_before) {
         if (!p->broken_us)
             p->broken_us = e->now_us;
-        snprintf(text, sizeof text, "the pipeline is being repaired: %s", why);
+        snprintf(text, sizeof text, "the pipeline is being %s: %s", kind == ENGINE_NOTE_TROUBLE ? "repaired" : what, why);
         engine_pause_all(e, text);
     }
     p->said_stuck = false;
     enter(e, PIPE_GATHERING);
+}
+
+void pipeline_break(struct engine *e, const char *why)
+{
+    end_epoch(e, ENGINE_NOTE_TROUBLE, "interrupted", why);
 }
 
 void pipeline_break_by_step(struct engine *e, const char *why)
@@ -132,14 +137,14 @@ static bool forget_shortages(struct engine *e)
     return any;
 }
 
-void pipeline_replan(struct engine *e)
+void pipeline_replan(struct engine *e, const char *why)
 {
     struct pipe *p = &e->pipe;
     forget_shortages(e);
     if (p->phase == PIPE_GATHERING || p->phase == PIPE_FAILED)
         return;
     p->landed = true; /* what ends is no failure */
-    pipeline_break(e, "a new plan was asked for");
+    end_epoch(e, ENGINE_NOTE_INFO, "planned anew", why);
     p->since_us = 0; /* nobody is waited for */
 }
 
@@ -755,7 +760,7 @@ static void look_around(struct engine *e)
         return;
     p->fresh = false;
     if (is_outdated(e))
-        pipeline_replan(e);
+        pipeline_replan(e, "a node has come");
 }
 
 void pipeline_tick(struct engine *e)

@@ -170,6 +170,7 @@ static int out_bye(struct codec *c, const struct msg_bye *m, Sc__Bye *p)
 {
     (void)c;
     OUT_STR(text)
+    OUT(fault)
     return 0;
 }
 
@@ -178,6 +179,7 @@ static int in_bye(struct codec *c, const Sc__Bye *p, struct msg_bye *m, struct e
     (void)c;
     (void)err;
     IN(text)
+    IN(fault)
     return 0;
 }
 

@@ -125,6 +125,7 @@ struct msg_link_ok {
 /* The sender closes the link for this reason. */
 struct msg_bye {
     const char *text;
+    bool fault; /* of the link, or of who receives this; else it is closed on purpose */
 };
 
 struct msg_register {

@@ -38,6 +38,7 @@ static bool fetch_note(struct wire *w, struct wire_event *ret)
     memcpy(ret->text, n->text, sizeof ret->text);
     memcpy(ret->address, n->address, sizeof ret->address);
     memcpy(ret->name, n->name, sizeof ret->name);
+    ret->goodbye = n->goodbye;
     if (n->kind == WIRE_DOWN)
         w->finished = n->link;
     free(n);
@@ -498,17 +499,27 @@ struct wire_link *wire_dial(struct wire *w, const struct wire_dial *dial, struct
     return NULL;
 }
 
-void wire_link_close(struct wire_link *link, const char *reason)
+static void close_link(struct wire_link *link, const char *reason, bool fault)
 {
     if (!link)
         return;
     if (link->state == LINK_UP)
-        link_send_bye(link, reason ? reason : "closed");
+        link_send_bye(link, reason ? reason : "closed", fault);
     link_detach(link, LINGER_MS);
     wire_notes_forget(link->wire, link);
     if (link->wire->finished == link)
         link->wire->finished = NULL;
     link_free(link);
+}
+
+void wire_link_close(struct wire_link *link, const char *reason)
+{
+    close_link(link, reason, false);
+}
+
+void wire_link_reject(struct wire_link *link, const char *reason)
+{
+    close_link(link, reason, true);
 }
 
 /* --- what is known of a link ------------------------------------------------------------------------------------------------------ */

@@ -112,6 +112,8 @@ struct wire_link *wire_dial(struct wire *w, const struct wire_dial *dial, struct
 /* Closes; the peer gets WIRE_DOWN with this reason (NULL: "closed"), after all that was sent before. The link is gone at
  * once; no event follows. Takes NULL. */
 void wire_link_close(struct wire_link *link, const char *reason);
+/* The same for something that the peer, or the link, did wrong: it is told so, and its WIRE_DOWN is no goodbye. */
+void wire_link_reject(struct wire_link *link, const char *reason);
 
 void *wire_link_user(const struct wire_link *link);
 void wire_link_set_user(struct wire_link *link, void *user);
@@ -174,6 +176,7 @@ struct wire_event {
     char address[64];
     char name[MSG_MAX_NAME + 1];
     uint64_t count; /* WIRE_REFUSED: this many since the last such event */
+    bool goodbye;   /* WIRE_DOWN: the peer closed it on purpose; the text says why */
 };
 
 /* Waits for at most timeout_ms (< 0: for ever) and returns 1 with one event, or 0: time is over, wire_wake was called, or

@@ -53,7 +53,7 @@ void link_look(struct wire_link *link, bool forgive)
     if (link->silent >= LOOKS_LOST) {
         char text[TEXT_BYTES];
         snprintf(text, sizeof text, "no frame and no sign of life for %d ms", WIRE_LOST_MS);
-        link_send_bye(link, text);
+        link_send_bye(link, text, true);
         link_down(link, text);
     }
 }

@@ -40,7 +40,7 @@ void wire_refuse(struct wire *w, struct conn *c, struct wire_link *link, enum re
             c->kill_us = wire_ms_from_now(KILL_MS);
     }
     if (link) {
-        link_send_bye(link, text);
+        link_send_bye(link, text, true);
         link_detach(link, 0);
         link_free(link);
     }

@@ -207,6 +207,7 @@ struct wire_link {
     uint64_t sent_seen;   /* `sent` at the last look */
     uint64_t bytes_seen;  /* that the kernel had received then */
     char why[TEXT_BYTES]; /* it ends */
+    bool goodbye;         /* its peer said so, on purpose */
     struct meter *meter;
 };
 
@@ -216,6 +217,7 @@ struct note {
     enum wire_event_kind kind;
     struct wire_link *link;
     uint64_t count;
+    bool goodbye;
     char text[512], address[64], name[MSG_MAX_NAME + 1];
 };
 
@@ -303,7 +305,7 @@ int link_connect(struct wire_link *link, const char *endpoint, struct err *err);
 void link_connect_next(struct wire_link *link);
 /* Greetings and goodbyes (number 0), registrations. */
 bool link_send_small(struct wire_link *link, const struct msg *m, uint64_t sent_number);
-void link_send_bye(struct wire_link *link, const char *text);
+void link_send_bye(struct wire_link *link, const char *text, bool fault);
 /* A frame of nothing but its prefix, without a number. */
 bool link_send_bare(struct wire_link *link, enum msg_type type);
 

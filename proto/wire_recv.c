@@ -25,7 +25,7 @@ static void broken(struct wire_link *link, const char *what)
 
     snprintf(text, sizeof text, "%s", what);
     atomic_fetch_add(&link->wire->net->refused[REFUSED_GARBAGE], 1);
-    link_send_bye(link, text);
+    link_send_bye(link, text, true);
     if (link->told) {
         link_down(link, text);
     } else {
@@ -47,6 +47,7 @@ static void take_own(struct wire_link *link, const struct frame_prefix *p, zmq_m
         broken(link, err.text);
     } else if (p->type == MSG_BYE) {
         snprintf(text, sizeof text, "%.64s closed the link: %.300s", link->node[0] ? link->node : "the peer", m.bye.text);
+        link->goodbye = link->state == LINK_UP && !m.bye.fault;
         link_down(link, text);
     } else if (p->type == MSG_LINK_OK && link->dialed && link->state == LINK_GREETING) {
         link_answered(link, &m);
@@ -396,7 +397,7 @@ void wire_check_trust(struct wire *w)
             continue;
         if (net_allows(w->net, link->key, name, &purposes) && (purposes & 1u << link->hello.purpose) && strcmp(name, link->node) == 0)
             continue;
-        link_send_bye(link, "your key is no longer trusted here");
+        link_send_bye(link, "your key is no longer trusted here", true);
         link_down(link, "its key is no longer trusted");
     }
 }

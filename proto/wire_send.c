@@ -102,6 +102,7 @@ void link_down(struct wire_link *link, const char *why)
     n = wire_note_add(w, WIRE_DOWN, link);
     if (!n)
         return; /* no memory at all: the link stays silent, its heartbeat will be missed */
+    n->goodbye = link->goodbye;
     snprintf(n->text, sizeof n->text, "%s", why);
     snprintf(n->address, sizeof n->address, "%s", link->address);
     snprintf(n->name, sizeof n->name, "%s", link->node);
@@ -261,9 +262,9 @@ bool link_send_bare(struct wire_link *link, enum msg_type type)
     return false;
 }
 
-void link_send_bye(struct wire_link *link, const char *text)
+void link_send_bye(struct wire_link *link, const char *text, bool fault)
 {
-    struct msg m = {.type = MSG_BYE, .bye.text = text};
+    struct msg m = {.type = MSG_BYE, .bye = {.text = text, .fault = fault}};
 
     link_send_small(link, &m, 0);
 }

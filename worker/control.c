@@ -132,7 +132,7 @@ void control_up(struct node *n, struct wire_link *link)
     }
     if (n->control) {
         struct wire_link *old = n->control;
-        control_down(n, instance == n->coordinator ? "it has come anew" : "it was silent, and another one has come");
+        control_down(n, instance == n->coordinator ? "it has come anew" : "it was silent, and another one has come", false);
         wire_link_close(old, "another link has taken its place");
     }
     n->control = link;
@@ -150,9 +150,9 @@ void control_up(struct node *n, struct wire_link *link)
         log_line(LOG_ERROR, "the hello could not be sent");
 }
 
-void control_down(struct node *n, const char *why)
+void control_down(struct node *n, const char *why, bool goodbye)
 {
-    log_line(LOG_WARN, "the coordinator is gone (%s)", why);
+    log_line(goodbye ? LOG_INFO : LOG_WARN, "the coordinator is gone (%s)", why);
     n->control = NULL;
     end_epoch(n, true, "the coordinator is gone");
     n->orphan_at_ms = n->now_ms + n->orphan_ms;
@@ -227,6 +227,7 @@ static void configure(struct node *n, const struct msg_configure *c)
             leave(&n->seats[i], true, "another epoch has begun");
     struct stage_thread *old = control_end_stage(s, "another epoch has begun");
     n->epoch = c->epoch;
+    n->said_over = n->said_over && !anew;
     n->n_stages = c->n_stages;
     n->lost_ms = c->lost_ms ? c->lost_ms : NODE_LOST_MS;
     n->beat_ms = c->heartbeat_ms ? c->heartbeat_ms : NODE_HEARTBEAT_MS;

@@ -258,7 +258,19 @@ static void dial(struct seat *s, struct neighbour *b)
 
 /* --- losing them -------------------------------------------------------------------------------------------------------- */
 
-static void neighbour_down(struct seat *s, struct neighbour *b, const char *why)
+/* A neighbour, or the coordinator, has closed it on purpose: another plan follows, which is no fault. The coordinator is told all the
+ * same: where it knows of no other plan, it makes one. */
+static void closed(struct seat *s, const struct neighbour *b, const char *why)
+{
+    char who[MSG_MAX_NAME + 32], text[MSG_MAX_TEXT + 1];
+    if (!s->node->said_over)
+        log_line(LOG_INFO, "this epoch is over: %s", why);
+    s->node->said_over = true;
+    snprintf(text, sizeof text, "the link to %s: %s", name_of(b, who), why);
+    control_error(s, ERR_IO, text);
+}
+
+static void neighbour_down(struct seat *s, struct neighbour *b, const char *why, bool goodbye)
 {
     bool was_up = b->link != NULL;
     b->link = b->dialing = NULL;
@@ -267,15 +279,18 @@ static void neighbour_down(struct seat *s, struct neighbour *b, const char *why)
         return;
     }
     b->up_until_ms = UINT64_MAX;
-    fault(s, b, ERR_IO, why);
+    if (goodbye)
+        closed(s, b, why);
+    else
+        fault(s, b, ERR_IO, why);
 }
 
-void links_down(struct node *n, struct wire_link *link, const char *why)
+void links_down(struct node *n, struct wire_link *link, const char *why, bool goodbye)
 {
     struct neighbour *b;
     struct seat *s = seat_of(n, link, &b);
     if (s)
-        neighbour_down(s, b, why);
+        neighbour_down(s, b, why, goodbye);
     for (int i = 0; i < NODE_UNCLAIMED_LINKS; i++)
         if (n->unclaimed[i].link == link)
             n->unclaimed[i].link = NULL;

@@ -47,14 +47,14 @@ static void take_up(struct node *n, struct wire_link *link)
 static void take_down(struct node *n, const struct wire_event *e)
 {
     if (e->link == n->control) {
-        control_down(n, e->text);
+        control_down(n, e->text, e->goodbye);
     } else if (e->link == n->dialing) {
         control_not_there(n, e->text);
     } else if (wire_link_purpose(e->link) == LINK_BULK) {
         if (n->bulk)
             bulk_down(n->bulk, e->link);
     } else {
-        links_down(n, e->link, e->text);
+        links_down(n, e->link, e->text, e->goodbye);
     }
 }
 

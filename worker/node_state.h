@@ -103,6 +103,7 @@ struct node {
 
     /* The configuration: seats of an epoch that is over are idle. */
     struct msg_epoch epoch;
+    bool said_over; /* that it ended has been told */
     uint32_t n_stages;
     struct seat seats[DEVICE_MAX];
     unsigned n_seats;
@@ -121,7 +122,7 @@ struct node {
 
 /* control.c */
 void control_up(struct node *n, struct wire_link *link);
-void control_down(struct node *n, const char *why);
+void control_down(struct node *n, const char *why, bool goodbye);
 void control_frame(struct node *n, struct wire_frame *frame); /* releases it */
 void control_tick(struct node *n);
 void control_built(struct node *n);
@@ -143,7 +144,7 @@ void links_coordinator_address(const struct node *n, const char *said, char ret[
 void links_ready(struct seat *s); /* the stage is: from now on links must come up soon */
 void links_close(struct seat *s, const char *why);
 void links_up(struct node *n, struct wire_link *link);
-void links_down(struct node *n, struct wire_link *link, const char *why);
+void links_down(struct node *n, struct wire_link *link, const char *why, bool goodbye); /* goodbye: its peer closed it on purpose */
 void links_frame(struct node *n, struct wire_link *link, struct wire_frame *frame); /* releases it, or hands it on */
 void links_writable(struct node *n, struct wire_link *link);
 void links_pump(struct seat *s); /* what the stage has to say, as far as credit goes */

@@ -44,7 +44,7 @@ static const uint8_t mask[] = {0xFF, 0x01, 0x80};
 static const struct msg samples[] = {
     {MSG_LINK_HELLO, .link_hello = {LINK_DATA, 1, 3, "0.1.0", "attic", 99, {7, 8}, 2, true, "cellar"}},
     {MSG_LINK_OK, .link_ok = {2, "0.1.0", "boss", 12345}},
-    {MSG_BYE, .bye = {"enough: für heute"}},
+    {MSG_BYE, .bye = {"enough: für heute", true}},
     {MSG_REGISTER, .register_ = {{3, 4}, "attic"}},
     {MSG_REGISTERED, .registered = {"attic", "boss"}},
     {MSG_HELLO,

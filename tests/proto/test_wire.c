@@ -110,6 +110,13 @@ static void test_frames(const char *endpoint, const char *what)
     wire_link_close(link, "enough");
     ok(until2(&a, &b, b.n_down, 1), "%s: the other side sees it close", what);
     has_str(b.down.text, "enough", "%s: and why", what);
+    ok(b.down.goodbye, "%s: that it was on purpose", what);
+    link = side_dial(&a, &b, LINK_DATA);
+    until2(&a, &b, b.n_up, 2);
+    until2(&a, &b, a.n_up, 2);
+    wire_link_reject(link, "nonsense");
+    ok(until2(&a, &b, b.n_down, 2) && !b.down.goodbye, "%s: or for a fault", what);
+    has_str(b.down.text, "nonsense", "%s: and which", what);
     sides_run((struct side *[]){&a, &b}, 2, 50);
     is_int(a.n_down, 0, "%s: who closes hears nothing", what);
     side_close(&a);
