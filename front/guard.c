@@ -1,14 +1,52 @@
 /* See guard.h. */
 #include "front/guard.h"
 
+#include <ctype.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
+
+#include "base/hostport.h"
+
+enum { ORIGIN_BYTES = 300 };
+
+/* As browsers send it: scheme://host, and a port where it is not the scheme's own. */
+static bool is_origin(const char *text)
+{
+    char with_port[ORIGIN_BYTES], host[ORIGIN_BYTES];
+    const char *at = strstr(text, "://"), *port;
+    size_t scheme = at ? (size_t)(at - text) : 0;
+
+    if (scheme == 0 || !isalpha((unsigned char)text[0]) || strlen(text) + 3 > sizeof with_port)
+        return false;
+    for (size_t i = 0; i < scheme; i++)
+        if (!isalnum((unsigned char)text[i]) && !strchr("+-.", text[i]))
+            return false;
+    at += 3;
+    const char *colon = strrchr(at, ':'), *bracket = strrchr(at, ']');
+    snprintf(with_port, sizeof with_port, "%s%s", at, colon && (!bracket || colon > bracket) ? "" : ":1");
+    if (!hostport_split(with_port, host, sizeof host, &port) || !hostport_host_valid(host) || !hostport_port_valid(port, false))
+        return false;
+    return strcmp(port, strncasecmp(text, "https:", 6) == 0 ? "443" : strncasecmp(text, "http:", 5) == 0 ? "80" : "") != 0;
+}
+
+static int check_cors(const char *origin, struct err *err)
+{
+    char shown[ORIGIN_BYTES];
+
+    if (!origin || strcmp(origin, "*") == 0 || is_origin(origin))
+        return 0;
+    return err_set(err, ERR_USAGE, "--cors: \"%s\" is no origin as browsers send it: scheme://host, or scheme://host:port where the port is not the "
+                   "scheme's own, without a path, such as https://app.example; or \"*\" for all", err_printable(shown, sizeof shown, origin, strlen(origin)));
+}
 
 int guard_init(struct guard *g, const char *key_file, const char *admin_key, bool loopback, const char *const *hosts, size_t n_hosts, const char *cors,
                struct err *err)
 {
     *g = (struct guard){.hosts = hosts, .n_hosts = n_hosts, .cors = cors, .admin_key = admin_key, .loopback = loopback};
+    if (check_cors(cors, err) != 0)
+        return -1;
     if (sodium_init() < 0)
         return err_set(err, ERR_INTERNAL, "libsodium cannot begin");
     return key_file ? api_keys_read(&g->keys, key_file, err) : 0;

@@ -245,6 +245,17 @@ static bool good_name(const char *s, size_t len)
     return good && !(len == 11 && memcmp(s, "coordinator", 11) == 0) && !(len == 7 && memcmp(s, "default", 7) == 0);
 }
 
+/* Parts of the processors divide the ram among them: beside it their memory would count twice. */
+static int check_parts(struct parse *c, const struct yaml_item *map, const struct topology_node *n)
+{
+    const struct yaml_item *ram = parse_entry(map, "ram"), *devices = parse_entry(map, "devices");
+    for (const struct yaml_item *k = devices && n->devices[0].memory_bytes ? devices->first : NULL; k && k->next; k = k->next->next)
+        if (strncmp(k->text, "cpu:", 4) == 0)
+            return PARSE_FAIL(c, k, "node %s has %s and ram (line %u, column %u), which is the same memory twice; leave out one of the two", n->name, k->text,
+                              ram ? ram->line : 0, ram ? ram->column : 0);
+    return 0;
+}
+
 static int read_node(struct parse *c, const struct yaml_item *name, const struct yaml_item *map, struct topology_node *n)
 {
     char shown[80];
@@ -258,10 +269,26 @@ static int read_node(struct parse *c, const struct yaml_item *name, const struct
     /* When all devices are known. */
     if ((profile = parse_entry(map, "profile")) && read_profile(c, profile, n) != 0)
         return -1;
+    if (check_parts(c, map, n) != 0)
+        return -1;
     if (n->n_devices == 1 && n->devices[0].memory_bytes == 0)
         return PARSE_FAIL(c, name, "node %s has neither ram nor devices; say what may be used, such as ram: 8GiB", n->name);
     if (n->disk_tier && n->disk_bps <= 0)
         return PARSE_FAIL(c, name, "node %s: disk_tier needs the disk's rate in its profile, such as profile: {disk: 3GB/s}", n->name);
+    return 0;
+}
+
+/* Two processes cannot listen at one address: one of the two would be taken for the other. */
+static int check_address(struct parse *c, const struct yaml_item *nodes, const struct yaml_item *name)
+{
+    const struct yaml_item *own = parse_entry(name->next, "address");
+    char shown[80];
+    for (const struct yaml_item *k = nodes->first; own && k != name; k = k->next->next) {
+        const struct yaml_item *other = parse_entry(k->next, "address");
+        if (other && topology_same_address(other->text, own->text))
+            return PARSE_FAIL(c, own, "address \"%s\" of node %s is node %s's already (line %u, column %u); each listens at one of its own",
+                              err_printable(shown, sizeof shown, own->text, own->len), name->text, k->text, other->line, other->column);
+    }
     return 0;
 }
 
@@ -275,7 +302,7 @@ int parse_nodes(struct parse *c, const struct yaml_item *map, void *into)
         if (++n > TOPOLOGY_MAX_NODES)
             return PARSE_FAIL(c, k, "more than %d nodes", TOPOLOGY_MAX_NODES);
     for (const struct yaml_item *k = map->first; k && k->next; k = k->next->next)
-        if (read_node(c, k, k->next, &t->nodes[t->n_nodes]) != 0)
+        if (read_node(c, k, k->next, &t->nodes[t->n_nodes]) != 0 || check_address(c, map, k) != 0)
             return -1;
         else
             t->n_nodes++;

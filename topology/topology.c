@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { ARENA_MAX_BYTES = 32 << 20, WRITTEN_MAX_BYTES = TOPOLOGY_MAX_BYTES };
 
@@ -66,6 +67,12 @@ static int keep_node(struct topology *t, struct topology_node *n, struct err *er
     return 0;
 }
 
+bool topology_same_address(const char *a, const char *b)
+{
+    bool anywhere = strncmp(a, "tcp://0.0.0.0:", 14) == 0 || strncmp(a, "tcp://[::]:", 11) == 0;
+    return !anywhere && strcasecmp(a, b) == 0;
+}
+
 int topology_put(struct topology *t, const struct topology_node *node, struct err *err)
 {
     struct topology_node copy = *node;
@@ -76,6 +83,9 @@ int topology_put(struct topology *t, const struct topology_node *node, struct er
         return err_set(err, ERR_LIMIT, "node %s is one too many; a topology has at most %d", node->name, TOPOLOGY_MAX_NODES);
     if (node->n_devices < 1 || node->n_devices > TOPOLOGY_MAX_DEVICES || strcmp(node->devices[0].name, "cpu") != 0)
         return err_set(err, ERR_INTERNAL, "node %s has %u devices, the first must be the cpu", node->name, node->n_devices);
+    for (uint32_t i = 0; node->address && i < t->n_nodes; i++)
+        if (i != at && t->nodes[i].address && topology_same_address(t->nodes[i].address, node->address))
+            return err_set(err, ERR_INPUT, "node %s has the address %s, which is node %s's already", node->name, node->address, t->nodes[i].name);
     if (keep_node(t, &copy, err) != 0)
         return -1;
     /* What would be written must be readable: names and values came from a stranger. */

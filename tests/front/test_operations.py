@@ -16,7 +16,9 @@ if not model:
 
 # --- wrong options ---
 cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
-for args, word in ((["--tls-cert", cert], "--tls-key"), (["--tls-cert", "/nonexistent", "--tls-key", key], "/nonexistent"), (["--queue", "0"], "queue")):
+for args, word in ((["--tls-cert", cert], "--tls-key"), (["--tls-cert", "/nonexistent", "--tls-key", key], "/nonexistent"), (["--queue", "0"], "queue"), *((["--cors", o], "origin") for o in (
+                       "app.example", "https://", "https://app.example/", "https://app.example/page", "https://a:b@app.example", "https://*.example", "https://app.example:0",
+                       "https://app.example:443", "http://app.example:80", "https://app example", "://x", "null", "https://a.example https://b.example", "https://[::1", "\x1b[31m://x"))):
     r = run("serve", "-m", model, *args)
     ok(r.status in (1, 2) and word in r.err, f"wrong: {' '.join(args)[:40]}", r.status, r.err)
 keys = os.path.join(folder, "keys")
@@ -60,6 +62,10 @@ is_(s.get("/v1/models/tiny")[1], m, "/v1/models/NAME")
 status, error = s.get("/v1/models/other")
 ok(status == 404 and error["error"]["code"] == "model_not_found" and "tiny" in error["error"]["message"], "another: 404 that names the one", error)
 is_(s.stop(), 0, "stops")
+for origin in ("*", "http://localhost:3000", "https://[::1]:8443", "http://[::1]", "chrome-extension://abcdef", "HTTPS://App.Example"):
+    s = Server(model, "--workers", 1, "--threads", 1, "--ctx", 512, "--cors", origin)
+    status, headers, _ = s.ask("OPTIONS", "/v1/models", None, {"Origin": "http://any.example" if origin == "*" else origin.lower(), "Access-Control-Request-Method": "GET"})
+    is_((status, s.stop()), (204, 0), f"--cors {origin}: taken")
 
 # --- keys with limits, the queue, CORS ---
 with open(keys, "w") as f:

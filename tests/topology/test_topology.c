@@ -106,6 +106,10 @@ static const struct {
     {"nodes:\n  a: {ram: 8GiB, address: \"tcp://10.0.0.1:0\"}\n", "no number from 1 to 65535"},
     {"nodes:\n  a: {ram: 8GiB, address: \"tcp://fe80::1:7101\"}\n", "or tcp://[IPv6]:PORT"},
     {"nodes:\n  a: {ram: 8GiB, address: \"tcp://*:7101\"}\n", "tcp://HOST:PORT is allowed"},
+    {"nodes:\n  a: {ram: 8GiB, address: \"tcp://h:1\"}\n  c: {ram: 8GiB}\n  b: {ram: 8GiB, address: \"tcp://H:1\"}\n",
+     "t.yaml:4:27: address \"tcp://H:1\" of node b is node a's already (line 2, column 27)"},
+    {"nodes:\n  a:\n    devices: {\"cuda:0\": {memory: 1GiB}, \"cpu:1\": {memory: 4GiB}}\n    ram: 8GiB\n",
+     "t.yaml:3:41: node a has cpu:1 and ram (line 4, column 10), which is the same memory twice"},
     {"nodes:\n  a: {ram: 8GiB, key: abc}\n", "t.yaml:2:23: key is no key: it is 64 hexadecimal digits"},
     {"nodes:\n\ta:\n\t\tram: 8GiB\n", "t.yaml:2:1: a tab; YAML is indented with spaces"},
     {"nodes:\n  a b: {ram: 8GiB}\n", "t.yaml:2:3: \"a b\" is no name for a node"},
@@ -283,6 +287,11 @@ static void test_joining(void)
     n = stranger("bad name");
     ok(topology_put(t, &n, &err) != 0 && t->n_nodes == 2 && strstr(err.text, "is no name for a node"), "a bad name is refused: %s", err.text);
     n = stranger("three");
+    n.address = "tcp://10.0.0.1:7101";
+    ok(topology_put(t, &n, &err) == 0, "an address of its own: %s", err.text);
+    n = stranger("four");
+    n.address = "tcp://10.0.0.1:7101";
+    ok(topology_put(t, &n, &err) != 0 && t->n_nodes == 3 && strstr(err.text, "three's already"), "that of another is refused: %s", err.text);
     n.address = "nowhere";
     ok(topology_put(t, &n, &err) != 0 && strstr(err.text, "tcp://HOST:PORT"), "a bad address, too: %s", err.text);
     ok(topology_save(t, "/nonexistent/x.yaml", &err) != 0 && strstr(err.text, "/nonexistent/x.yaml"), "no such folder: %s", err.text);
