@@ -16,7 +16,7 @@
 #include "topology/planner.h"
 #include "topology/topology.h"
 
-enum { BAR_CELLS = 16, BAR_LEAST = 6, PLACE_LEAST = 14, LABEL_COLUMNS = 16, SENTENCE_BYTES = 1 << 13, PAGE_BYTES = 1 << 20, JSON_DIGITS = 6 };
+enum { BAR_CELLS = 16, BAR_LEAST = 6, PLACE_LEAST = 14, LABEL_COLUMNS = 16, SENTENCE_BYTES = 1 << 13, WHY_BYTES = 200, PAGE_BYTES = 1 << 20, JSON_DIGITS = 6 };
 
 struct values {
     const char *model, *topology, *objective, *kv, *wire;
@@ -217,11 +217,14 @@ static void show_disk(const struct planned *p, const struct page *page)
 
 static void show_left_out(const struct planned *p, const struct page *page)
 {
+    char why[WHY_BYTES];
     for (uint32_t i = 0; i < p->source.in.n_nodes; i++) {
         bool used = false;
         for (uint32_t k = 0; k < p->plan.n_stages; k++)
             used |= p->plan.stages[k].node == i;
-        if (!used)
+        if (!used && plan_holds_nothing(&p->source.in, i, why, sizeof why))
+            note(page, "%s is left out: %s", p->source.nodes[i].name, why);
+        else if (!used)
             note(page, "%s %s", p->source.nodes[i].name, p->source.nodes[i].standby ? "stands by" : "is not used");
     }
 }
@@ -369,6 +372,16 @@ static json_t *json_lines(const char *text)
     return list;
 }
 
+static json_t *json_left_out(const struct planned *p)
+{
+    json_t *list = json_array();
+    char why[WHY_BYTES];
+    for (uint32_t i = 0; i < p->source.in.n_nodes; i++)
+        if (plan_holds_nothing(&p->source.in, i, why, sizeof why))
+            json_array_append_new(list, json_pack("{s:s, s:s}", "node", p->source.nodes[i].name, "why", why));
+    return list;
+}
+
 static json_t *json_of(const struct planned *p)
 {
     const struct plan *pl = &p->plan;
@@ -391,6 +404,8 @@ static json_t *json_of(const struct planned *p)
         "gap", pl->gap, "placement_bound_tokens_per_s", pl->placement_bound, "failover", plan_failover_name(pl->failover), "watts", pl->watts,
         "cost_per_mtok", pl->cost_per_mtok > 0 ? json_real(pl->cost_per_mtok) : json_null(), "advice", advice, "guessed",
         json_lines(strbuf_str(&s->guesses)));
+    if (root)
+        json_object_set_new(root, "left_out", json_left_out(p));
     strbuf_fini(&name);
     return root;
 }

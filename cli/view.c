@@ -9,7 +9,7 @@
 #include "cli/table.h"
 #include "cli/ui.h"
 
-enum { BAR_CELLS = 12, BAR_LEAST = 6, BARS_COLUMNS = 50, NAME_BYTES = 96, PLACE_LEAST = 14, SENTENCE_BYTES = 1024, EVENT_BYTES = 1 << 16,
+enum { BAR_CELLS = 12, BAR_LEAST = 6, BARS_COLUMNS = 50, NAME_BYTES = 96, REASON_BYTES = 256, PLACE_LEAST = 14, SENTENCE_BYTES = 1024, EVENT_BYTES = 1 << 16,
        VIEW_BYTES = 1 << 20, EVENTS_LEAST = 3 };
 static const double HARDLY_LESS = 0.99;
 
@@ -177,33 +177,49 @@ static void stages(const struct view *v, struct strbuf *out)
     table_fini(&t);
 }
 
-/* Nodes without a stage: those that load are shown with how far they are. */
+/* What it does, and why plans do without it. */
+static void put_node(const json_t *node, bool loads, struct strbuf *out)
+{
+    const json_t *loading = json_object_get(node, "loading");
+    const char *why = json_string_value(json_object_get(node, "left_out")), *state = json_string_value(json_object_get(node, "state"));
+    char shown[REASON_BYTES], done[32], total[32];
+
+    strbuf_puts(out, text_of(node, "state", shown));
+    if (json_is_true(json_object_get(node, "standby")))
+        strbuf_puts(out, ", standby");
+    if (loads)
+        strbuf_printf(out, ", loading %s of %s", ui_bytes(done, sizeof done, (uint64_t)number_of(loading, "done_bytes")),
+                      ui_bytes(total, sizeof total, (uint64_t)number_of(loading, "total_bytes")));
+    if (why)
+        strbuf_printf(out, "%s: %s", state && strcmp(state, "here") == 0 ? ", left out" : "", err_printable(shown, sizeof shown, why, strlen(why)));
+}
+
+/* Nodes without a stage, and those that load with how far they are. */
 static void nodes(const struct view *v, struct strbuf *out)
 {
     const json_t *node;
     size_t i;
-    char name[NAME_BYTES], state[NAME_BYTES], done[32], total[32], text[4 * NAME_BYTES];
-    struct strbuf lead;
+    char name[NAME_BYTES];
+    struct strbuf lead, text;
 
     strbuf_init(&lead, SENTENCE_BYTES);
+    strbuf_init(&text, SENTENCE_BYTES);
     json_array_foreach(json_object_get(v->now, "nodes"), i, node) {
-        const json_t *loading = json_object_get(node, "loading");
-        double all = number_of(loading, "total_bytes"), have = number_of(loading, "done_bytes");
+        double all = number_of(json_object_get(node, "loading"), "total_bytes"), have = number_of(json_object_get(node, "loading"), "done_bytes");
         bool loads = all > 0 && have < all;
         if (json_is_integer(json_object_get(node, "stage")) && !loads)
             continue;
         strbuf_clear(&lead);
+        strbuf_clear(&text);
         strbuf_printf(&lead, "  node   %-18s  ", text_of(node, "name", name));
         if (loads && (!v->screen.width || v->screen.width >= BARS_COLUMNS)) {
             screen_bar(&v->screen, &lead, memory_parts, (double[]){have / all}, 1, BAR_CELLS);
             strbuf_puts(&lead, " ");
         }
-        int n = snprintf(text, sizeof text, "%s%s", text_of(node, "state", state), json_is_true(json_object_get(node, "standby")) ? ", standby" : "");
-        if (loads)
-            snprintf(text + n, sizeof text - (size_t)n, ", loading %s of %s", ui_bytes(done, sizeof done, (uint64_t)have),
-                     ui_bytes(total, sizeof total, (uint64_t)all));
-        screen_flow(&v->screen, out, strbuf_str(&lead), 9, text);
+        put_node(node, loads, &text);
+        screen_flow(&v->screen, out, strbuf_str(&lead), 9, strbuf_str(&text));
     }
+    strbuf_fini(&text);
     strbuf_fini(&lead);
 }
 

@@ -29,6 +29,7 @@ enum {
     CLUSTER_MAX_NODES = 256,
     CLUSTER_MAX_EVENTS = 256, /* sentences remembered for the page */
     CLUSTER_EVENT_BYTES = 240,
+    CLUSTER_LEFT_OUT_BYTES = 200,
     CLUSTER_HELLO_BYTES = 1 << 16, /* what we keep of a hello */
     HEARTBEAT_MS = 250,
     LOST_MS = 1000,
@@ -78,6 +79,8 @@ struct node {
     bool leaving;   /* it ends, and asks to be planned without */
     bool refused;   /* a process of our own that ended by itself before it was here: it would again */
     bool said_away; /* the reason why it is not here has been told */
+    bool unusable;  /* its hello makes no sense to the planner */
+    char left_out[CLUSTER_LEFT_OUT_BYTES]; /* why no plan can have it; "": one may */
 
     struct arena memory; /* of the hello */
     struct msg_hello hello;
@@ -257,6 +260,17 @@ int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *r
 void planning_costs(const struct engine *e, struct sched_costs *ret);
 /* A hello's devices as a topology has them; names are borrowed. */
 void planning_devices(const struct msg_hello *h, struct topology_node *ret);
+
+/* --- sift.c ------------------------------------------------------------------------------------------------------------- */
+struct plan_source;
+/* Before a plan: sets unusable of those that are here. */
+void sift_hellos(struct engine *e);
+/* After one, or when there is none: who had no room for a single layer. */
+void sift_sizes(struct engine *e, const struct plan_source *s);
+/* No plan can have it. */
+void sift_out(struct engine *e, struct node *n, const char *why);
+/* Adds to an error that there is no plan who is missing. */
+void sift_explain(const struct engine *e, struct err *err);
 
 /* --- pipeline.c --------------------------------------------------------------------------------------------------------- */
 void pipeline_tick(struct engine *e);

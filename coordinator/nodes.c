@@ -145,6 +145,8 @@ static void gone(struct engine *e, struct node *n, const char *why)
         engine_event_text(e, was_here ? ENGINE_NOTE_TROUBLE : ENGINE_NOTE_INFO, n->name, "node %s is %s: %s", n->name,
                           was_here ? "lost" : "not there yet", why);
     n->said_away = true;
+    if (!was_here) /* what it said was no hello, or it says nothing */
+        snprintf(n->left_out, sizeof n->left_out, "%s", why);
     if (was_here && pipeline_stage_of(e, n, NULL) >= 0) {
         char text[256];
         snprintf(text, sizeof text, "node %s is lost (%s)", n->name, why);
@@ -304,7 +306,8 @@ static void greet(struct engine *e, struct node *n, const struct msg_hello *hell
         snprintf(n->address, sizeof n->address, "%s", hello->address);
     n->state = n->drained ? NODE_DRAINED : NODE_HERE;
     n->redial_ms = REDIAL_MIN_MS;
-    n->said_away = n->leaving = false;
+    n->said_away = n->leaving = n->unusable = false;
+    n->left_out[0] = '\0';
     n->seen_us = e->now_us;
     n->clock_at_us = 0; /* another machine may have come by that name */
     for (size_t i = 0, len = 0; i < n->hello.n_devices; i++) {

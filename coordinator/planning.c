@@ -8,6 +8,7 @@
 #include "coordinator/plan_input.h"
 
 enum { DEFAULT_PARALLEL = 4, SLIDING_SLACK = 1024 };
+static const double rate_least = 1;                    /* a second; below, nothing was measured */
 
 /* --- sizes --------------------------------------------------------------------------------------------------------------- */
 
@@ -99,10 +100,16 @@ static void take_usual_rates(const struct plan_model *m, const char *isa, double
             d->ops[k][t] = gops[k] * 1e9 * threads;
 }
 
+static bool is_measured(double per_s)
+{
+    return per_s >= rate_least;
+}
+
 static double rate_with(const struct msg_rate *r, int k)
 {
     double per_s[COST_ROWS] = {r->one_per_s, r->few_per_s, r->per_s};
-    return per_s[k] > 0 ? per_s[k] : r->per_s;
+    per_s[k] = is_measured(per_s[k]) ? per_s[k] : r->per_s;
+    return is_measured(per_s[k]) ? per_s[k] : 0;
 }
 
 static bool is_float(const char *type)
@@ -143,8 +150,8 @@ static void take_attention(const struct plan_model *m, const struct msg_device *
 {
     double per_s[COST_ROWS] = {from->attention_per_s, from->attention_few_per_s, from->attention_many_per_s};
     for (int k = 0; k < COST_ROWS; k++)
-        if (from->attention_per_s > 0) /* older workers measure one row alone */
-            d->attn_ops[k] = per_s[k] > 0 ? per_s[k] : from->attention_per_s;
+        if (is_measured(from->attention_per_s)) /* older workers measure one row alone */
+            d->attn_ops[k] = is_measured(per_s[k]) ? per_s[k] : from->attention_per_s;
         else if (m->n_types > 0 && !is_gpu(from))
             d->attn_ops[k] = plan_guess_attention(k, d->ops[COST_ROWS - 1][0]);
 }
@@ -154,7 +161,7 @@ static void take_peers(const struct msg_device *from, const struct plan_node *n,
 {
     for (size_t k = 0; k < from->n_peers; k++)
         for (uint32_t i = 0; i < n->n_devices; i++)
-            if (strcmp(n->devices[i].name, from->peers[k].device) == 0 && &n->devices[i] != d)
+            if (strcmp(n->devices[i].name, from->peers[k].device) == 0 && &n->devices[i] != d && is_measured(from->peers[k].bytes_per_s))
                 d->peer_bps[i] = from->peers[k].bytes_per_s;
 }
 
@@ -168,15 +175,15 @@ static void adjust_device(const struct plan_model *m, const struct msg_hello *h,
 
     if (from->memory_bytes && (d->memory_bytes == 0 || from->memory_bytes < d->memory_bytes))
         d->memory_bytes = from->memory_bytes;
-    if (from->read_bytes_per_s > 0)
+    if (is_measured(from->read_bytes_per_s))
         d->read_bps = from->read_bytes_per_s;
     d->numerics = from->numerics_class;
     if (from->n_rates == 0 && !is_gpu(from))
         take_usual_rates(m, h->isa, threads < most ? threads : most, d);
     take_rates(m, from, d);
-    if (from->copy_bytes_per_s > 0)
+    if (is_measured(from->copy_bytes_per_s))
         d->copy_bps = from->copy_bytes_per_s;
-    if (from->back_bytes_per_s > 0)
+    if (is_measured(from->back_bytes_per_s))
         d->back_bps = from->back_bytes_per_s;
     take_attention(m, from, d);
     for (size_t i = 0; i < n_bits; i++) {
@@ -195,7 +202,7 @@ static void cap_memory(struct plan_device *d, uint64_t cap)
 
 static void adjust_node(const struct engine *e, const struct plan_model *m, const struct node *n, struct plan_node *p)
 {
-    p->away = n->state != NODE_HERE || e->now_us < n->distrusted_until_us;
+    p->away = n->state != NODE_HERE || n->unusable || e->now_us < n->distrusted_until_us;
     p->standby = n->standby;
     if (p->away)
         return;
@@ -299,15 +306,17 @@ static struct topology *all_nodes(struct engine *e, struct err *err)
         t = topology_parse("the topology", strbuf_str(&text), text.len, err);
     strbuf_fini(&text);
     for (uint32_t i = 0; t && i < e->n_nodes; i++) {
-        const struct node *n = &e->nodes[i];
+        struct node *n = &e->nodes[i];
         struct topology_node put = {.name = n->name, .standby = n->standby};
-        if (n->state != NODE_HERE || topology_find(t, n->name) != UINT32_MAX)
+        struct err why;
+        if (n->state != NODE_HERE || n->unusable || topology_find(t, n->name) != UINT32_MAX)
             continue;
         put.threads = n->hello.threads;
         planning_devices(&n->hello, &put);
-        if (topology_put(t, &put, err) != 0) {
-            topology_destroy(t);
-            t = NULL;
+        if (topology_put(t, &put, &why) != 0) {
+            const char *behind = strstr(why.text, ": "); /* its place in a file that is none */
+            n->unusable = true;
+            sift_out(e, n, behind ? behind + 2 : why.text);
         }
     }
     return t;
@@ -384,6 +393,7 @@ int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *r
                                 .kv_total = e->options.kv_total,
                                 .max_rows = e->max_rows,
                                 .wire = e->options.wire_auto ? PLAN_WIRE_AUTO : wires[e->options.wire]};
+    sift_hellos(e);
     struct topology *t = all_nodes(e, err);
     struct plan_source *s = t ? mem_new(1, sizeof *s, err) : NULL;
     bool searched = !e->children || several_devices(e);
@@ -410,6 +420,10 @@ int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *r
         }
         e->act = s->wire == PLAN_WIRE_F16 ? ACT_F16 : s->wire == PLAN_WIRE_Q8_0 ? ACT_Q8_0 : ACT_F32;
     }
+    if (s && s->nodes)
+        sift_sizes(e, s);
+    if (rc != 0)
+        sift_explain(e, err);
     if (s)
         plan_source_fini(s);
     free(s);

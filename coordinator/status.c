@@ -26,6 +26,8 @@ static json_t *node_json(struct engine *e, const struct node *n)
     if (!o)
         return NULL;
     json_object_set_new(o, "stage", stage >= 0 ? json_integer(stage) : json_null());
+    if (n->left_out[0])
+        json_object_set_new(o, "left_out", json_string(n->left_out));
     if (n->state >= NODE_HERE) {
         json_t *devices = json_array();
         for (size_t i = 0; i < n->hello.n_devices; i++)

@@ -352,6 +352,43 @@ static void count_room(const struct space *s, uint64_t *ret_need, uint64_t *ret_
             *ret_room += s->kinds[k].n_members * room_of(&s->devices[s->kinds[k].first_device + i]);
 }
 
+/* Whether a device can hold any single layer; *need falls to what the smallest takes with its buffers. */
+static bool holds_any(const struct space *s, const struct space_device *d, uint64_t *need)
+{
+    bool any = false;
+    for (uint32_t l = 0; l < s->n_layers; l++) {
+        uint64_t bytes = d->base_bytes + d->kv_bytes[l + 1] - d->kv_bytes[l] + space_weights(s, d, l, l + 1);
+        any = any || space_disk_bytes(s, d, l, l + 1) != UINT64_MAX;
+        if (d->forbidden[l + 1] == d->forbidden[l] && bytes < *need)
+            *need = bytes;
+    }
+    return any;
+}
+
+bool plan_holds_nothing(const struct plan_input *in, uint32_t node, char *text, size_t size)
+{
+    struct space s;
+    bool known = node < in->n_nodes && !in->nodes[node].away && in->nodes[node].n_devices > 0, any = false;
+    uint64_t need = UINT64_MAX, room = 0;
+    char a[32], b[32];
+    if (!known)
+        return false;
+    known = space_init(&s, in, true, NULL) == 0;
+    for (uint32_t i = 0; known && i < in->nodes[node].n_devices; i++) {
+        const struct space_device *d = device_at(&s, node, i);
+        any = any || holds_any(&s, d, &need);
+        room = d->memory_bytes > room ? d->memory_bytes : room;
+    }
+    space_fini(&s);
+    if (known && !any && need <= room)
+        snprintf(text, size, "pins keep all layers that it has room for away");
+    else if (known && !any && need == UINT64_MAX)
+        snprintf(text, size, "pins keep all layers away");
+    else if (known && !any)
+        snprintf(text, size, "no layer fits: the smallest takes %s with its buffers, there are %s", gib(a, sizeof a, need), gib(b, sizeof b, room));
+    return known && !any;
+}
+
 uint64_t plan_missing_bytes(const struct plan_input *in)
 {
     struct space s;

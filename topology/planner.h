@@ -187,6 +187,10 @@ struct plan_advice {
 };
 uint32_t plan_advise(const struct plan_input *in, const struct plan *plan, struct plan_advice ret_advice[PLAN_MAX_ADVICE]);
 
+/* Whether no stage can be on a node, whatever the others hold: none of its devices has room for a single layer, or pins keep all
+ * layers away. text says why. A node that is away is not looked at: false. */
+bool plan_holds_nothing(const struct plan_input *in, uint32_t node, char *text, size_t size);
+
 /* The bytes that are missing for the model to fit at all, 0 if it fits as far as sums can tell. */
 uint64_t plan_missing_bytes(const struct plan_input *in);
 

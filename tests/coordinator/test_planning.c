@@ -59,6 +59,76 @@ static unsigned layers_of(const char *plan, unsigned worker)
     return at ? (unsigned)strtoul(at + 2, NULL, 10) : 0;
 }
 
+static unsigned n_told; /* sentences about nodes that are left out */
+static char told[CLUSTER_EVENT_BYTES];
+
+static void note(void *arg, const struct engine_note *n)
+{
+    (void)arg;
+    if (strstr(n->text, "left out")) {
+        n_told++;
+        snprintf(told, sizeof told, "%s", n->text);
+    }
+}
+
+/* A stranger whose hello is odd, or who has no room, has no part; the others go on. */
+static void left_out(const struct msg_device *devices, size_t n, const struct msg_bits *bits, const char *word)
+{
+    struct msg_hello good = e.nodes[1].hello;
+    e.nodes[1].hello.devices = devices;
+    e.nodes[1].hello.n_devices = n;
+    e.nodes[1].hello.bits = bits;
+    e.nodes[1].hello.n_bits = bits ? 1 : 0;
+    n_told = 0;
+    const char *p = plan();
+    ok(layers_of(p, 0) + layers_of(p, 2) == LAYERS, "%s: the others have all layers (%s)", word, p);
+    has_str(e.nodes[1].left_out, word, "%s: why is kept for status", word);
+    ok(n_told == 1 && strstr(told, "worker1 is left out") && strstr(told, word), "%s: and told: %s", word, told);
+    plan();
+    is_int(n_told, 1, "%s: once", word);
+    e.nodes[1].hello = good;
+    p = plan();
+    ok(layers_of(p, 0) + layers_of(p, 1) + layers_of(p, 2) == LAYERS && !e.nodes[1].left_out[0], "%s: until it is well (%s)", word, p);
+}
+
+static void test_left_out(void)
+{
+    struct msg_device one = cpu, two[2] = {cpu, cpu};
+    struct msg_bits bits = {.type = "Q8_0", .bits = 1e30};
+    struct err err;
+    struct plan chosen;
+    struct pipe_stage stages[COST_MAX_STAGES] = {0};
+    uint32_t n;
+
+    e.children = NULL; /* it is for the planner to choose, as with nodes of other machines */
+    for (int i = 0; i < WORKERS; i++)
+        e.nodes[i].child = -1;
+    e.options.note = note;
+    one.name = "tpu:0";
+    left_out(&one, 1, NULL, "unknown device \"tpu:0\"");
+    one = cpu;
+    one.memory_bytes = 97 << 20;
+    left_out(&one, 1, NULL, "no layer fits");
+    one.memory_bytes = UINT64_MAX;
+    left_out(&one, 1, NULL, "bytes of memory");
+    left_out(two, 2, NULL, "twice");
+    left_out(&cpu, 1, &bits, "1e+30 bits");
+    one = cpu;
+    one.read_bytes_per_s = 1e-300;
+    one.attention_per_s = 1e-300;
+    e.nodes[1].hello.devices = &one;
+    const char *p = "";
+    p = plan();
+    ok(layers_of(p, 0) + layers_of(p, 1) + layers_of(p, 2) == LAYERS, "rates of nothing are none (%s)", p);
+    e.nodes[1].hello.devices = &cpu;
+    one = cpu;
+    one.memory_bytes = 97 << 20;
+    for (int i = 0; i < WORKERS; i++)
+        e.nodes[i].hello.devices = &one;
+    ok(planning_choose(&e, stages, &n, &chosen, &err) != 0 && err.kind == ERR_MEMORY && strstr(err.text, "node worker0 is left out: no layer fits"),
+       "when the rest cannot hold the model: %s", err.text);
+}
+
 int main(void)
 {
     struct model_spec spec = *model_spec_of("llama");
@@ -82,6 +152,8 @@ int main(void)
     e.nodes[1].state = NODE_DRAINED;
     p = plan();
     ok(layers_of(p, 0) && !layers_of(p, 1) && layers_of(p, 2), "one that is drained has no part (%s)", p);
+    e.nodes[1].state = NODE_HERE;
+    test_left_out();
     gguf_close(e.gguf);
     return tap_done();
 }

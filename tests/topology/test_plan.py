@@ -74,6 +74,20 @@ ok(r.status == 1 and r.out == "", "too large: status 1, nothing on stdout")
 for part in ("the model does not fit", "are missing", " bytes;", "a 3.", "b 2.", "--ctx"):
     has(r.err, part, f"too large: {part}")
 
+# --- nodes that can hold nothing ---
+little = write("little.yaml", """nodes:
+  crumb: {ram: 100MiB, threads: 4, address: "tcp://c:1"}
+  big: {ram: 64GiB, threads: 16, address: "tcp://b:1"}
+pins: [{never: apart, what: 0-31}]
+""".replace("pins", "  apart: {ram: 64GiB, threads: 4, address: \"tcp://d:1\"}\npins"))
+p = plan(m8, little)
+is_([s["node"] for s in p["stages"]], ["big"], "a node that holds no layer is left out, the rest is planned")
+is_({x["node"]: x["why"].split(":")[0] for x in p["left_out"]}, {"crumb": "no layer fits", "apart": "pins keep all layers away"}, "and why")
+out = run("plan", "-m", m8, "--topology", little).out
+for part in ("crumb is left out: no layer fits: the smallest takes ", "apart is left out: pins keep all layers away"):
+    has(out, part, f"for people, too: {part}")
+is_(plan(m8, example("two-pcs"))["left_out"], [], "nobody is left out of others")
+
 # --- nodes that only slow it down ---
 slow = write("slow.yaml", """nodes:
   fast: {ram: 64GiB, threads: 16, address: "tcp://f:1", profile: {cpu: {read: 200GB/s, Q4_K: 4TOP/s, Q6_K: 4TOP/s}}}
