@@ -42,6 +42,7 @@ __attribute__((format(printf, 3, 0))) static void format(char *text, size_t size
         snprintf(text, size, "(message could not be formatted)");
     else if ((size_t)n >= size)
         mark_cut(text, size);
+    err_clean(text, false);
 }
 
 int err_set(struct err *err, enum err_kind kind, const char *fmt, ...)
@@ -125,25 +126,45 @@ int err_http_status(enum err_kind kind)
     return (unsigned)kind < ERR_KINDS ? kinds[kind].http_status : 500;
 }
 
+/* Bytes of the character at s (len > 0); *ret_bad: it is none to be shown. */
+static size_t next_shown(const char *s, size_t len, bool *ret_bad)
+{
+    uint32_t c = 0;
+    size_t n = utf8_decode(s, len, &c);
+    *ret_bad = n == 0 || c < 0x20 || (c >= 0x7F && c < 0xA0) || (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
+    return n ? n : 1;
+}
+
 const char *err_printable(char *buf, size_t buf_size, const char *text, size_t len)
 {
-    size_t out = 0, i = 0;
-    while (i < len) {
-        const unsigned char *s = (const unsigned char *)text + i;
-        size_t n = utf8_len(text + i, len - i);
-        int control = n == 0 || s[0] < 0x20 || s[0] == 0x7F || (n == 2 && s[0] == 0xC2 && s[1] < 0xA0);
-        size_t width = control ? 1 : n;
-        if (out + width + 4 > buf_size) { /* room for "…" and the end */
+    size_t out = 0;
+    bool bad;
+    for (size_t i = 0, n; i < len; i += n) {
+        n = next_shown(text + i, len - i, &bad);
+        if (out + (bad ? 1 : n) + 4 > buf_size) { /* room for "…" and the end */
             if (out + 4 <= buf_size)
                 memcpy(buf + out, "\xE2\x80\xA6", 3), out += 3;
             break;
         }
-        if (control)
+        if (bad)
             buf[out++] = '?';
         else
-            memcpy(buf + out, s, n), out += n;
-        i += n ? n : 1;
+            memcpy(buf + out, text + i, n), out += n;
     }
     buf[out] = '\0';
     return buf;
+}
+
+void err_clean(char *text, bool lines)
+{
+    size_t len = strlen(text), out = 0;
+    bool bad;
+    for (size_t i = 0, n; i < len; i += n) {
+        n = next_shown(text + i, len - i, &bad);
+        if (bad && !(lines && (text[i] == '\n' || text[i] == '\t')))
+            text[out++] = '?';
+        else
+            memmove(text + out, text + i, n), out += n;
+    }
+    text[out] = '\0';
 }

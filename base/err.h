@@ -7,6 +7,7 @@
  *
  * A text says what failed, on which object, the actual value against the allowed one, and what to do about it. */
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum err_kind {
@@ -29,7 +30,8 @@ struct err {
     char text[512];
 };
 
-/* Both return -1, so that `return err_set(err, …)` reads well. Too long a text is cut at a character border with "…". */
+/* Both return -1, so that `return err_set(err, …)` reads well. Too long a text is cut at a character border with "…"; what it quotes
+ * is made printable (err_clean). */
 int err_set(struct err *err, enum err_kind kind, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 int err_wrap(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Adds strerror(errno_value) to the text; ENOENT, ENOMEM and the like choose the kind. */
@@ -40,8 +42,12 @@ const char *err_kind_name(enum err_kind kind);
 int err_exit_status(enum err_kind kind);
 int err_http_status(enum err_kind kind);
 
-/* Copies text into buf for showing: control characters and bytes that are no UTF-8 become '?', too long a text is cut with
- * "…". For names that come from files and peers. Returns buf. */
+/* Copies text into buf for showing: what could do something to a terminal or a log but be read becomes '?' (control characters,
+ * those that turn the direction of writing, bytes that are no UTF-8), too long a text is cut with "…". For names that come from
+ * files and peers. Returns buf. */
 const char *err_printable(char *buf, size_t buf_size, const char *text, size_t len);
+/* The same in place, for a whole message: errors' texts, log lines and events go through it, whatever they quote. lines: line ends
+ * and tabs stay. */
+void err_clean(char *text, bool lines);
 
 #endif

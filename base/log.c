@@ -3,7 +3,10 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
+
+#include "base/err.h"
 
 enum { LINE_MAX_BYTES = 2048, NAME_MAX_BYTES = 64 };
 
@@ -30,6 +33,9 @@ void log_line(enum log_level level, const char *fmt, ...)
     size_t len = (size_t)n + (m < 0 ? 0 : (size_t)m);
     if (len > sizeof line - 2)
         len = sizeof line - 2;
+    line[len] = '\0';
+    err_clean(line, false); /* whatever it quotes: a line is a line */
+    len = strlen(line);
     line[len++] = '\n';
     ssize_t ignored = write(STDERR_FILENO, line, len); /* nobody is left to tell */
     (void)ignored;

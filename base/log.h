@@ -2,7 +2,7 @@
 #define BASE_LOG_H
 
 /* Log lines for people, on stderr. Only cli/, front/ and a worker's node loop call this; libraries return errors instead.
- * Each line is one write, so that lines of several threads and processes do not mix. Any thread. */
+ * What a line quotes is made printable. Each line is one write, so that lines of several threads and processes do not mix. Any thread. */
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 

@@ -98,8 +98,8 @@ void strbuf_json(struct strbuf *sb, const char *s, size_t len)
             strbuf_printf(sb, "\\%c", c);
         else if (c < 0x20 && escapes[c])
             strbuf_printf(sb, "\\%c", escapes[c]);
-        else if (c < 0x20)
-            strbuf_printf(sb, "\\u%04x", c);
+        else if (c < 0x20 || c == 0x7F || (n == 2 && c == 0xC2 && (unsigned char)s[i + 1] < 0xA0)) /* the latter two for terminals' sake */
+            strbuf_printf(sb, "\\u%04x", n == 2 ? (unsigned char)s[i + 1] : c);
         else
             strbuf_add(sb, s + i, n);
         i += n ? n : 1;

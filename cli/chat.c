@@ -165,8 +165,8 @@ static int render_fitting(struct chat *c, int64_t n, struct token_list *tokens, 
         return 0;
     for (size_t i = 0; i < first; i++)
         json_array_remove(c->messages, 0);
-    ui_say("%s(the conversation's %zu tokens leave no room in the context of %u: its oldest %zu turn%s forgotten, %zu tokens remain)%s",
-           ui_style(UI_DIM, false), before, ctx, first / 2, first == 2 ? " is" : "s are", tokens->len, ui_style(UI_PLAIN, false));
+    ui_say_in(UI_DIM, "(the conversation's %zu tokens leave no room in the context of %u: its oldest %zu turn%s forgotten, %zu tokens remain)", before,
+              ctx, first / 2, first == 2 ? " is" : "s are", tokens->len);
     return 0;
 }
 
@@ -200,7 +200,7 @@ int chat_show(struct chat *c, struct err *err)
     if (strbuf_check(&c->answer, "the answer", err) != 0)
         return -1;
     if (len > c->shown) {
-        ui_model_text(c->answer.data + c->shown, len - c->shown);
+        ui_foreign(c->answer.data + c->shown, len - c->shown);
         c->shown = len;
         if (ui_flush(err) != 0)
             return -1;
@@ -269,7 +269,7 @@ static void note(const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    ui_say("%s(%s)%s", ui_style(UI_DIM, false), text, ui_style(UI_PLAIN, false));
+    ui_say_in(UI_DIM, "(%s)", text);
 }
 
 static void end_line(struct chat *c, enum gen_end end, uint64_t n_new)
@@ -307,7 +307,7 @@ static int keep_answer(struct chat *c, enum gen_end end, uint64_t n_new, struct 
     add_stats(c);
     len = stop ? len : c->answer.len; /* what was held back is not the user's part after all */
     if (len > c->shown)
-        ui_model_text(c->answer.data + c->shown, len - c->shown);
+        ui_foreign(c->answer.data + c->shown, len - c->shown);
     end_line(c, end, n_new);
     return add_message(c, "assistant", strbuf_str(&c->answer), len, err);
 }

@@ -60,7 +60,7 @@ static void on_comment(void *arg, const char *text)
 
     if (s->waits || s->first > 0 || !ui_err_is_terminal())
         return;
-    ui_say("%s(%s)%s", ui_style(UI_DIM, false), text, ui_style(UI_PLAIN, false));
+    ui_say_in(UI_DIM, "(%s)", text);
     s->waits = true;
 }
 

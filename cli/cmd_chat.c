@@ -329,7 +329,7 @@ static int loop(struct talk *t, struct err *err)
         if (rc < 0 && !t->terminal)
             return -1; /* a script's next line may rest on this one */
         if (rc < 0)
-            ui_say("%s%s%s", ui_style(UI_RED, false), err->text, ui_style(UI_PLAIN, false));
+            ui_say_in(UI_RED, "%s", err->text);
         if (!t->terminal && ui_interrupted())
             return err_set(err, ERR_CANCELLED, "interrupted");
     }

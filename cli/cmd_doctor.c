@@ -38,6 +38,7 @@ void doctor_note(struct doctor *d, const char *check, enum doctor_verdict verdic
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    err_clean(text, false);
     d->n[verdict]++;
     json_array_append_new(d->checks, json_pack("{s:s, s:s, s:s, s:s?}", "check", check, "verdict", doctor_verdicts[verdict], "text", text, "do", what_to_do));
     if (d->show)
@@ -67,7 +68,8 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     if (v->json) {
         json_t *o = json_pack("{s:O, s:i, s:i, s:i}", "checks", d.checks, "pass", (int)d.n[DOCTOR_PASS], "warn", (int)d.n[DOCTOR_WARN], "fail", (int)d.n[DOCTOR_FAIL]);
         char *text = json_dumps(o, JSON_INDENT(1));
-        ui_outf("%s\n", text ? text : "{}");
+        ui_foreign(text ? text : "{}", text ? strlen(text) : 2);
+        ui_out("\n", 1);
         free(text);
         json_decref(o);
     } else {

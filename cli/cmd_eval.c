@@ -111,7 +111,7 @@ static int write_json(const struct local *l, const struct reference *ref, struct
     if (rc == 0)
         rc = strbuf_check(&out, "the answer in JSON", err);
     if (rc == 0)
-        ui_out(strbuf_str(&out), out.len);
+        ui_foreign(strbuf_str(&out), out.len);
     strbuf_fini(&out);
     return rc;
 }

@@ -34,7 +34,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     strbuf_init(&sb, DESCRIPTION_MAX_BYTES);
     rc = gguf_describe(g, v->json, &sb, err);
     if (rc == 0) {
-        ui_out(strbuf_str(&sb), sb.len);
+        ui_foreign(strbuf_str(&sb), sb.len);
         if (sb.len && sb.data[sb.len - 1] != '\n')
             ui_out("\n", 1);
     }

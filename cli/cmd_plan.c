@@ -265,7 +265,7 @@ static void show_predictions(const struct planned *p, const struct page *page)
     static const char *const failover[] = {"none: a node's death would end it", "continuing: answers go on, not bit for bit as they would have",
                                            "identical: answers go on as if nothing had happened"};
     struct strbuf name;
-    char title[32], cost[64] = "";
+    char title[32], shown[16], cost[64] = "";
     say(page, "one sequence", "%.2f tokens/s", pl->tokens_per_s_1);
     snprintf(title, sizeof title, "%-4u sequences", pl->n);
     if (pl->n > 1)
@@ -281,7 +281,7 @@ static void show_predictions(const struct planned *p, const struct page *page)
         plan_objective_name(pl->objective), pl->value_us / 1e3, pl->bound_us / 1e3, 100 * pl->gap, pl->placement_bound);
     say(page, "a node fails", "%s", failover[pl->failover]);
     if (pl->cost_per_mtok > 0)
-        snprintf(cost, sizeof cost, ", %.2f %s for a million tokens", pl->cost_per_mtok, currency(p));
+        snprintf(cost, sizeof cost, ", %.2f %s for a million tokens", pl->cost_per_mtok, err_printable(shown, sizeof shown, currency(p), strlen(currency(p))));
     if (pl->watts > 0)
         say(page, "power", "%.0f W%s", pl->watts, cost);
 }
@@ -417,7 +417,8 @@ static int print_json(const struct planned *p, struct err *err)
     json_decref(root);
     if (!text)
         return err_set(err, ERR_MEMORY, "out of memory for the JSON");
-    ui_outf("%s\n", text);
+    ui_foreign(text, strlen(text));
+    ui_out("\n", 1);
     free(text);
     return 0;
 }

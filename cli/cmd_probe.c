@@ -230,6 +230,7 @@ static const char *ops_rate(char buf[32], double value)
 /* The node's GPUs, as a topology file has them. */
 static void say_devices(const struct report *r)
 {
+    char shown[200];
     bool any = false;
     for (int i = 0; i < r->n_gpus; i++) {
         const struct gpu *g = &r->gpus[i];
@@ -238,7 +239,7 @@ static void say_devices(const struct report *r)
         if (!any)
             ui_outf("    devices:\n");
         any = true;
-        ui_outf("      \"%s\": {memory: %lluMiB} # %s\n", g->name, (unsigned long long)(g->memory >> 20), g->text);
+        ui_outf("      \"%s\": {memory: %lluMiB} # %s\n", g->name, (unsigned long long)(g->memory >> 20), err_printable(shown, sizeof shown, g->text, strlen(g->text)));
     }
 }
 

@@ -38,7 +38,8 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     if (pull_model(&o, path, err) != 0)
         return -1;
     ui_unwatch_interrupt();
-    ui_outf("%s\n", path);
+    ui_foreign(path, strlen(path));
+    ui_out("\n", 1);
     return 0;
 }
 

@@ -84,8 +84,7 @@ static void heading(const struct job *j, size_t i)
     for (size_t k = 0; k < len; k++)
         line[k] = j->prompts[i][k] == '\n' ? ' ' : j->prompts[i][k];
     if (j->n > 1 && !j->v->quiet && ui_err_is_terminal())
-        ui_say("%s[%zu of %zu] %s%s", ui_style(UI_DIM, false), i + 1, j->n, err_printable(shown, sizeof shown, line, len),
-               ui_style(UI_PLAIN, false));
+        ui_say_in(UI_DIM, "[%zu of %zu] %s", i + 1, j->n, err_printable(shown, sizeof shown, line, len));
 }
 
 /* Lets the texts of cases that ended go by, until one is still running. */
@@ -94,12 +93,12 @@ static void next_turns(struct job *j)
     char piece[TOKEN_MAX_BYTES + DETOKENIZER_PENDING];
 
     while (j->turn < j->n && j->cases[j->turn].end != GEN_RUNNING) {
-        ui_model_text(piece, detokenizer_end(&j->texts[j->turn], piece, sizeof piece));
+        ui_foreign(piece, detokenizer_end(&j->texts[j->turn], piece, sizeof piece));
         ui_out("\n", 1);
         if (++j->turn == j->n)
             break;
         heading(j, j->turn);
-        ui_model_text(strbuf_str(&j->waiting[j->turn]), j->waiting[j->turn].len);
+        ui_foreign(strbuf_str(&j->waiting[j->turn]), j->waiting[j->turn].len);
         strbuf_fini(&j->waiting[j->turn]);
     }
 }
@@ -118,7 +117,7 @@ static int on_token(void *arg, size_t i, int32_t token, struct err *err)
         strbuf_add(&j->waiting[i], piece, len);
         return strbuf_check(&j->waiting[i], "text", err);
     }
-    ui_model_text(piece, len);
+    ui_foreign(piece, len);
     next_turns(j);
     return ui_flush(err);
 }
@@ -267,7 +266,7 @@ static int write_json(struct job *j, uint32_t top, struct err *err)
     strbuf_puts(&out, "]}\n");
     rc = strbuf_check(&out, "the answer in JSON", err);
     if (rc == 0)
-        ui_out(strbuf_str(&out), out.len);
+        ui_foreign(strbuf_str(&out), out.len);
     strbuf_fini(&out);
     return rc;
 }
@@ -285,9 +284,8 @@ static void tell_figures(const struct job *j, const struct gen_stats *stats, boo
         return;
     if (!seeded && j->params.temperature > 0)
         snprintf(seed, sizeof seed, " · --seed %llu", (unsigned long long)j->params.seed);
-    ui_say("%sloaded in %.2f s · prompt %llu tokens, %.1f/s · generated %llu tokens, %.1f/s%s%s", ui_style(UI_DIM, false),
-           j->local.load_seconds, (unsigned long long)stats->prompt_tokens, gen_prompt_speed(stats), (unsigned long long)stats->new_tokens,
-           gen_new_speed(stats), seed, ui_style(UI_PLAIN, false));
+    ui_say_in(UI_DIM, "loaded in %.2f s · prompt %llu tokens, %.1f/s · generated %llu tokens, %.1f/s%s", j->local.load_seconds,
+              (unsigned long long)stats->prompt_tokens, gen_prompt_speed(stats), (unsigned long long)stats->new_tokens, gen_new_speed(stats), seed);
 }
 
 static int compute(struct job *j, bool seeded, struct err *err)

@@ -87,7 +87,7 @@ static void put_json(const json_t *o, size_t flags)
     char *text = json_dumps(o, flags | JSON_REAL_PRECISION(9));
 
     if (text) {
-        ui_out(text, strlen(text));
+        ui_foreign(text, strlen(text));
         ui_out("\n", 1);
     }
     free(text);

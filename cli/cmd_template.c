@@ -73,7 +73,7 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
         goto done;
     rc = template_render(t, context, now, NULL, &out, err);
     if (rc == 0)
-        ui_out(strbuf_str(&out.text), out.text.len);
+        ui_foreign(strbuf_str(&out.text), out.text.len);
 done:
     template_output_fini(&out);
     template_destroy(t);

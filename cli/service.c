@@ -168,7 +168,10 @@ int service_install(const char *name, const char *what, const char *command_line
     unit_text(what, command_line, &text);
     rc = strbuf_check(&text, "the unit", err);
     if (rc == 0 && dry_run) {
-        ui_outf("# %s\n%s", path, strbuf_str(&text));
+        ui_foreign("# ", 2);
+        ui_foreign(path, strlen(path));
+        ui_foreign("\n", 1);
+        ui_foreign(strbuf_str(&text), text.len);
         ui_outf("# systemctl --user daemon-reload\n# systemctl --user enable --now %s\n", unit);
     } else if (rc == 0 && (rc = write_unit(path, &text, err)) == 0) {
         ui_say("wrote %s", path);

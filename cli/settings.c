@@ -126,4 +126,8 @@ void settings_show(const struct settings *c, const struct opt_command *command, 
 
     strbuf_printf(out, "%-24s  %-24s  %s\n", "config file", c->path[0] ? c->path : "-", parsed->config ? "command line" : "");
     opts_for_each(command, show_one, &s);
+    if (out->data) { /* values come from files and variables */
+        err_clean(out->data, true);
+        out->len = strlen(out->data);
+    }
 }

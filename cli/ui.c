@@ -14,8 +14,9 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/utf8.h"
 
-enum { COLUMNS_DEFAULT = 80, COLUMNS_OF_FILES = 120, COLUMNS_MAX = 10000 };
+enum { COLUMNS_DEFAULT = 80, COLUMNS_OF_FILES = 120, COLUMNS_MAX = 10000, SAY_MAX_BYTES = 1 << 16 };
 
 static int out_errno; /* of the first write that failed */
 static struct ui_progress *standing; /* the bar that is on the screen */
@@ -35,16 +36,18 @@ void ui_out(const char *text, size_t len)
         out_errno = errno;
 }
 
-/* Bytes of the control character at p: 0: it is none, 2: one of Unicode's C1. */
+/* Bytes at p that no terminal should get: a control character (of two bytes where it is one of Unicode's C1), or what is no UTF-8; 0: it
+ * may have what is there. */
 static size_t control_at(const char *p, size_t len)
 {
-    unsigned char c = (unsigned char)p[0], next = len > 1 ? (unsigned char)p[1] : 0;
-    if (c == 0xC2 && next >= 0x80 && next <= 0x9F)
-        return 2;
-    return (c < 0x20 && c != '\n' && c != '\t') || c == 0x7F;
+    uint32_t c = 0;
+    size_t n = utf8_decode(p, len, &c);
+    if (n == 0)
+        return 1;
+    return (c < 0x20 && c != '\n' && c != '\t') || (c >= 0x7F && c < 0xA0) ? n : 0;
 }
 
-void ui_model_text(const char *text, size_t len)
+void ui_foreign(const char *text, size_t len)
 {
     size_t from = 0;
     if (!ui_out_is_terminal()) {
@@ -92,22 +95,43 @@ static void clear_progress(void)
     }
 }
 
+static void say(enum ui_style style, const char *fmt, va_list args)
+{
+    struct strbuf text;
+    strbuf_init(&text, SAY_MAX_BYTES);
+    strbuf_vprintf(&text, fmt, args);
+    if (text.data)
+        err_clean(text.data, true);
+    clear_progress();
+    fprintf(stderr, "%s%s%s\n", style ? ui_style(style, false) : "", strbuf_str(&text), style ? ui_style(UI_PLAIN, false) : "");
+    strbuf_fini(&text);
+}
+
 void ui_say(const char *fmt, ...)
 {
     va_list args;
-    clear_progress();
     va_start(args, fmt);
-    vfprintf(stderr, fmt, args);
+    say(UI_PLAIN, fmt, args);
     va_end(args);
-    fputc('\n', stderr);
+}
+
+void ui_say_in(enum ui_style style, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    say(style, fmt, args);
+    va_end(args);
 }
 
 void ui_error(const char *command, const char *text)
 {
+    char shown[sizeof((struct err){0}).text];
+    snprintf(shown, sizeof shown, "%s", text);
+    err_clean(shown, true);
     clear_progress();
     fflush(stdout);
     fprintf(stderr, "%sstagecoach%s%s:%s %s\n", ui_style(UI_RED, false), command ? " " : "", command ? command : "",
-            ui_style(UI_PLAIN, false), text);
+            ui_style(UI_PLAIN, false), shown);
 }
 
 bool ui_out_is_terminal(void)
@@ -261,7 +285,7 @@ void ui_progress(struct ui_progress *p, uint64_t done, uint64_t total)
     } else {
         if (now - p->drawn < 10)
             return;
-        fprintf(stderr, "%s: %.0f%%\n", p->what, 100.0 * (double)done / (double)total);
+        ui_say("%s: %.0f%%", p->what, 100.0 * (double)done / (double)total);
     }
     p->drawn = now;
 }

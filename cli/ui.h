@@ -17,13 +17,13 @@ void ui_init(void);
 
 /* Results. Errors are remembered; ui_flush tells them (a reader that went away is ERR_CANCELLED). */
 void ui_out(const char *text, size_t len);
-/* Text that a model wrote (whole characters): as it is, but to a terminal without control characters other than line ends and tabs, which
- * could move the cursor, set a title or worse; U+FFFD stands in their place. */
-void ui_model_text(const char *text, size_t len);
+/* Text that a model, a file or a server wrote (whole characters): as it is, but to a terminal without what is no UTF-8 and without control
+ * characters other than line ends and tabs, which could move the cursor, set a title or worse; U+FFFD stands in their place. */
+void ui_foreign(const char *text, size_t len);
 void ui_outf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int ui_flush(struct err *err);
 
-/* A line for people on stderr; clears a progress bar that stands there. */
+/* Lines for people on stderr, whatever they quote made printable; they clear a progress bar that stands there. */
 void ui_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* "stagecoach: COMMAND: TEXT" in the error color. */
 void ui_error(const char *command, const char *text);
@@ -39,6 +39,8 @@ enum ui_style { UI_PLAIN, UI_BOLD, UI_DIM, UI_RED, UI_GREEN, UI_CYAN, UI_YELLOW 
 /* "always", "never"; "auto" (at first): on a terminal that knows them, where NO_COLOR is not set. */
 void ui_set_color(const char *when);
 const char *ui_style(enum ui_style style, bool for_stdout);
+/* ui_say in a style. */
+void ui_say_in(enum ui_style style, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* A progress bar on stderr: "loading x.gguf [####    ] 52%  1.2 of 2.3 GiB". On a terminal it is redrawn at most ten times
  * a second and gone after ui_progress_end; elsewhere a plain line comes every ten seconds. */

@@ -129,7 +129,7 @@ static void put_time(const struct view *v, size_t i, struct table *t)
 
 static void head(const struct view *v, struct strbuf *out)
 {
-    char model[NAME_BYTES], health[NAME_BYTES];
+    char model[NAME_BYTES], health[NAME_BYTES], url[REASON_BYTES];
     const char *state = text_of(v->now, "health", health);
     bool good = strcmp(state, "ok") == 0;
     double up = number_of(v->now, "up_s");
@@ -139,7 +139,7 @@ static void head(const struct view *v, struct strbuf *out)
     screen_style(&v->screen, &line, bold);
     strbuf_puts(&line, text_of(v->now, "model", model));
     screen_style(&v->screen, &line, plain);
-    strbuf_printf(&line, " at %s: ", v->url);
+    strbuf_printf(&line, " at %s: ", err_printable(url, sizeof url, v->url, strlen(v->url)));
     screen_style(&v->screen, &line, good ? GREEN : strcmp(state, "failed") == 0 ? red : yellow);
     strbuf_puts(&line, state);
     screen_style(&v->screen, &line, plain);

@@ -53,6 +53,7 @@ void engine_event_text(struct engine *e, enum engine_note_kind kind, const char 
     va_start(args, fmt);
     vsnprintf(e->events[at].text, sizeof e->events[at].text, fmt, args);
     va_end(args);
+    err_clean(e->events[at].text, false); /* it may quote a node */
     e->events[at].at_us = e->now_us;
     e->events[at].kind = kind;
     if (e->options.note)

@@ -73,7 +73,8 @@ static int text(const struct at *at, const char *field, const char *s, size_t ma
     }
     for (size_t i = 0; i < len; i += width) {
         width = utf8_len(s + i, len - i);
-        if (width == 0 || (unsigned char)s[i] < 0x20 || s[i] == 0x7F) {
+        bool c1 = width == 2 && (unsigned char)s[i] == 0xC2 && (unsigned char)s[i + 1] < 0xA0;
+        if (width == 0 || c1 || (unsigned char)s[i] < 0x20 || s[i] == 0x7F) {
             snprintf(what, sizeof what, "has the byte 0x%02X at %zu, which is no text", (unsigned char)s[i], i);
             return wrong(at, field, what);
         }

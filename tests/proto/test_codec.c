@@ -415,6 +415,28 @@ static void test_broken(struct codec *c)
     codec_destroy(small);
 }
 
+/* What a stranger's hello holds moves no terminal's cursor: it is refused, in words that can be shown. */
+static void test_escapes(struct codec *c)
+{
+    struct msg_device cpu = {.name = "cpu"};
+    struct msg m = {.type = MSG_HELLO, .hello = {.version = "0.1.0", .node = "attic", .numerics_class = "cpu", .isa = "avx2", .address = "",
+                                                 .devices = &cpu, .n_devices = 1}}, out;
+    struct err err = {0};
+    size_t len;
+
+    ok(codec_encode(c, &m, buf, sizeof buf, &len, &err) == 0, "a hello %s", err.text);
+    char *name = memmem(buf, len, "attic", 5);
+    ok(name != NULL, "its name");
+    if (!name)
+        return;
+    memcpy(name, "a\x1b[2J", 5);
+    ok(codec_decode(c, MSG_HELLO, buf, len, 0, &out, &err) != 0 && !strchr(err.text, 0x1b), "an escape sequence in a node's name: %s", err.text);
+    memcpy(name, "a\xC2\x9B!!", 5);
+    ok(codec_decode(c, MSG_HELLO, buf, len, 0, &out, &err) != 0 && strstr(err.text, "0xC2 at 1"), "the same in one character: %s", err.text);
+    memcpy(name, "a\xff\xfe!!", 5);
+    ok(codec_decode(c, MSG_HELLO, buf, len, 0, &out, &err) != 0 && !strchr(err.text, 0xff), "no UTF-8: %s", err.text);
+}
+
 /* A sentence that quotes anything is made fit; a later version's fields are passed over. */
 static void test_leniency(struct codec *c)
 {
@@ -444,6 +466,7 @@ int main(void)
     test_foreign(c);
     test_broken(c);
     test_leniency(c);
+    test_escapes(c);
     codec_destroy(c);
     codec_destroy(d);
     return tap_done();
