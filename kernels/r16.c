@@ -1,6 +1,7 @@
-/* Rows of a GGUF into LAYOUT_R16 (r16.h), and single ones back. A row is taken 32 weights at a time as eight words of four bytes, in plain integer
- * arithmetic on words; word i of a unit then goes to its row's place in line i. Done once, while a model loads, on rows that
- * were just read: it has to keep up with reading, no more. Little-endian, as GGUF and every machine we run on. */
+/* Rows of a GGUF into LAYOUT_R16 (r16.h), and single ones back. Four rows at a time: 16 bytes of each are turned into four vectors, of
+ * which vector i holds word i (four bytes) of every row; what follows is plain arithmetic on words, and word i of a unit then goes to
+ * its rows' places in line i. Done once, while a model loads, on rows that were just read. Little-endian, as GGUF and every machine
+ * we run on; in the compiler's own vectors, which every processor has. */
 #include "kernels/r16.h"
 
 #include <string.h>
@@ -9,9 +10,18 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words of packed integers are little-endian");
 
+enum { ROWS = 4 };
+typedef uint32_t quad __attribute__((vector_size(4 * ROWS)));
+
 /* Every function here is taken into pack_panel once for each type, so that the type is a constant in its loops. */
 #define INLINE static inline __attribute__((always_inline))
 #define BYTES(x) ((uint32_t)(x) * 0x01010101u)
+
+#if defined __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (quad){__VA_ARGS__})
+#endif
 
 static inline uint32_t word(const uint8_t *p)
 {
@@ -20,191 +30,293 @@ static inline uint32_t word(const uint8_t *p)
     return v;
 }
 
-/* Row `lane`'s word of a line. */
-INLINE void put(uint8_t *line, uint32_t lane, uint32_t v)
+/* Rows lane … lane + n - 1 of a panel: their blocks. Where there are fewer than ROWS, the others point at some block, too. */
+struct rows {
+    const uint8_t *b[ROWS];
+    uint32_t lane, n;
+};
+
+/* Those rows' words of a line. */
+INLINE void put(const struct rows *r, uint8_t *line, quad v)
 {
-    memcpy(line + 4 * lane, &v, sizeof v);
+    if (r->n == ROWS)
+        memcpy(line + 4 * r->lane, &v, sizeof v);
+    else
+        memcpy(line + 4 * r->lane, &v, 4 * r->n);
+}
+
+/* The four words at byte `at` of each row's block. */
+INLINE void take(const struct rows *r, size_t at, quad v[4])
+{
+    quad a, b, c, d;
+    memcpy(&a, r->b[0] + at, sizeof a);
+    memcpy(&b, r->b[1] + at, sizeof b);
+    memcpy(&c, r->b[2] + at, sizeof c);
+    memcpy(&d, r->b[3] + at, sizeof d);
+    quad ab = SHUFFLE(a, b, 0, 4, 1, 5), cd = SHUFFLE(c, d, 0, 4, 1, 5), AB = SHUFFLE(a, b, 2, 6, 3, 7), CD = SHUFFLE(c, d, 2, 6, 3, 7);
+    v[0] = SHUFFLE(ab, cd, 0, 1, 4, 5);
+    v[1] = SHUFFLE(ab, cd, 2, 3, 6, 7);
+    v[2] = SHUFFLE(AB, CD, 0, 1, 4, 5);
+    v[3] = SHUFFLE(AB, CD, 2, 3, 6, 7);
+}
+
+/* 32 bytes at `at`. */
+INLINE void take_8(const struct rows *r, size_t at, quad v[8])
+{
+    take(r, at, v);
+    take(r, at + 16, v + 4);
+}
+
+/* Of all of them the same bits. */
+INLINE void bits_of(const quad from[8], unsigned shift, unsigned mask, quad v[8])
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)
+        v[i] = from[i] >> shift & BYTES(mask);
 }
 
 /* Eight words of 4-bit numbers. */
-INLINE void put_nibbles(const uint32_t v[8], uint8_t *ints, uint32_t lane)
+INLINE void put_nibbles(const struct rows *r, const quad v[8], uint8_t *ints)
 {
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++)
-        put(ints + 64 * i, lane, v[i] | v[i + 4] << 4);
+        put(r, ints + 64 * i, v[i] | v[i + 4] << 4);
 }
 
-INLINE void put_two_bits(const uint32_t v[8], uint8_t *ints, uint32_t lane)
+INLINE void put_two_bits(const struct rows *r, const quad v[8], uint8_t *ints)
 {
-    for (int i = 0; i < 2; i++)
-        put(ints + 64 * i, lane, v[4 * i] | v[4 * i + 1] << 2 | v[4 * i + 2] << 4 | v[4 * i + 3] << 6);
+    put(r, ints, v[0] | v[1] << 2 | v[2] << 4 | v[3] << 6);
+    put(r, ints + 64, v[4] | v[5] << 2 | v[6] << 4 | v[7] << 6);
 }
 
-INLINE void put_one_bits(const uint32_t v[8], uint8_t *line, uint32_t lane)
+INLINE void put_one_bits(const struct rows *r, const quad v[8], uint8_t *line)
 {
-    uint32_t all = 0;
-    for (int g = 0; g < 8; g++)
-        all |= v[g] << g;
-    put(line, lane, all);
-}
-
-/* 32 bytes at p, each shifted and masked. */
-INLINE void take_bits(const uint8_t *p, unsigned shift, unsigned mask, uint32_t v[8])
-{
-    for (int i = 0; i < 8; i++)
-        v[i] = word(p + 4 * i) >> shift & BYTES(mask);
+    put(r, line, v[0] | v[1] << 1 | v[2] << 2 | v[3] << 3 | v[4] << 4 | v[5] << 5 | v[6] << 6 | v[7] << 7);
 }
 
 /* 16 bytes of nibbles whose low ones are the first 16 weights: our order already. */
-INLINE void copy_nibbles(const uint8_t *qs, uint8_t *ints, uint32_t lane)
+INLINE void copy_nibbles(const struct rows *r, size_t at, uint8_t *ints)
 {
+    quad v[4];
+    take(r, at, v);
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++)
-        put(ints + 64 * i, lane, word(qs + 4 * i));
+        put(r, ints + 64 * i, v[i]);
 }
 
 /* The fifth bits of Q5_0 and Q5_1: bit j of a word for weight j. */
-INLINE void put_word_bits(const uint8_t *qh, uint8_t *line, uint32_t lane)
+INLINE void put_word_bits(const struct rows *r, size_t at, uint8_t *line)
 {
-    uint32_t bits = word(qh), v[8];
-    for (int g = 0; g < 8; g++)
-        v[g] = (bits >> (4 * g) & 15) * 0x00204081u & BYTES(1);
-    put_one_bits(v, line, lane);
+    quad bits = {word(r->b[0] + at), word(r->b[1] + at), word(r->b[2] + at), word(r->b[3] + at)}, v[8];
+#pragma GCC unroll 8
+    for (int g = 0; g < 8; g++) {
+        quad four = bits >> (4 * g) & 15;
+        v[g] = (four | four << 7 | four << 14 | four << 21) & BYTES(1);
+    }
+    put_one_bits(r, v, line);
+}
+
+/* Each row's half float. */
+INLINE void copy_halves(const struct rows *r, size_t at, uint8_t *halves)
+{
+    for (uint32_t i = 0; i < r->n; i++)
+        memcpy(halves + 2 * (r->lane + i), r->b[i] + at, 2);
 }
 
 /* --- blocks of 32 --------------------------------------------------------------------------------------------------------- */
 
-INLINE void pack_block32(enum quant_type type, const uint8_t *b, uint32_t lane, uint8_t *scales, uint8_t *ints)
+INLINE void pack_q8_0(const struct rows *r, uint8_t *ints)
+{
+    quad v[8];
+    take_8(r, 2, v);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)
+        put(r, ints + 64 * i, v[i] ^ BYTES(0x80));
+}
+
+INLINE void pack_block32(enum quant_type type, const struct rows *r, uint8_t *scales, uint8_t *ints)
 {
     switch (type) {
     case QUANT_Q4_1:
-        memcpy(scales + 32 + 2 * lane, b + 2, 2);
-        copy_nibbles(b + 4, ints, lane);
+        copy_halves(r, 2, scales + 32);
+        copy_nibbles(r, 4, ints);
         break;
     case QUANT_Q5_0:
-        copy_nibbles(b + 6, ints, lane);
-        put_word_bits(b + 2, ints + 256, lane);
+        put_word_bits(r, 2, ints + 256);
+        copy_nibbles(r, 6, ints);
         break;
     case QUANT_Q5_1:
-        memcpy(scales + 32 + 2 * lane, b + 2, 2);
-        copy_nibbles(b + 8, ints, lane);
-        put_word_bits(b + 4, ints + 256, lane);
+        copy_halves(r, 2, scales + 32);
+        put_word_bits(r, 4, ints + 256);
+        copy_nibbles(r, 8, ints);
         break;
-    case QUANT_Q8_0:
-        for (int i = 0; i < 8; i++)
-            put(ints + 64 * i, lane, word(b + 2 + 4 * i) ^ BYTES(0x80));
-        break;
+    case QUANT_Q8_0: pack_q8_0(r, ints); break;
     case QUANT_MXFP4:
-        scales[lane] = b[0];
-        copy_nibbles(b + 1, ints, lane);
+        for (uint32_t i = 0; i < r->n; i++)
+            scales[r->lane + i] = r->b[i][0];
+        copy_nibbles(r, 1, ints);
         return;
-    default: copy_nibbles(b + 2, ints, lane); break; /* Q4_0, IQ4_NL */
+    default: copy_nibbles(r, 2, ints); break; /* Q4_0, IQ4_NL */
     }
-    memcpy(scales + 2 * lane, b, 2);
+    copy_halves(r, 0, scales);
 }
 
 /* --- blocks of 256: their eight units at once ------------------------------------------------------------------------------ */
 
-/* Eight units' places for one row. */
+/* Eight units' places. */
 struct units {
     uint8_t *scales, *ints; /* of the first */
     size_t scales_step, ints_step;
-    uint32_t lane;
 };
 
-INLINE uint8_t *scale_of(const struct units *to, unsigned u, unsigned which)
+INLINE uint8_t *scale_of(const struct units *to, unsigned u, unsigned which, uint32_t lane)
 {
-    return to->scales + u * to->scales_step + 16 * which + to->lane;
+    return to->scales + u * to->scales_step + 16 * which + lane;
 }
 
-INLINE void put_k4_scales(const uint8_t *s, const struct units *to)
+INLINE uint8_t *ints_of(const struct units *to, unsigned u)
+{
+    return to->ints + u * to->ints_step;
+}
+
+INLINE void put_k4_scales(const uint8_t *s, const struct units *to, uint32_t lane)
 {
     uint32_t a = word(s), b = word(s + 4), c = word(s + 8);
     uint32_t v[4] = {a & BYTES(63), (c & BYTES(15)) | (a >> 6 & BYTES(3)) << 4, b & BYTES(63), (c >> 4 & BYTES(15)) | (b >> 6 & BYTES(3)) << 4};
     for (unsigned u = 0; u < 8; u++) {
-        *scale_of(to, u, 0) = (uint8_t)(v[u / 4] >> (u % 4 * 8));
-        *scale_of(to, u, 1) = (uint8_t)(v[2 + u / 4] >> (u % 4 * 8));
+        *scale_of(to, u, 0, lane) = (uint8_t)(v[u / 4] >> (u % 4 * 8));
+        *scale_of(to, u, 1, lane) = (uint8_t)(v[2 + u / 4] >> (u % 4 * 8));
     }
 }
 
-INLINE void pack_q4_q5_k(bool five, const uint8_t *b, const struct units *to)
+INLINE void pack_q4_k(const struct rows *r, const struct units *to)
 {
-    uint32_t v[8];
-    put_k4_scales(b + 4, to);
-    for (unsigned u = 0; u < 8; u++) {
-        uint8_t *ints = to->ints + u * to->ints_step;
-        take_bits(b + (five ? 48 : 16) + u / 2 * 32, u % 2 * 4, 15, v);
-        put_nibbles(v, ints, to->lane);
-        if (five) {
-            take_bits(b + 16, u, 1, v);
-            put_one_bits(v, ints + 256, to->lane);
+    quad all[8], v[8];
+    for (uint32_t i = 0; i < r->n; i++)
+        put_k4_scales(r->b[i] + 4, to, r->lane + i);
+    for (unsigned u = 0; u < 8; u += 2) {
+        take_8(r, 16 + 16 * u, all);
+        for (unsigned k = 0; k < 2; k++) {
+            bits_of(all, 4 * k, 15, v);
+            put_nibbles(r, v, ints_of(to, u + k));
         }
     }
 }
 
-INLINE void pack_q6_k(const uint8_t *b, const struct units *to)
+INLINE void pack_q5_k(const struct rows *r, const struct units *to)
 {
-    uint32_t v[8];
-    for (unsigned u = 0; u < 8; u++) {
-        uint8_t *ints = to->ints + u * to->ints_step;
-        *scale_of(to, u, 0) = b[192 + 2 * u];
-        *scale_of(to, u, 1) = b[193 + 2 * u];
-        take_bits(b + u / 4 * 64 + u % 2 * 32, u % 4 / 2 * 4, 15, v);
-        put_nibbles(v, ints, to->lane);
-        take_bits(b + 128 + u / 4 * 32, u % 4 * 2, 3, v);
-        put_two_bits(v, ints + 256, to->lane);
+    quad low[8], high[8], v[8];
+    for (uint32_t i = 0; i < r->n; i++)
+        put_k4_scales(r->b[i] + 4, to, r->lane + i);
+    take_8(r, 16, high);
+    for (unsigned u = 0; u < 8; u += 2) {
+        take_8(r, 48 + 16 * u, low);
+        for (unsigned k = 0; k < 2; k++) {
+            uint8_t *ints = ints_of(to, u + k);
+            bits_of(low, 4 * k, 15, v);
+            put_nibbles(r, v, ints);
+            bits_of(high, u + k, 1, v);
+            put_one_bits(r, v, ints + 256);
+        }
     }
 }
 
-INLINE void pack_q2_k(const uint8_t *b, const struct units *to)
+INLINE void put_bytes(const struct rows *r, size_t at, const struct units *to)
 {
-    uint32_t v[8];
-    for (unsigned u = 0; u < 8; u++) {
-        *scale_of(to, u, 0) = b[2 * u];
-        *scale_of(to, u, 1) = b[2 * u + 1];
-        take_bits(b + 16 + u / 4 * 32, u % 4 * 2, 3, v);
-        put_two_bits(v, to->ints + u * to->ints_step, to->lane);
+    for (uint32_t i = 0; i < r->n; i++)
+        for (unsigned g = 0; g < 16; g++)
+            *scale_of(to, g / 2, g % 2, r->lane + i) = r->b[i][at + g];
+}
+
+/* Four units at a time: where their bits lie together. */
+INLINE void pack_q6_k(const struct rows *r, const struct units *to)
+{
+    quad low[2][8], high[8], v[8];
+    put_bytes(r, 192, to);
+    for (unsigned half = 0; half < 2; half++) {
+        take_8(r, 64 * half, low[0]);
+        take_8(r, 64 * half + 32, low[1]);
+        take_8(r, 128 + 32 * half, high);
+        for (unsigned k = 0; k < 4; k++) {
+            uint8_t *ints = ints_of(to, 4 * half + k);
+            bits_of(low[k % 2], k / 2 * 4, 15, v);
+            put_nibbles(r, v, ints);
+            bits_of(high, 2 * k, 3, v);
+            put_two_bits(r, v, ints + 256);
+        }
     }
 }
 
-INLINE void pack_q3_k(const uint8_t *b, const struct units *to)
+INLINE void pack_q2_k(const struct rows *r, const struct units *to)
 {
-    const uint8_t *s = b + 96;
-    uint32_t v[8];
-    for (unsigned g = 0; g < 16; g++) {
-        int low = g < 8 ? s[g] & 15 : s[g - 8] >> 4, high = s[8 + g % 4] >> (g / 4 * 2) & 3;
-        *scale_of(to, g / 2, g % 2) = (uint8_t)((low | high << 4) - 32);
-    }
-    for (unsigned u = 0; u < 8; u++) {
-        uint8_t *ints = to->ints + u * to->ints_step;
-        take_bits(b + 32 + u / 4 * 32, u % 4 * 2, 3, v);
-        put_two_bits(v, ints, to->lane);
-        take_bits(b, u, 1, v);
-        put_one_bits(v, ints + 128, to->lane);
+    quad all[8], v[8];
+    put_bytes(r, 0, to);
+    for (unsigned half = 0; half < 2; half++) {
+        take_8(r, 16 + 32 * half, all);
+        for (unsigned k = 0; k < 4; k++) {
+            bits_of(all, 2 * k, 3, v);
+            put_two_bits(r, v, ints_of(to, 4 * half + k));
+        }
     }
 }
 
-INLINE void pack_iq4_xs(const uint8_t *b, const struct units *to)
+INLINE void put_k3_scales(const uint8_t *s, const struct units *to, uint32_t lane)
+{
+    uint32_t a = word(s), b = word(s + 4), c = word(s + 8);
+    uint32_t v[4] = {(a & BYTES(15)) | (c & BYTES(3)) << 4, (b & BYTES(15)) | (c >> 2 & BYTES(3)) << 4, (a >> 4 & BYTES(15)) | (c >> 4 & BYTES(3)) << 4,
+                     (b >> 4 & BYTES(15)) | (c >> 6 & BYTES(3)) << 4};
+    for (unsigned g = 0; g < 16; g++)
+        *scale_of(to, g / 2, g % 2, lane) = (uint8_t)((v[g / 4] >> (g % 4 * 8)) - 32);
+}
+
+INLINE void pack_q3_k(const struct rows *r, const struct units *to)
+{
+    quad low[8], high[8], v[8];
+    for (uint32_t i = 0; i < r->n; i++)
+        put_k3_scales(r->b[i] + 96, to, r->lane + i);
+    take_8(r, 0, high);
+    for (unsigned half = 0; half < 2; half++) {
+        take_8(r, 32 + 32 * half, low);
+        for (unsigned k = 0; k < 4; k++) {
+            uint8_t *ints = ints_of(to, 4 * half + k);
+            bits_of(low, 2 * k, 3, v);
+            put_two_bits(r, v, ints);
+            bits_of(high, 4 * half + k, 1, v);
+            put_one_bits(r, v, ints + 128);
+        }
+    }
+}
+
+INLINE void put_iq4_scales(const uint8_t *b, const struct units *to, uint32_t lane)
 {
     unsigned high = b[2] | (unsigned)b[3] << 8;
     for (unsigned u = 0; u < 8; u++) {
         int s = (b[4 + u / 2] >> (u % 2 * 4) & 15) | (int)(high >> (2 * u) & 3) << 4;
-        *scale_of(to, u, 0) = (uint8_t)(s - 32);
-        copy_nibbles(b + 8 + 16 * u, to->ints + u * to->ints_step, to->lane);
+        *scale_of(to, u, 0, lane) = (uint8_t)(s - 32);
     }
 }
 
-INLINE void pack_block256(enum quant_type type, const uint8_t *b, uint8_t *head, const struct units *to)
+INLINE void pack_iq4_xs(const struct rows *r, const struct units *to)
+{
+    for (uint32_t i = 0; i < r->n; i++)
+        put_iq4_scales(r->b[i], to, r->lane + i);
+    for (unsigned u = 0; u < 8; u++)
+        copy_nibbles(r, 8 + 16 * u, ints_of(to, u));
+}
+
+INLINE void pack_block256(enum quant_type type, const struct rows *r, uint8_t *head, const struct units *to)
 {
     size_t d = type == QUANT_Q2_K ? 80 : type == QUANT_Q3_K ? 108 : type == QUANT_Q6_K ? 208 : 0;
-    memcpy(head + 2 * to->lane, b + d, 2);
+    copy_halves(r, d, head);
     if (r16_forms[type].has_min)
-        memcpy(head + 32 + 2 * to->lane, b + d + 2, 2);
+        copy_halves(r, d + 2, head + 32);
     switch (type) {
-    case QUANT_Q2_K: pack_q2_k(b, to); break;
-    case QUANT_Q3_K: pack_q3_k(b, to); break;
-    case QUANT_Q4_K: pack_q4_q5_k(false, b, to); break;
-    case QUANT_Q5_K: pack_q4_q5_k(true, b, to); break;
-    case QUANT_Q6_K: pack_q6_k(b, to); break;
-    default: pack_iq4_xs(b, to); break;
+    case QUANT_Q2_K: pack_q2_k(r, to); break;
+    case QUANT_Q3_K: pack_q3_k(r, to); break;
+    case QUANT_Q4_K: pack_q4_k(r, to); break;
+    case QUANT_Q5_K: pack_q5_k(r, to); break;
+    case QUANT_Q6_K: pack_q6_k(r, to); break;
+    default: pack_iq4_xs(r, to); break;
     }
 }
 
@@ -220,14 +332,15 @@ INLINE void pack_panel(enum quant_type type, const uint8_t *src, uint32_t rows, 
         memset(panel, 0, r16_panel_bytes(type, cols));
     for (size_t block = 0; block < cols / traits->block; block++) {
         size_t u = block * traits->block / 32;
-        struct units to = {panel + r16_scales_at(f, u), panel + r16_ints_at(f, u), f->scales, f->ints, 0};
-        for (uint32_t r = 0; r < rows; r++) {
-            const uint8_t *b = src + r * row_bytes + block * traits->bytes;
-            to.lane = r;
+        struct units to = {panel + r16_scales_at(f, u), panel + r16_ints_at(f, u), f->scales, f->ints};
+        for (uint32_t lane = 0; lane < rows; lane += ROWS) {
+            struct rows r = {.lane = lane, .n = rows - lane < ROWS ? rows - lane : ROWS};
+            for (uint32_t i = 0; i < ROWS; i++)
+                r.b[i] = src + (lane + (i < r.n ? i : 0)) * row_bytes + block * traits->bytes;
             if (f->head)
-                pack_block256(type, b, panel + r16_head_at(f, u), &to);
+                pack_block256(type, &r, panel + r16_head_at(f, u), &to);
             else
-                pack_block32(type, b, r, to.scales, to.ints);
+                pack_block32(type, &r, to.scales, to.ints);
         }
     }
 }
