@@ -1,6 +1,6 @@
 /* See blake3.h. The tree: leaves of 1 KiB, each a chain of blocks; a parent is one block, its children's hashes; a left subtree is
  * full and as large as it can be. Pairing neighbours level by level, with what is left over going up as it is, makes just that tree.
- * So a group of up to 64 leaves is hashed breadth first, as many at once as there are lanes, and groups are joined one by one. */
+ * So a group of up to 256 leaves is hashed breadth first, as many at once as there are lanes, and groups are joined one by one. */
 #include "base/blake3.h"
 
 #include <stdint.h>
@@ -8,7 +8,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words are read as they lie");
 
-enum { BLOCK_BYTES = 64, LEAF_BYTES = 1024, GROUP_LEAVES = 64, GROUP_BYTES = GROUP_LEAVES * LEAF_BYTES };
+enum { BLOCK_BYTES = 64, LEAF_BYTES = 1024, GROUP_LEAVES = BLAKE3_PART_BYTES / LEAF_BYTES, GROUP_BYTES = GROUP_LEAVES * LEAF_BYTES };
 enum { LEAF_START = 1, LEAF_END = 2, PARENT = 4, ROOT = 8 };
 
 static const uint32_t start[8] = {0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19};
@@ -33,7 +33,7 @@ static uint32_t rotate(uint32_t x, int n)
     return x >> n | x << (32 - n);
 }
 
-static void mix(uint32_t *v, int a, int b, int c, int d, uint32_t x, uint32_t y)
+static inline void mix(uint32_t *v, int a, int b, int c, int d, uint32_t x, uint32_t y)
 {
     v[a] += v[b] + x;
     v[d] = rotate(v[d] ^ v[a], 16);
@@ -128,22 +128,11 @@ bool blake3_has(enum blake3_level level)
 
 /* --- the tree ------------------------------------------------------------------------------------------------------------ */
 
-/* At most GROUP_BYTES. Hashes of one level replace those of the level below in place: a parent lies no further on than its
- * children, and those were read before it is written. */
-static void hash_group(const struct lanes *l, const uint8_t *from, size_t len, uint64_t number, uint32_t flags, uint32_t to[8])
+/* n > 1 hashes of neighbours, into one; they are overwritten. Those of one level replace those of the level below in place: a parent
+ * lies no further on than its children, and those were read before it is written. */
+static void join(const struct lanes *l, uint32_t (*hashes)[8], size_t n, uint32_t flags, uint32_t to[8])
 {
-    uint32_t hashes[GROUP_LEAVES][8], parents[8][8];
-    size_t n = 0, full = len / LEAF_BYTES;
-    if (len <= LEAF_BYTES) {
-        hash_leaf(from, len, number, flags, to);
-        return;
-    }
-    for (; n + l->n <= full; n += l->n)
-        l->hash(from + n * LEAF_BYTES, LEAF_BYTES, &leaf_shape, number + n, hashes + n);
-    for (; n * LEAF_BYTES < len; n++) {
-        size_t left = len - n * LEAF_BYTES;
-        hash_leaf(from + n * LEAF_BYTES, left < LEAF_BYTES ? left : LEAF_BYTES, number + n, 0, hashes[n]);
-    }
+    uint32_t parents[8][8];
     while (n > 2) {
         size_t pairs = n / 2, i = 0;
         for (; i + l->n <= pairs; i += l->n) {
@@ -159,6 +148,24 @@ static void hash_group(const struct lanes *l, const uint8_t *from, size_t len, u
         n = pairs + n % 2;
     }
     hash_parent(hashes, flags, to);
+}
+
+/* At most GROUP_BYTES. */
+static void hash_group(const struct lanes *l, const uint8_t *from, size_t len, uint64_t number, uint32_t flags, uint32_t to[8])
+{
+    uint32_t hashes[GROUP_LEAVES][8];
+    size_t n = 0, full = len / LEAF_BYTES;
+    if (len <= LEAF_BYTES) {
+        hash_leaf(from, len, number, flags, to);
+        return;
+    }
+    for (; n + l->n <= full; n += l->n)
+        l->hash(from + n * LEAF_BYTES, LEAF_BYTES, &leaf_shape, number + n, hashes + n);
+    for (; n * LEAF_BYTES < len; n++) {
+        size_t left = len - n * LEAF_BYTES;
+        hash_leaf(from + n * LEAF_BYTES, left < LEAF_BYTES ? left : LEAF_BYTES, number + n, 0, hashes[n]);
+    }
+    join(l, hashes, n, flags, to);
 }
 
 /* As deep as len has bits. */
@@ -184,7 +191,34 @@ void blake3_by(enum blake3_level level, const void *data, size_t len, unsigned c
     memcpy(ret, hash, BLAKE3_BYTES);
 }
 
+static enum blake3_level best_level(void)
+{
+    return blake3_has(BLAKE3_AVX2) ? BLAKE3_AVX2 : BLAKE3_LANES_4;
+}
+
 void blake3(const void *data, size_t len, unsigned char ret[BLAKE3_BYTES])
 {
-    blake3_by(blake3_has(BLAKE3_AVX2) ? BLAKE3_AVX2 : BLAKE3_LANES_4, data, len, ret);
+    blake3_by(best_level(), data, len, ret);
+}
+
+/* --- by parts ------------------------------------------------------------------------------------------------------------ */
+
+void blake3_begin(struct blake3_parts *p, size_t bytes)
+{
+    p->bytes = bytes;
+    p->n = 0;
+}
+
+void blake3_part(struct blake3_parts *p, const void *data, size_t len)
+{
+    uint64_t number = (uint64_t)p->n * (BLAKE3_PART_BYTES / LEAF_BYTES);
+    hash_group(&lanes_of[best_level()], data, len, number, p->bytes <= BLAKE3_PART_BYTES ? ROOT : 0, p->hashes[p->n]);
+    p->n++;
+}
+
+void blake3_end(struct blake3_parts *p, unsigned char ret[BLAKE3_BYTES])
+{
+    if (p->n > 1)
+        join(&lanes_of[best_level()], p->hashes, p->n, ROOT, p->hashes[0]);
+    memcpy(ret, p->hashes[0], BLAKE3_BYTES);
 }

@@ -1,5 +1,8 @@
 /* See bulk.h. A guest is a link; its requests are two lists, bytes and hashes, each worked off in order by a thread. Pieces go
- * through the guest's list to the wire, which frees them: until then they count against BULK_PIECES. */
+ * through the guest's list to the wire, which frees them: until then they count against BULK_PIECES.
+ *
+ * A chunk that is asked for whole and was not hashed yet is hashed as its pieces are read: memory is what a load is short of, and a
+ * piece is still in the processor's caches then. A guest's request for that hash waits meanwhile. */
 #include "bulk/bulk.h"
 
 #include <errno.h>
@@ -11,12 +14,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/blake3.h"
 #include "base/mem.h"
-#include "bulk/recent.h"
 #include "gguf/manifest.h"
 #include "proto/codec.h"
 
-enum { KINDS = 2, MANIFESTS = 4, SPARE_PIECES = BULK_PIECES };
+enum { KINDS = 2, MANIFESTS = 4, SPARE_PIECES = BULK_PIECES, HASH_PIECES = 2 /* beside those of bytes */ };
 enum kind { BYTES, HASHES };
 
 struct job {
@@ -25,6 +28,7 @@ struct job {
     uint32_t split, first_chunk, n_chunks;
     enum msg_hash hash;
     bool header;
+    bool along; /* bytes: they may be a chunk, first_chunk, that is hashed as it is read; written under the lock */
     uint8_t model[MSG_ID_BYTES];
 };
 
@@ -36,10 +40,9 @@ struct piece {
     struct msg msg;
     char error[MSG_MAX_TEXT + 1];
     uint32_t len;
-    const uint8_t *data;       /* payload, or hashes: in `recent`, or bytes */
-    struct recent_chunk *held; /* by `data`; NULL: nothing */
-    uint8_t bytes[MSG_MAX_PIECE];
+    uint8_t bytes[MSG_MAX_PIECE]; /* payload, or hashes */
 };
+_Static_assert((int)MSG_MAX_PIECE == (int)BLAKE3_PART_BYTES, "a piece is hashed as one part");
 _Static_assert(MSG_MAX_MANIFEST * MSG_ID_BYTES <= MSG_MAX_PIECE, "hashes fit where a piece fits");
 
 struct guest {
@@ -50,6 +53,7 @@ struct guest {
     bool busy[KINDS]; /* a thread is at its first job */
     bool blocked;
     struct piece *out, **out_last;
+    struct blake3_parts parts; /* of the first job of bytes, if it is hashed along */
 };
 
 struct bulk {
@@ -63,7 +67,8 @@ struct bulk {
     unsigned refs; /* 1, and one for each piece in the wire */
     struct piece *spare; /* used again, while there are guests: fresh memory costs about as much as encrypting what is put there */
     unsigned n_spare;
-    struct recent recent;
+    struct manifest *manifests[MANIFESTS]; /* of models that were hashed; the oldest goes first */
+    unsigned next_manifest;
     struct guest *guests[BULK_GUESTS];
     size_t turn[KINDS];
 };
@@ -74,16 +79,13 @@ struct open_model {
     struct gguf *gguf;
     int fd;
     uint32_t fd_split;
-    struct manifest *manifests[MANIFESTS]; /* of models that were hashed; the oldest goes first */
-    unsigned next;
-    uint8_t *chunk; /* room for one where `recent` has none, once it is needed */
+    uint8_t *chunk; /* room for one, once it is needed */
 };
 
 /* --- life; under the lock -------------------------------------------------------------------------------------------------- */
 
 static void free_rooms(struct bulk *b)
 {
-    recent_free(&b->recent);
     for (struct piece *p; (p = b->spare); free(p))
         b->spare = p->next;
     b->n_spare = 0;
@@ -102,8 +104,6 @@ static struct piece *take_piece(struct bulk *b)
 
 static void drop_piece(struct bulk *b, struct piece *p)
 {
-    if (p && p->held)
-        recent_release(p->held);
     if (!p || b->n_spare >= SPARE_PIECES) {
         free(p);
         return;
@@ -116,6 +116,8 @@ static void drop_piece(struct bulk *b, struct piece *p)
 static void drop_core(struct bulk *b)
 {
     free_rooms(b);
+    for (unsigned i = 0; i < MANIFESTS; i++)
+        manifest_destroy(b->manifests[i]);
     pthread_cond_destroy(&b->changed);
     pthread_mutex_destroy(&b->lock);
     free(b);
@@ -238,8 +240,57 @@ static int read_bytes(struct open_model *m, const struct job *j, uint8_t *to, ui
     return gguf_stamp_same(&now, &then) ? 0 : err_set(err, ERR_INPUT, "the model's file was changed since its header was read");
 }
 
+_Static_assert((int)MSG_HASH_BLAKE2B == (int)MANIFEST_BLAKE2B && (int)MSG_HASH_BLAKE3 == (int)MANIFEST_BLAKE3, "one list of hashes");
+
+/* Under the lock, and only until it is left; NULL: there is none yet. */
+static struct manifest *find_manifest(const struct bulk *b, const uint8_t *model, enum manifest_kind kind)
+{
+    for (unsigned i = 0; i < MANIFESTS; i++)
+        if (b->manifests[i] && manifest_kind(b->manifests[i]) == kind && memcmp(manifest_model_id(b->manifests[i]), model, GGUF_ID_BYTES) == 0)
+            return b->manifests[i];
+    return NULL;
+}
+
+static struct manifest *manifest_of(struct bulk *b, const struct open_model *m, enum manifest_kind kind, struct err *err)
+{
+    struct manifest *found = find_manifest(b, m->id, kind), **place = &b->manifests[b->next_manifest % MANIFESTS];
+    if (found || !(found = manifest_create(m->gguf, kind, err)))
+        return found;
+    manifest_destroy(*place);
+    b->next_manifest++;
+    return *place = found;
+}
+
+/* A job of bytes begins: are they a whole chunk, of which the hash is not known? */
+static void begin_along(struct bulk *b, const struct open_model *m, struct guest *g, struct job *j)
+{
+    pthread_mutex_lock(&b->lock);
+    const struct manifest *known = manifest_of(b, m, MANIFEST_BLAKE3, NULL);
+    j->along = known && j->total == manifest_chunk_bytes(known, j->split, j->first_chunk) && !manifest_hash(known, j->split, j->first_chunk);
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+    blake3_begin(&g->parts, j->total);
+}
+
+static int make_known(struct bulk *b, const struct open_model *m, enum manifest_kind kind, uint32_t split, uint32_t chunk, const uint8_t *hash,
+                      struct err *err)
+{
+    pthread_mutex_lock(&b->lock);
+    struct manifest *known = manifest_of(b, m, kind, err);
+    int rc = known ? manifest_set(known, split, chunk, hash, err) : -1;
+    pthread_mutex_unlock(&b->lock);
+    return rc;
+}
+
+static int end_along(struct bulk *b, const struct open_model *m, struct guest *g, const struct job *j, struct err *err)
+{
+    uint8_t hash[MANIFEST_HASH_BYTES];
+    blake3_end(&g->parts, hash);
+    return make_known(b, m, MANIFEST_BLAKE3, j->split, j->first_chunk, hash, err);
+}
+
 /* The next piece of a job of bytes into p. */
-static int make_bytes(struct bulk *b, struct open_model *m, struct job *j, struct piece *p, struct err *err)
+static int make_bytes(struct bulk *b, struct open_model *m, struct guest *g, struct job *j, struct piece *p, struct err *err)
 {
     size_t header_bytes;
     if (open_model(b, m, j->model, err) != 0 || check_split(m->gguf, j->split, err) != 0)
@@ -249,18 +300,17 @@ static int make_bytes(struct bulk *b, struct open_model *m, struct job *j, struc
         j->offset = 0;
         j->left = j->total = header_bytes;
     }
+    if (j->along && j->left == j->total)
+        begin_along(b, m, g, j);
     p->len = j->left < MSG_MAX_PIECE ? (uint32_t)j->left : MSG_MAX_PIECE;
-    if (j->header) {
+    if (j->header)
         memcpy(p->bytes, header + j->offset, p->len);
-    } else {
-        pthread_mutex_lock(&b->lock);
-        const uint8_t *recent = recent_hold(&b->recent, m->id, j->split, j->offset, p->len, &p->held);
-        pthread_mutex_unlock(&b->lock);
-        if (recent)
-            p->data = recent;
-        else if (read_bytes(m, j, p->bytes, p->len, err) != 0)
-            return -1;
-    }
+    else if (read_bytes(m, j, p->bytes, p->len, err) != 0)
+        return -1;
+    if (j->along)
+        blake3_part(&g->parts, p->bytes, p->len);
+    if (j->along && p->len == j->left && end_along(b, m, g, j, err) != 0)
+        return -1;
     p->msg.weights_put = (struct msg_weights_put){.id = j->id, .offset = j->offset, .bytes = p->len, .last = j->left == p->len,
                                                   .total_bytes = j->total, .error = ""};
     j->offset += p->len;
@@ -268,74 +318,54 @@ static int make_bytes(struct bulk *b, struct open_model *m, struct job *j, struc
     return 0;
 }
 
-_Static_assert((int)MSG_HASH_BLAKE2B == (int)MANIFEST_BLAKE2B && (int)MSG_HASH_BLAKE3 == (int)MANIFEST_BLAKE3, "one list of hashes");
-
-static struct manifest *manifest_of(struct open_model *m, enum manifest_kind kind, struct err *err)
+/* Under the lock. */
+static bool is_known(const struct bulk *b, const struct job *j, uint32_t chunk, uint8_t *ret)
 {
-    for (unsigned i = 0; i < MANIFESTS; i++)
-        if (m->manifests[i] && manifest_kind(m->manifests[i]) == kind && memcmp(manifest_model_id(m->manifests[i]), m->id, sizeof m->id) == 0)
-            return m->manifests[i];
-    struct manifest **place = &m->manifests[m->next++ % MANIFESTS];
-    manifest_destroy(*place);
-    return *place = manifest_create(m->gguf, kind, err);
+    const struct manifest *m = find_manifest(b, j->model, (enum manifest_kind)j->hash);
+    const unsigned char *hash = m ? manifest_hash(m, j->split, chunk) : NULL;
+    if (hash && ret)
+        memcpy(ret, hash, MANIFEST_HASH_BYTES);
+    return hash != NULL;
 }
 
-/* Reads a chunk, and leaves it where its bytes are looked for next. */
-static int hash_chunk(struct bulk *b, struct open_model *m, const struct manifest *known, uint32_t split, uint32_t chunk, unsigned char *ret,
-                      struct err *err)
+/* By reading it. */
+static int hash_chunk(struct bulk *b, struct open_model *m, const struct job *j, uint32_t chunk, uint8_t *ret, struct err *err)
 {
-    uint32_t len = 0;
-    pthread_mutex_lock(&b->lock);
-    struct recent_chunk *room = recent_claim(&b->recent);
-    pthread_mutex_unlock(&b->lock);
-    if (!room && !m->chunk && !(m->chunk = mem_new(MANIFEST_CHUNK_BYTES, 1, err)))
+    enum manifest_kind kind = (enum manifest_kind)j->hash;
+    uint32_t len;
+    if ((!m->chunk && !(m->chunk = mem_new(MANIFEST_CHUNK_BYTES, 1, err))) || manifest_read_chunk(m->gguf, j->split, chunk, m->chunk, &len, err) != 0)
         return -1;
-    uint8_t *to = room ? room->data : m->chunk;
-    int rc = manifest_read_chunk(m->gguf, known, split, chunk, to, &len, err);
-    if (rc == 0)
-        manifest_hash_bytes(manifest_kind(known), to, len, ret);
-    if (room) {
-        pthread_mutex_lock(&b->lock);
-        recent_filled(&b->recent, room, m->id, split, chunk, rc == 0 ? len : 0);
-        pthread_mutex_unlock(&b->lock);
-    }
-    return rc;
+    manifest_hash_bytes(kind, m->chunk, len, ret);
+    return make_known(b, m, kind, j->split, chunk, ret, err);
 }
 
 static int make_hashes(struct bulk *b, struct open_model *m, struct job *j, struct piece *p, struct err *err)
 {
-    struct manifest *known;
-    uint8_t hash[MANIFEST_HASH_BYTES];
-
-    if (open_model(b, m, j->model, err) != 0 || check_split(m->gguf, j->split, err) != 0 || !(known = manifest_of(m, (enum manifest_kind)j->hash, err)))
+    if (open_model(b, m, j->model, err) != 0 || check_split(m->gguf, j->split, err) != 0)
         return -1;
-    if (j->first_chunk + j->n_chunks > manifest_n_chunks(known, j->split))
-        return err_set(err, ERR_INPUT, "chunks %" PRIu32 " to %" PRIu32 " were asked for, the split has %" PRIu32, j->first_chunk,
-                       j->first_chunk + j->n_chunks - 1, manifest_n_chunks(known, j->split));
     for (uint32_t i = 0; i < j->n_chunks; i++) {
-        uint32_t c = j->first_chunk + i;
-        if (!manifest_hash(known, j->split, c) &&
-            (hash_chunk(b, m, known, j->split, c, hash, err) != 0 || manifest_set(known, j->split, c, hash, err) != 0))
+        uint8_t *hash = p->bytes + (size_t)i * MSG_ID_BYTES;
+        pthread_mutex_lock(&b->lock);
+        bool known = is_known(b, j, j->first_chunk + i, hash);
+        pthread_mutex_unlock(&b->lock);
+        if (!known && hash_chunk(b, m, j, j->first_chunk + i, hash, err) != 0)
             return -1;
-        memcpy(p->bytes + (size_t)i * MSG_ID_BYTES, manifest_hash(known, j->split, c), MSG_ID_BYTES);
     }
     p->msg.manifest_put = (struct msg_manifest_put){.id = j->id, .split = j->split, .first_chunk = j->first_chunk,
                                                     .chunk_bytes = MANIFEST_CHUNK_BYTES, .split_bytes = gguf_split_implied_bytes(m->gguf, j->split),
-                                                    .hashes = (const uint8_t(*)[MSG_ID_BYTES])p->data, .n_hashes = j->n_chunks, .error = "", .hash = j->hash};
+                                                    .hashes = (const uint8_t(*)[MSG_ID_BYTES])p->bytes, .n_hashes = j->n_chunks, .error = "", .hash = j->hash};
     j->left = 0;
     return 0;
 }
 
 /* A whole answer or a piece of one, without the lock. */
-static void work_on(struct bulk *b, struct open_model *m, enum kind kind, struct job *j, struct piece *p)
+static void work_on(struct bulk *b, struct open_model *m, enum kind kind, struct guest *g, struct job *j, struct piece *p)
 {
     struct err err;
     p->next = NULL;
     p->len = 0;
-    p->data = p->bytes;
-    p->held = NULL;
     p->msg = (struct msg){.type = kind == BYTES ? MSG_WEIGHTS_PUT : MSG_MANIFEST_PUT};
-    if ((kind == BYTES ? make_bytes(b, m, j, p, &err) : make_hashes(b, m, j, p, &err)) == 0)
+    if ((kind == BYTES ? make_bytes(b, m, g, j, p, &err) : make_hashes(b, m, j, p, &err)) == 0)
         return;
     p->len = 0;
     j->left = 0;
@@ -346,17 +376,53 @@ static void work_on(struct bulk *b, struct open_model *m, enum kind kind, struct
         p->msg.manifest_put = (struct msg_manifest_put){.id = j->id, .split = j->split, .first_chunk = j->first_chunk, .error = p->error};
 }
 
-/* The next guest in turn that has such a job and room for its answer. */
+/* Bytes that this guest asked for will make a hash of job j. */
+static bool is_coming(const struct bulk *b, const struct guest *g, const struct job *j)
+{
+    if (j->hash != MSG_HASH_BLAKE3)
+        return false;
+    for (const struct job *k = g->first[BYTES]; k; k = k->next) {
+        if (k->along && k->split == j->split && k->first_chunk >= j->first_chunk && k->first_chunk - j->first_chunk < j->n_chunks &&
+            memcmp(k->model, j->model, sizeof k->model) == 0 && !is_known(b, j, k->first_chunk, NULL))
+            return true;
+    }
+    return false;
+}
+
+/* Its first job of a kind can be worked on now: there is room for the answer. */
+static bool is_ready(const struct bulk *b, const struct guest *g, enum kind kind)
+{
+    const struct job *j = g->first[kind];
+    if (!j || g->n_pieces >= BULK_PIECES + (kind == HASHES ? HASH_PIECES : 0))
+        return false;
+    return kind == BYTES || !is_coming(b, g, j);
+}
+
+/* The next guest in turn for whom there is something to do. */
 static struct guest *next_guest(struct bulk *b, enum kind kind)
 {
     for (size_t i = 0; i < BULK_GUESTS; i++) {
         struct guest *g = b->guests[(b->turn[kind] + i) % BULK_GUESTS];
-        if (g && g->link && g->first[kind] && g->n_pieces < BULK_PIECES) {
+        if (g && g->link && is_ready(b, g, kind)) {
             b->turn[kind] = (b->turn[kind] + i + 1) % BULK_GUESTS;
             return g;
         }
     }
     return NULL;
+}
+
+/* Hashes go first: what they are of is there already. */
+static void add_out(struct guest *g, struct piece *p, bool first)
+{
+    if (first) {
+        p->next = g->out;
+        g->out = p;
+        if (!p->next)
+            g->out_last = &p->next;
+    } else {
+        *g->out_last = p;
+        g->out_last = &p->next;
+    }
 }
 
 static void serve_one(struct bulk *b, struct open_model *m, enum kind kind, struct guest *g)
@@ -367,19 +433,20 @@ static void serve_one(struct bulk *b, struct open_model *m, enum kind kind, stru
     struct piece *p = take_piece(b); /* NULL: out of memory, the job is dropped */
     pthread_mutex_unlock(&b->lock);
     if (p)
-        work_on(b, m, kind, j, p);
+        work_on(b, m, kind, g, j, p);
     pthread_mutex_lock(&b->lock);
     g->busy[kind] = false;
     if (!p || j->left == 0) {
         if (!(g->first[kind] = j->next))
             g->last[kind] = &g->first[kind];
         g->n_jobs--;
+        if (j->along)
+            pthread_cond_broadcast(&b->changed); /* whoever waited for its hash */
         free(j);
     }
     if (p && g->link) {
         p->guest = g;
-        *g->out_last = p;
-        g->out_last = &p->next;
+        add_out(g, p, kind == HASHES);
     } else {
         g->n_pieces--;
         drop_piece(b, p);
@@ -408,8 +475,6 @@ static void serve(struct bulk *b, enum kind kind)
     if (m.fd >= 0)
         close(m.fd);
     free(m.chunk);
-    for (unsigned i = 0; i < MANIFESTS; i++)
-        manifest_destroy(m.manifests[i]);
 }
 
 static void *serve_bytes(void *arg)
@@ -506,6 +571,8 @@ void bulk_frame(struct bulk *b, struct wire_link *link, struct wire_frame *frame
     if (rc == 0 && m.type == MSG_WEIGHTS_GET) {
         job = (struct job){.id = m.weights_get.id, .split = m.weights_get.split, .header = m.weights_get.header, .offset = m.weights_get.offset,
                            .left = m.weights_get.header ? 1 : m.weights_get.bytes, .total = m.weights_get.header ? 0 : m.weights_get.bytes};
+        job.first_chunk = (uint32_t)(job.offset / MANIFEST_CHUNK_BYTES);
+        job.along = !job.header && job.left > 0 && job.left <= MANIFEST_CHUNK_BYTES && job.offset % MANIFEST_CHUNK_BYTES == 0;
         memcpy(job.model, m.weights_get.model, sizeof job.model);
         rc = add_job(b, link, BYTES, &job);
     } else if (rc == 0 && m.type == MSG_MANIFEST_GET) {
@@ -539,7 +606,7 @@ void bulk_writable(struct bulk *b, struct wire_link *link)
 static enum wire_sent send_piece(struct wire_link *link, struct piece *p)
 {
     bool bytes = p->msg.type == MSG_WEIGHTS_PUT && p->len > 0;
-    enum wire_sent rc = wire_send_msg(link, &p->msg, bytes ? (void *)(uintptr_t)p->data : NULL, bytes ? p->len : 0, bytes ? sent : NULL, bytes ? p : NULL, NULL);
+    enum wire_sent rc = wire_send_msg(link, &p->msg, bytes ? p->bytes : NULL, bytes ? p->len : 0, bytes ? sent : NULL, bytes ? p : NULL, NULL);
     if (rc == WIRE_FAILED || (rc == WIRE_SENT && !bytes))
         sent(NULL, p);
     return rc;
@@ -563,10 +630,7 @@ void bulk_pump(struct bulk *b)
             if (rc == WIRE_BLOCKED) { /* nothing was taken: it is the first again */
                 b->refs--;
                 g->blocked = true;
-                p->next = g->out;
-                if (!g->out)
-                    g->out_last = &p->next;
-                g->out = p;
+                add_out(g, p, true);
             }
         }
     }

@@ -5,8 +5,8 @@
  * coordinator's engine, a worker's I/O thread) hands in what comes on such links and lets bulk_pump send what is ready; reading and
  * hashing happen in two threads of their own, which call `wake`. So nothing here delays a heartbeat.
  *
- * Bounded: BULK_GUESTS links, BULK_JOBS open requests of each, BULK_PIECES pieces read ahead for each, and while there are links
- * RECENT_CHUNKS chunks for all (recent.h); memory does not grow with the model. Links are served in turn. A model is named by its id only, and a range must lie in its file. */
+ * Bounded: BULK_GUESTS links, BULK_JOBS open requests of each, BULK_PIECES pieces read ahead for each; memory does
+ * not grow with the model. Links are served in turn. A model is named by its id only, and a range must lie in its file. */
 
 #include "base/err.h"
 #include "gguf/gguf.h"

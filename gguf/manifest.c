@@ -203,16 +203,16 @@ static int read_unchanged(const struct gguf *g, uint32_t split, void *to, uint32
     return rc == 0 ? 0 : err_wrap(err, "%s", path);
 }
 
-int manifest_read_chunk(const struct gguf *g, const struct manifest *m, uint32_t split, uint32_t chunk, void *to, uint32_t *ret_bytes,
-                        struct err *err)
+int manifest_read_chunk(const struct gguf *g, uint32_t split, uint32_t chunk, void *to, uint32_t *ret_bytes, struct err *err)
 {
-    uint32_t bytes = manifest_chunk_bytes(m, split, chunk);
-    if (bytes == 0 || split >= gguf_n_splits(g))
-        return err_set(err, ERR_INPUT, "chunk %" PRIu32 " of split %" PRIu32 ": the model has %" PRIu32 " splits, this one %" PRIu32 " chunks", chunk,
-                       split, m->n_splits, manifest_n_chunks(m, split));
+    uint64_t from = (uint64_t)chunk * MANIFEST_CHUNK_BYTES, end = split < gguf_n_splits(g) ? gguf_split_implied_bytes(g, split) : 0;
+    if (from >= end)
+        return err_set(err, ERR_INPUT, "chunk %" PRIu32 " of split %" PRIu32 ": the model has %" PRIu32 " splits, this one %" PRIu64 " bytes", chunk,
+                       split, gguf_n_splits(g), end);
+    uint32_t bytes = end - from < MANIFEST_CHUNK_BYTES ? (uint32_t)(end - from) : MANIFEST_CHUNK_BYTES;
     if (gguf_from_memory(g))
         return err_set(err, ERR_NOT_FOUND, "the model's header came from memory: there is no file to serve chunks of");
-    if (read_unchanged(g, split, to, bytes, (uint64_t)chunk * MANIFEST_CHUNK_BYTES, err) != 0)
+    if (read_unchanged(g, split, to, bytes, from, err) != 0)
         return -1;
     *ret_bytes = bytes;
     return 0;

@@ -3,8 +3,7 @@
 
 /* What a model's bytes must be: every split is cut, by file offset, into chunks of 4 MiB (the last one shorter), and a manifest
  * holds a hash of each: BLAKE3, or BLAKE2b-256 where somebody speaks a protocol that knows no other. Whoever serves a model makes it; whoever is served checks every chunk by it before use, no
- * matter who sent it. A hash may be unknown still: a server hashes what it is asked for. One thread at a time writes;
- * manifest_hash_chunk may run in many. */
+ * matter who sent it. A hash may be unknown still: a server hashes what it is asked for. One thread at a time writes. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -38,8 +37,7 @@ bool manifest_matches(const struct manifest *m, uint32_t split, uint32_t chunk, 
 
 /* A chunk of g's own files, for serving: MANIFEST_CHUNK_BYTES of room at `to`; *ret_bytes of it are filled. Blocks. The file
  * must be the one whose header g is, unchanged. */
-int manifest_read_chunk(const struct gguf *g, const struct manifest *m, uint32_t split, uint32_t chunk, void *to, uint32_t *ret_bytes,
-                        struct err *err);
+int manifest_read_chunk(const struct gguf *g, uint32_t split, uint32_t chunk, void *to, uint32_t *ret_bytes, struct err *err);
 
 /* As bytes, for the wire and for files: kind, model id, splits' sizes, the hashes that are known, and a checksum over all. The
  * caller frees. */

@@ -19,9 +19,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/blake3.h"
 #include "base/mem.h"
 
-enum { PER_PEER = 4, HASHES_AHEAD = 1 /* chunks, of the window */, RANGE_BYTES = 1 << 20, WHY_BYTES = 128, WAIT_MS = 500 };
+_Static_assert((int)BLAKE3_PARTS * BLAKE3_PART_BYTES == (int)MANIFEST_CHUNK_BYTES, "a chunk can be hashed by parts");
+
+enum { PER_PEER = 4, RANGE_BYTES = 1 << 20, WHY_BYTES = 128, WAIT_MS = 500 };
 
 enum chunk_state { CHUNK_IDLE, CHUNK_ASKED, CHUNK_ARRIVED, CHUNK_CACHED, CHUNK_CHECKED_BY_SOMEBODY, CHUNK_READY, CHUNK_FREED };
 
@@ -33,7 +36,7 @@ struct want {
     uint64_t tried; /* peers, as bits, in this round */
     int64_t heard_ms; /* when it was asked for, or a part of it came */
     bool copying;   /* a part is being copied in */
-    bool from_cache;
+    bool from_cache, told; /* told: its hash was asked for */
 };
 
 struct remote_range {
@@ -59,8 +62,8 @@ struct source_remote {
     size_t n_ranges, first_open; /* first_open: before it all are taken */
     struct want *wants;
     size_t n_wants, first_held, window; /* first_held: before it all are freed */
-    size_t told; /* before it all needs were told */
     char *ring;       /* window chunks, then each thread's room */
+    struct blake3_parts *parts; /* of each place: what has come is hashed while it is still in the processor's caches */
     size_t ring_bytes, room_bytes;
     uint32_t in_flight;
     bool failed, ended;
@@ -87,6 +90,11 @@ static int64_t now_ms(void)
 static char *place_of(const struct source_remote *r, const struct want *w)
 {
     return r->ring + (size_t)(w - r->wants) % r->window * MANIFEST_CHUNK_BYTES;
+}
+
+static struct blake3_parts *parts_of(const struct source_remote *r, const struct want *w)
+{
+    return &r->parts[(size_t)(w - r->wants) % r->window];
 }
 
 /* The number of a try: an answer to an earlier one is stale. */
@@ -193,24 +201,52 @@ static uint32_t choose_peer(const struct source_remote *r, struct want *w)
     return UINT32_MAX;
 }
 
-/* Prepares the next chunk's request; false: there is none to make now. */
-static bool next_request(struct source_remote *r, struct remote_request *ret)
+static bool hash_known(const struct source_remote *r, const struct want *w)
 {
-    struct want *w = NULL;
-    for (size_t i = r->first_held; i < r->n_wants && i < r->first_held + r->window && !w; i++)
-        if (r->wants[i].state == CHUNK_IDLE && manifest_hash(r->config.manifest, r->wants[i].split, r->wants[i].chunk))
-            w = &r->wants[i];
-    if (!w || r->in_flight >= r->config.in_flight || r->failed)
-        return false;
-    if (r->config.cache && !r->cache_broken && !w->from_cache && cache_has(r->config.cache, w->split, w->chunk)) {
-        w->from_cache = true; /* once: what was not right there is asked for */
-        w->state = CHUNK_CACHED;
-        return next_request(r, ret);
+    return manifest_hash(r->config.manifest, w->split, w->chunk) != NULL;
+}
+
+/* Under the lock, which it leaves meanwhile. */
+static void tell_need(struct source_remote *r, struct want *w)
+{
+    uint32_t split = w->split, chunk = w->chunk;
+    if (w->told || hash_known(r, w))
+        return;
+    w->told = true;
+    pthread_mutex_unlock(&r->lock);
+    r->config.need(r->config.arg, split, chunk);
+    pthread_mutex_lock(&r->lock);
+}
+
+/* The next chunk that is to be asked for; NULL: none now. What the cache may have waits for its hash, since nothing else says whether
+ * that is right. Under the lock, which it may leave meanwhile. */
+static struct want *next_want(struct source_remote *r)
+{
+    for (size_t i = r->first_held; i < r->n_wants && i < r->first_held + r->window; i = i < r->first_held ? r->first_held : i + 1) {
+        struct want *w = &r->wants[i];
+        if (w->state != CHUNK_IDLE)
+            continue;
+        if (!r->config.cache || r->cache_broken || w->from_cache || !cache_has(r->config.cache, w->split, w->chunk))
+            return w;
+        tell_need(r, w);
+        if (w->state == CHUNK_IDLE && hash_known(r, w)) {
+            w->from_cache = true; /* once: what was not right there is asked for */
+            w->state = CHUNK_CACHED;
+        }
     }
+    return NULL;
+}
+
+/* Prepares the next chunk's request; NULL: there is none to make now. */
+static struct want *next_request(struct source_remote *r, struct remote_request *ret)
+{
+    struct want *w = next_want(r);
+    if (!w || r->in_flight >= r->config.in_flight || r->failed)
+        return NULL;
     uint32_t peer = choose_peer(r, w);
     if (peer == UINT32_MAX) {
         fail(r, w, ERR_IO, "nobody is left to be asked");
-        return false;
+        return NULL;
     }
     w->tries++;
     w->tried |= (uint64_t)1 << peer;
@@ -221,33 +257,20 @@ static bool next_request(struct source_remote *r, struct remote_request *ret)
     r->peers[peer].in_flight++;
     r->in_flight++;
     *ret = (struct remote_request){request_id(r, w), peer, w->split, w->chunk, w->bytes, (uint64_t)w->chunk * MANIFEST_CHUNK_BYTES};
-    return true;
+    return w;
 }
 
-/* Under the lock, which it leaves meanwhile. */
-static void tell_needs(struct source_remote *r)
-{
-    while (r->told < r->n_wants && r->told < r->first_held + r->window + HASHES_AHEAD) {
-        const struct want *w = &r->wants[r->told++];
-        if (manifest_hash(r->config.manifest, w->split, w->chunk))
-            continue;
-        pthread_mutex_unlock(&r->lock);
-        r->config.need(r->config.arg, w->split, w->chunk);
-        pthread_mutex_lock(&r->lock);
-    }
-}
-
-/* Under the lock, which it leaves while it asks. */
+/* Bytes first, then their hash: who serves both reads them once. Under the lock, which it leaves while it asks. */
 static void ask_more(struct source_remote *r)
 {
     struct remote_request request;
-    tell_needs(r);
-    while (next_request(r, &request)) {
+    struct want *w;
+    while ((w = next_request(r, &request))) {
         pthread_mutex_unlock(&r->lock);
         int rc = r->config.ask(r->config.arg, &request);
         pthread_mutex_lock(&r->lock);
-        struct want *w = rc != 0 ? want_of(r, request.id) : NULL;
-        if (w) {
+        tell_need(r, w);
+        if (rc != 0 && (w = want_of(r, request.id))) {
             unask(r, w);
             try_again(r, w, "it could not be asked");
         }
@@ -255,6 +278,29 @@ static void ask_more(struct source_remote *r)
 }
 
 /* --- what comes ----------------------------------------------------------------------------------------------------------- */
+
+/* Hashes what is whole parts by now, of `have` bytes. Not under the lock: the want is being copied to. */
+static void hash_parts(struct source_remote *r, const struct want *w, uint32_t have)
+{
+    struct blake3_parts *p = parts_of(r, w);
+    if (manifest_kind(r->config.manifest) != MANIFEST_BLAKE3)
+        return;
+    for (uint32_t done; (done = p->n * BLAKE3_PART_BYTES) < have;) {
+        uint32_t left = w->bytes - done, part = left < BLAKE3_PART_BYTES ? left : BLAKE3_PART_BYTES;
+        if (have - done < part)
+            return;
+        blake3_part(p, place_of(r, w) + done, part);
+    }
+}
+
+static bool is_right(const struct source_remote *r, const struct want *w)
+{
+    unsigned char hash[MANIFEST_HASH_BYTES];
+    if (manifest_kind(r->config.manifest) != MANIFEST_BLAKE3)
+        return manifest_matches(r->config.manifest, w->split, w->chunk, place_of(r, w), w->bytes);
+    blake3_end(parts_of(r, w), hash);
+    return memcmp(hash, manifest_hash(r->config.manifest, w->split, w->chunk), sizeof hash) == 0;
+}
 
 void source_remote_deliver(struct weight_source *base, uint64_t id, uint32_t at, const void *data, uint32_t len)
 {
@@ -269,7 +315,10 @@ void source_remote_deliver(struct weight_source *base, uint64_t id, uint32_t at,
     if (w) {
         w->copying = true;
         pthread_mutex_unlock(&r->lock);
+        if (at == 0)
+            blake3_begin(parts_of(r, w), w->bytes);
         memcpy(place_of(r, w) + at, data, len);
+        hash_parts(r, w, at + len);
         pthread_mutex_lock(&r->lock);
         w->copying = false;
         w->heard_ms = now_ms();
@@ -334,7 +383,7 @@ void source_remote_lost(struct weight_source *base, uint32_t peer, const char *w
 static struct want *to_check(struct source_remote *r)
 {
     for (size_t i = r->first_held; i < r->n_wants && i < r->first_held + r->window; i++)
-        if (r->wants[i].state == CHUNK_ARRIVED || r->wants[i].state == CHUNK_CACHED)
+        if ((r->wants[i].state == CHUNK_ARRIVED && hash_known(r, &r->wants[i])) || r->wants[i].state == CHUNK_CACHED)
             return &r->wants[i];
     return NULL;
 }
@@ -363,7 +412,7 @@ static void check(struct source_remote *r, struct want *w)
     if (cached) {
         good = cache_get(r->config.cache, r->config.manifest, w->split, w->chunk, place_of(r, w));
     } else {
-        good = manifest_matches(r->config.manifest, w->split, w->chunk, place_of(r, w), w->bytes);
+        good = is_right(r, w);
         if (good)
             keep(r, w);
     }
@@ -537,8 +586,11 @@ static int make_ring(struct source_remote *r, unsigned threads, struct err *err)
         if (is_torn(r, &r->states[i]) && r->ranges[i].bytes > r->room_bytes)
             r->room_bytes = r->ranges[i].bytes;
     r->ring_bytes = r->window * MANIFEST_CHUNK_BYTES + threads * r->room_bytes;
-    r->ring = r->ring_bytes ? mem_pages_alloc(r->ring_bytes, err) : NULL;
-    return r->ring || !r->ring_bytes ? 0 : -1;
+    if (r->ring_bytes == 0)
+        return 0;
+    r->ring = mem_pages_alloc(r->ring_bytes, err);
+    r->parts = mem_new(r->window, sizeof *r->parts, err);
+    return r->ring && r->parts ? 0 : -1;
 }
 
 static int remote_begin(struct weight_source *base, const struct source_range *ranges, size_t n, unsigned threads, struct err *err)
@@ -591,6 +643,7 @@ static void remote_destroy(struct weight_source *base)
 {
     struct source_remote *r = self(base);
     mem_pages_free(r->ring, r->ring_bytes);
+    free(r->parts);
     free(r->wants);
     free(r->states);
     pthread_cond_destroy(&r->changed);

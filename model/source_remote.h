@@ -8,7 +8,7 @@
  * not asked any more. With a cache (model/cache.h) what is there is taken from there, and what comes is kept: so a load that was
  * cut goes on where it stopped. Memory: at most `in_flight` chunks and what a single range spans.
  *
- * The loader's threads check hashes and write the cache: handing in costs a copy. */
+ * Handing in costs a copy and hashing what came; the loader's threads compare hashes and write the cache. */
 
 #include <stdint.h>
 
@@ -28,8 +28,9 @@ struct remote_request {
 
 struct source_remote_config {
     struct manifest *manifest; /* borrowed. Has the hash of every chunk that is needed, or `need` is given: */
-    /* That chunk's hash is not known: source_remote_hash is to bring it; until then the chunk is not asked for. Called by the
-     * loader's threads, roughly in the order in which they are needed, some chunks ahead of the bytes. NULL: a hash that is missing is an error. */
+    /* That chunk's hash is not known: source_remote_hash is to bring it; until then its bytes are not used. Called by the loader's
+     * threads, once for each, after its bytes were asked for, or before where the cache may have them. NULL: a hash that is missing is
+     * an error. */
     void (*need)(void *arg, uint32_t split, uint32_t chunk);
     const char *const *peers;        /* names, for reports and messages; copied */
     uint32_t n_peers;

@@ -12,7 +12,7 @@
 #include "model/source_remote.h"
 #include "proto/codec.h"
 
-enum { REDIAL_MS = 200, TICK_MS = 50, HASH_BATCH = 2, HASH_AHEAD = 4, MAX_WISHES = REMOTE_MAX_IN_FLIGHT + 1 };
+enum { REDIAL_MS = 200, TICK_MS = 50, HASH_AHEAD = 8, MAX_WISHES = REMOTE_MAX_IN_FLIGHT + 1 };
 
 /* Bytes that somebody waits for. */
 struct wish {
@@ -62,9 +62,8 @@ struct fetch {
     /* Hashes: needs[asked …] are to be asked for; [known, asked) are under way. */
     struct need *needs;
     size_t n_needs, needs_cap, asked, known;
-    uint64_t hash_ids[HASH_AHEAD];
-    size_t hash_counts[HASH_AHEAD]; /* 0: free */
-    size_t hash_first[HASH_AHEAD];
+    uint64_t hash_ids[HASH_AHEAD]; /* 0: free */
+    size_t hash_needs[HASH_AHEAD];
     uint32_t hash_peer;
 
     struct gguf *gguf;
@@ -108,7 +107,7 @@ static void lose(struct fetch *f, struct peer *p, const char *why)
         }
     if (f->hash_peer == i) {
         f->asked = f->known;
-        memset(f->hash_counts, 0, sizeof f->hash_counts);
+        memset(f->hash_ids, 0, sizeof f->hash_ids);
     }
     struct weight_source *source = f->source;
     pthread_mutex_unlock(&f->lock);
@@ -134,7 +133,7 @@ static void link_down(struct fetch *f, struct peer *p, const char *why)
             f->wishes[k].sent = false; /* goes on from `have` */
     if (f->hash_peer == i) {
         f->asked = f->known;
-        memset(f->hash_counts, 0, sizeof f->hash_counts);
+        memset(f->hash_ids, 0, sizeof f->hash_ids);
     }
 }
 
@@ -182,28 +181,23 @@ static bool hash_peer(struct fetch *f)
     return false;
 }
 
-/* Asks for the hashes that are needed next, neighbours together. */
+/* Asks for the hashes that are needed next. Each by itself: a server that is sending the chunk's bytes answers after the last of them. */
 static void ask_hashes(struct fetch *f)
 {
     if (f->asked >= f->n_needs || !hash_peer(f))
         return;
     for (unsigned k = 0; k < HASH_AHEAD && f->asked < f->n_needs; k++) {
-        const struct need *first = &f->needs[f->asked];
+        const struct need *need = &f->needs[f->asked];
         struct msg m = {.type = MSG_MANIFEST_GET};
-        size_t n = 1;
-        if (f->hash_counts[k])
+        if (f->hash_ids[k])
             continue;
-        while (n < HASH_BATCH && f->asked + n < f->n_needs && first[n].split == first->split && first[n].chunk == first->chunk + n)
-            n++;
-        m.manifest_get = (struct msg_manifest_get){.id = ++f->next_id, .split = first->split, .first_chunk = first->chunk, .n_chunks = (uint32_t)n,
+        m.manifest_get = (struct msg_manifest_get){.id = ++f->next_id, .split = need->split, .first_chunk = need->chunk, .n_chunks = 1,
                                                    .hash = (enum msg_hash)manifest_kind(f->manifest)};
         memcpy(m.manifest_get.model, f->model, sizeof f->model);
         if (wire_send_msg(f->peers[f->hash_peer].link, &m, NULL, 0, NULL, NULL, NULL) != WIRE_SENT)
             return;
         f->hash_ids[k] = f->next_id;
-        f->hash_counts[k] = n;
-        f->hash_first[k] = f->asked;
-        f->asked += n;
+        f->hash_needs[k] = f->asked++;
     }
 }
 
@@ -265,26 +259,24 @@ static void take_hashes(struct fetch *f, struct peer *p, const struct msg_manife
 {
     struct err err = {0};
     unsigned k = 0;
-    while (k < HASH_AHEAD && !(f->hash_counts[k] && f->hash_ids[k] == m->id))
+    while (k < HASH_AHEAD && f->hash_ids[k] != m->id)
         k++;
-    if (k == HASH_AHEAD || &f->peers[f->hash_peer] != p)
+    if (k == HASH_AHEAD || m->id == 0 || &f->peers[f->hash_peer] != p)
         return;
-    const struct need *first = &f->needs[f->hash_first[k]];
-    size_t n = f->hash_counts[k];
-    if (m->error[0] || m->n_hashes != n || m->split != first->split || m->first_chunk != first->chunk || (enum manifest_kind)m->hash != manifest_kind(f->manifest)) {
+    const struct need *need = &f->needs[f->hash_needs[k]];
+    if (m->error[0] || m->n_hashes != 1 || m->split != need->split || m->first_chunk != need->chunk || (enum manifest_kind)m->hash != manifest_kind(f->manifest)) {
         lose(f, p, m->error[0] ? m->error : "it sent hashes that were not asked for");
         return;
     }
-    for (size_t i = 0; i < n && f->source; i++)
-        if (source_remote_hash(f->source, m->split, m->first_chunk + (uint32_t)i, m->hashes[i], &err) != 0) {
-            lose(f, p, err.text);
-            return;
-        }
-    f->hash_counts[k] = 0;
+    if (f->source && source_remote_hash(f->source, m->split, m->first_chunk, m->hashes[0], &err) != 0) {
+        lose(f, p, err.text);
+        return;
+    }
+    f->hash_ids[k] = 0;
     f->known = f->asked; /* up to the first that is still under way */
     for (k = 0; k < HASH_AHEAD; k++)
-        if (f->hash_counts[k] && f->hash_first[k] < f->known)
-            f->known = f->hash_first[k];
+        if (f->hash_ids[k] && f->hash_needs[k] < f->known)
+            f->known = f->hash_needs[k];
 }
 
 static void take_frame(struct fetch *f, struct peer *p, struct wire_frame *frame)

@@ -45,10 +45,11 @@ static void test_published(const unsigned char *bytes, enum blake3_level level)
     }
 }
 
-/* Blocks, leaves, groups of 64 leaves, what is left of each, and a chunk of a model; not aligned, too. */
+/* Blocks, leaves, groups of 256 leaves, what is left of each, and a chunk of a model; not aligned, too. */
 static void test_alike(const unsigned char *bytes)
 {
-    static const size_t edges[] = {64, 1024, 4096, 8192, 65536, 131072, 196608, 4 << 20};
+    static const size_t edges[] = {64,     1024, 4096, 8192, 65536, 196608, BLAKE3_PART_BYTES, 2 * BLAKE3_PART_BYTES, 3 * BLAKE3_PART_BYTES,
+                                   4 << 20};
     size_t n = 0, same = 0;
     for (size_t i = 0; i < sizeof edges / sizeof *edges; i++)
         for (size_t more = 0; more <= 2; more++)
@@ -69,6 +70,28 @@ static void test_alike(const unsigned char *bytes)
     is_int(same, n, "%zu hashes are the same on all levels", n);
 }
 
+/* By and by, of one part or several, whose last is a whole one or ends at every kind of edge. */
+static void test_parts(const unsigned char *bytes)
+{
+    static const size_t lasts[] = {1, 64, 1000, 1024, 1025, 8193, 65536, BLAKE3_PART_BYTES - 1, BLAKE3_PART_BYTES};
+    size_t n = 0, same = 0;
+    for (size_t whole = 0; whole < BLAKE3_PARTS; whole++)
+        for (size_t i = 0; i < sizeof lasts / sizeof *lasts; i++) {
+            struct blake3_parts p;
+            unsigned char at_once[BLAKE3_BYTES], hash[BLAKE3_BYTES];
+            size_t len = whole * BLAKE3_PART_BYTES + lasts[i];
+            blake3_begin(&p, len);
+            for (size_t k = 0; k < whole; k++)
+                blake3_part(&p, bytes + k * BLAKE3_PART_BYTES, BLAKE3_PART_BYTES);
+            blake3_part(&p, bytes + whole * BLAKE3_PART_BYTES, lasts[i]);
+            blake3_end(&p, hash);
+            blake3(bytes, len, at_once);
+            same += memcmp(hash, at_once, sizeof hash) == 0;
+            n++;
+        }
+    is_int(same, n, "%zu hashes by parts are those at once", n);
+}
+
 int main(void)
 {
     unsigned char *bytes = malloc(LONGEST + SHIFT);
@@ -83,6 +106,7 @@ int main(void)
             tap_note("level %d: not on this processor", level);
     }
     test_alike(bytes);
+    test_parts(bytes);
     free(bytes);
     return tap_done();
 }

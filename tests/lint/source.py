@@ -32,7 +32,7 @@ RULES = [
     ("no unbounded string functions", is_code, r"(?<![\w.>])(strcpy|strcat|sprintf|vsprintf|gets|alloca|strtok)\s*\(",
      "    strcpy(a, b);", "    snprintf(a, n, b); my_strcpy(a);"),
     ("no decimal numbers read by locale or without an error", is_code, r"(?<![\w.>])(atoi|atol|atoll|atof)\s*\(", "x = atoi(s);", "x = parse_atoi(s);"),
-    ("no typedef but of functions", is_code, r"^\s*typedef(?!.*\(\s*\*?\s*\w+_fn\s*\))", "typedef struct x x;", "typedef void (*done_fn)(void *arg);"),
+    ("no typedef but of functions and vectors", is_code, r"^\s*typedef(?!.*(\(\s*\*?\s*\w+_fn\s*\)|vector_size))", "typedef struct x x;", "typedef void (*done_fn)(void *arg);"),
     ("no tabs in code", lambda p: p.endswith(CODE + (".py",)), r"\t", "\tint x;", "    int x;"),
     ("no blanks at a line's end", lambda p: is_text(p) and not p.endswith(".md"), r"[ \t]+$", "int x; ", "int x;"),
     ("no carriage returns", is_text, r"\r", "int x;\r", "int x;"),

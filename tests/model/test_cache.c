@@ -36,7 +36,7 @@ static void sample_init(struct sample *s, uint32_t big)
     s->bytes = malloc(gguf_split_bytes(s->g, 0) + MANIFEST_CHUNK_BYTES);
     for (uint32_t c = 0; c < manifest_n_chunks(s->m, 0); c++, n += len) {
         unsigned char hash[MANIFEST_HASH_BYTES];
-        if (manifest_read_chunk(s->g, s->m, 0, c, s->bytes + n, &len, &err) != 0) {
+        if (manifest_read_chunk(s->g, 0, c, s->bytes + n, &len, &err) != 0) {
             printf("Bail out! %s\n", err.text);
             exit(1);
         }

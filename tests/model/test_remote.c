@@ -1,6 +1,7 @@
 /* Loading from others: the same weights whatever the order, the parts and the mishaps of the answers; what cannot go well ends
  * with an error that says which chunk; a load that was cut goes on from its cache. */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,11 +33,35 @@ struct world {
     uint32_t lost_after; /* answers, then peer 0 is lost; 0: never */
     uint32_t cancel_after;
     bool at_once; /* answers within the question */
+    struct manifest *hidden; /* NULL: m has the hashes; otherwise they are told when they are needed: at once, or after the bytes */
+    bool hashes_late;
     /* what happened */
     _Atomic uint32_t n_asked, n_forgotten, n_answers, most_waiting;
     _Atomic uint64_t asked_bytes;
+    _Atomic uint32_t n_needs, n_needs_first; /* first: before the bytes were asked for */
+    _Atomic bool was_asked[64], needed[64];
     char *chunk;
 };
+
+/* Once, when it was needed and, if it comes late, the chunk was asked for. */
+static void tell_hash(struct world *w, uint32_t chunk)
+{
+    struct err why;
+    if (w->hidden && atomic_exchange(&w->needed[chunk], false) &&
+        source_remote_hash(w->source, 0, chunk, manifest_hash(w->hidden, 0, chunk), &why) != 0)
+        abort();
+}
+
+static void need(void *arg, uint32_t split, uint32_t chunk)
+{
+    struct world *w = arg;
+    (void)split;
+    w->n_needs++;
+    w->n_needs_first += !w->was_asked[chunk];
+    w->needed[chunk] = true;
+    if (!w->hashes_late)
+        tell_hash(w, chunk);
+}
 
 static void answer_with(struct world *w, const struct remote_request *q, char *chunk, uint32_t len)
 {
@@ -55,6 +80,7 @@ static void answer_with(struct world *w, const struct remote_request *q, char *c
     uint32_t n = ++w->n_answers;
     if (w->stale & bit)
         source_remote_deliver(w->source, q->id, 0, chunk, len); /* once more */
+    tell_hash(w, q->chunk);
     if (n == w->lost_after)
         source_remote_lost(w->source, 0, "the link broke");
     if (n == w->cancel_after)
@@ -72,7 +98,7 @@ static void answer(struct world *w, const struct remote_request *q)
         return;
     }
     char *chunk = malloc(MANIFEST_CHUNK_BYTES); /* asked at once, several threads answer */
-    if (!chunk || manifest_read_chunk(w->l.g, w->m, q->split, q->chunk, chunk, &len, &why) != 0 || len != q->bytes)
+    if (!chunk || manifest_read_chunk(w->l.g, q->split, q->chunk, chunk, &len, &why) != 0 || len != q->bytes)
         abort();
     answer_with(w, q, chunk, len);
     free(chunk);
@@ -83,6 +109,7 @@ static int ask(void *arg, const struct remote_request *q)
     struct world *w = arg;
     w->n_asked++;
     w->asked_bytes += q->bytes;
+    w->was_asked[q->chunk] = true;
     if (w->at_once) {
         answer(w, q);
         return 0;
@@ -129,20 +156,26 @@ static void *run_peers(void *arg)
     }
 }
 
+static struct manifest *make_manifest(struct world *w, enum manifest_kind kind)
+{
+    struct manifest *m = manifest_create(w->l.g, kind, &err);
+    for (uint32_t c = 0; c < manifest_n_chunks(m, 0); c++) {
+        unsigned char hash[MANIFEST_HASH_BYTES];
+        uint32_t len;
+        if (manifest_read_chunk(w->l.g, 0, c, w->chunk, &len, &err) != 0)
+            abort();
+        manifest_hash_bytes(kind, w->chunk, len, hash);
+        manifest_set(m, 0, c, hash, &err);
+    }
+    return m;
+}
+
 static void world_init(struct world *w, const char *file, unsigned threads)
 {
     *w = (struct world){.rng = {7}};
     loading_init(&w->l, file, threads);
     w->chunk = malloc(MANIFEST_CHUNK_BYTES);
-    w->m = manifest_create(w->l.g, MANIFEST_BLAKE3, &err);
-    for (uint32_t c = 0; c < manifest_n_chunks(w->m, 0); c++) {
-        unsigned char hash[MANIFEST_HASH_BYTES];
-        uint32_t len;
-        if (manifest_read_chunk(w->l.g, w->m, 0, c, w->chunk, &len, &err) != 0)
-            abort();
-        manifest_hash_bytes(MANIFEST_BLAKE3, w->chunk, len, hash);
-        manifest_set(w->m, 0, c, hash, &err);
-    }
+    w->m = make_manifest(w, MANIFEST_BLAKE3);
 }
 
 static void world_fini(struct world *w)
@@ -158,6 +191,10 @@ static struct weights *load_layers(struct world *w, uint32_t first, uint32_t las
     struct source_remote_config config = {.manifest = w->m, .peers = names, .n_peers = PEERS, .ask = ask, .forget = forget, .arg = w,
                                           .cache = cache, .in_flight = 3, .timeout_ms = !w->silent ? 0 : w->silent == ALL ? 150 : SLOW_MS};
     bool all = first == 0 && last == w->l.p.n_layers;
+    config.need = w->hidden ? need : NULL;
+    w->n_needs = w->n_needs_first = 0;
+    for (int i = 0; i < 64; i++)
+        w->was_asked[i] = w->needed[i] = false;
     w->n_asked = w->n_forgotten = w->n_answers = w->most_waiting = 0;
     w->asked_bytes = 0;
     err_clear(&err);
@@ -304,6 +341,85 @@ static void test_layers(void)
     world_fini(&w);
 }
 
+/* The same weights where hashes come only when they are needed: bytes are asked for first, and wait. */
+static void test_hashes(void)
+{
+    static const char *const names[] = {"hashes as they are needed", "hashes after the bytes", "hashes after the bytes, in parts"};
+    struct source_report r;
+    struct world w;
+    world_init(&w, path, 2);
+    struct weights *right = loading_reference(&w.l);
+    uint32_t n = manifest_n_chunks(w.m, 0);
+    w.hidden = w.m;
+    ok(n > 3 && n < 64, "%u chunks", n);
+    for (int i = 0; i < 3; i++) {
+        w.m = manifest_create(w.l.g, MANIFEST_BLAKE3, &err);
+        w.hashes_late = i > 0;
+        w.short_parts = i == 2 ? ALL : 0;
+        goes_well(&w, right, &r, names[i]);
+        ok(w.n_needs == n && w.n_needs_first == 0 && w.n_asked == n, "each hash is asked for once, after its bytes: %u, %u of %u", w.n_needs,
+           w.n_needs_first, n);
+        manifest_destroy(w.m);
+    }
+    w.m = manifest_create(w.l.g, MANIFEST_BLAKE3, &err);
+    w.corrupt = ALL;
+    fails(&w, ERR_IO, "do not have the manifest's hash", "wrong bytes, hashes after them");
+    w.corrupt = 0;
+    manifest_destroy(w.m);
+    w.m = w.hidden;
+    weights_destroy(right);
+    world_fini(&w);
+}
+
+/* Older peers know BLAKE2b only. */
+static void test_blake2b(void)
+{
+    struct source_report r;
+    struct world w;
+    world_init(&w, path, 2);
+    struct weights *right = loading_reference(&w.l);
+    manifest_destroy(w.m);
+    w.m = make_manifest(&w, MANIFEST_BLAKE2B);
+    w.short_parts = ALL;
+    goes_well(&w, right, &r, "by BLAKE2b, in parts");
+    w.corrupt = 1;
+    goes_well(&w, right, &r, "by BLAKE2b, a peer sends wrong bytes");
+    ok(has_note(&r, "attic") && has_note(&r, "hash"), "it is named");
+    weights_destroy(right);
+    world_fini(&w);
+}
+
+/* What the cache may have waits for its hash; what it has not is asked for at once. */
+static void test_hashes_cache(void)
+{
+    char dir[600];
+    struct source_report r;
+    struct world w;
+    world_init(&w, path, 2);
+    struct weights *right = loading_reference(&w.l), *got;
+    uint32_t n = manifest_n_chunks(w.m, 0);
+    snprintf(dir, sizeof dir, "%s/cache-hashes", model_folder());
+    struct chunk_cache *c = cache_open(dir, 1 << 30, &err);
+    cache_use(c, w.m, &err);
+    w.cancel_after = n / 2;
+    got = load(&w, c, &r);
+    ok(!got, "a load that is cut");
+    w.cancel_after = 0;
+    w.hidden = w.m;
+    w.m = manifest_create(w.l.g, MANIFEST_BLAKE3, &err);
+    got = load(&w, c, &r);
+    const char *what = got ? weights_differ(got, right, 0, w.l.p.n_layers) : err.text;
+    ok(!what, "goes on without knowing a hash: the same weights%s%s", what ? ", but " : "", what ? what : "");
+    ok(part(&r, "cache") > 0 && w.n_needs == n && w.n_needs_first == n - w.n_asked, "%u hashes were needed before their bytes, %u of %u chunks asked for",
+       w.n_needs_first, w.n_asked, n);
+    weights_destroy(got);
+    manifest_destroy(w.m);
+    w.m = w.hidden;
+    cache_close(c);
+    weights_destroy(right);
+    world_fini(&w);
+}
+
 static void test_cache(void)
 {
     char dir[600];
@@ -365,6 +481,9 @@ int main(void)
     test_ways(4);
     test_failures();
     test_layers();
+    test_hashes();
+    test_blake2b();
+    test_hashes_cache();
     test_cache();
     return tap_done();
 }

@@ -49,6 +49,11 @@ def peak_kib(pid):
         return int(re.search(r"VmHWM:\s+(\d+)", f.read()).group(1))
 
 
+def read_bytes(pid):
+    with open(f"/proc/{pid}/io", encoding="ascii") as f:
+        return int(re.search(r"rchar: (\d+)", f.read()).group(1))
+
+
 def tree_bytes(path):
     return sum(os.stat(os.path.join(d, f)).st_blocks * 512 for d, _, files in os.walk(path) for f in files)
 
@@ -112,7 +117,7 @@ try:
     near.args = ("--coordinator", f"tcp://127.0.0.1:{port}", "--model-dir", folder)
     near.start()
     s = serve(wait=False)
-    idle = peak_kib(s.p.pid)
+    idle, read = peak_kib(s.p.pid), read_bytes(s.p.pid)
     far.start()
     ok(until(lambda: loading(s, "far") > 0.4), "a worker without the file loads over a slow link, and how far it is can be seen", s.lines[-5:])
     far.stop()
@@ -126,6 +131,8 @@ try:
     held = s.get("/v1/cluster")[1]["stages"][0]["bytes"]["weights"]
     print(f"# {sent / MIB:.1f} MiB crossed the link, {before / MIB:.1f} before it was killed; its layers take {held / MIB:.1f} MiB, the file {size / MIB:.1f} MiB")
     ok(sent < size * 3 // 4 and sent < held * 5 // 4 + 6 * CHUNK, "no more than its layers came, and what had come did not come again")
+    read = read_bytes(s.p.pid) - read
+    ok(read < sent * 3 // 2 + 2 * CHUNK, f"what is sent is read once, hashed and sent: {read / MIB:.1f} MiB read")
     r = run("status", "--url", f"http://127.0.0.1:{s.port}")
     ok(r.status == 0 and re.search(r"far/cpu .* of 2(\.0)? Gi?B \([0-9.]+ [GT]i?B there\)", r.out), "status: what plans may use, and of how much", r.out, r.err)
     grown = peak_kib(s.p.pid) - idle
