@@ -28,7 +28,7 @@ struct values {
     const char *cache;
     uint64_t ram, cache_size;
     struct compute_options compute;
-    int64_t protocol;
+    int64_t protocol, parent;
     double orphan_timeout;
     bool child, no_measure, service, dry_run;
 };
@@ -62,6 +62,8 @@ static const struct opt options[] = {
 };
 static const struct opt inner[] = {
     {"child", 0, OPT_FLAG, .offset = offsetof(struct values, child), .alone = true, .help = "Started by a coordinator: end with it, and log only what is wrong"},
+    {"parent", 0, OPT_INT, .arg = "PID", .offset = offsetof(struct values, parent), .min = 1, .max = INT32_MAX,
+     .help = "With --child: the process that it ends with (default: who started it, as far as that can be seen)"},
     {"model", 0, OPT_STRING, .arg = "FILE", .offset = offsetof(struct values, model), .help = "A model file that may be used"},
     {"cpus", 0, OPT_STRING, .arg = "LIST", .offset = offsetof(struct values, cpus), .help = "Processors to stay on, such as 0,3"},
     {"protocol", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, protocol), .min = PROTOCOL_MIN, .max = PROTOCOL_MAX,
@@ -261,8 +263,10 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     if (check(v, err) != 0 || (v->cpus && stay_on(v->cpus, err) != 0))
         return -1;
     if (v->child) {
-        o.parent = (int)getppid();
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* even when we are stopped: nothing of us stays behind */
+        o.parent = v->parent ? (int)v->parent : (int)getppid();
+        if (getppid() != o.parent) /* it is gone already: no signal will come of that */
+            return err_set(err, ERR_CANCELLED, "the process that started this one is gone");
     }
     if (!needs_keys(v) || (o.keys = keydir_open(v->keys, v->name, err)))
         rc = v->service ? install(v, parsed, o.keys, err) : serve(v, &o, err);

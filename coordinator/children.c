@@ -129,16 +129,17 @@ int children_pid(const struct children *c, unsigned i)
 int children_start(struct children *c, unsigned i, struct err *err)
 {
     struct child *child = &c->child[i];
-    char threads[16];
+    char threads[16], parent[16];
     const char *argv[CHILDREN_ARGS_MAX + 1] = {c->o.program, "worker",  "--child",  "--listen",  child->address, "--name",
-                            child->name,  "--model", c->o.model, "--threads", threads};
-    unsigned n = 11;
+                            child->name,  "--model", c->o.model, "--threads", threads, "--parent", parent};
+    unsigned n = 13;
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
     sigset_t none, defaults;
     int rc;
 
     snprintf(threads, sizeof threads, "%u", c->o.threads);
+    snprintf(parent, sizeof parent, "%ld", (long)getpid());
     if (c->o.isa) {
         argv[n++] = "--isa";
         argv[n++] = c->o.isa;
