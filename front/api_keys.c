@@ -93,12 +93,16 @@ int api_keys_read(struct api_keys *k, const char *path, struct err *err)
         return err_errno(err, errno, "the API keys in %s", path);
     while (rc == 0 && fgets(line, sizeof line, f)) {
         n++;
-        if (!strchr(line, '\n') && strlen(line) + 1 == sizeof line)
+        if (!line[0])
+            rc = err_set(err, ERR_USAGE, "%s:%u: a byte of value 0: keys are text, one a line", path, n);
+        else if (!strchr(line, '\n') && strlen(line) + 1 == sizeof line)
             rc = err_set(err, ERR_USAGE, "%s:%u: the line is longer than %zu bytes", path, n, sizeof line - 2);
         else
             rc = read_line(k, &cap, line, path, n, err);
         sodium_memzero(line, sizeof line);
     }
+    if (rc == 0 && ferror(f))
+        rc = err_errno(err, errno, "the API keys in %s", path);
     fclose(f);
     for (size_t i = 0; i < k->n; i++) { /* the items do not move any more */
         pthread_mutex_init(&k->items[i].lock, NULL);
