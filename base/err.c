@@ -24,6 +24,7 @@ static const struct {
     [ERR_BUSY] = {"busy", 1, 429},
     [ERR_CANCELLED] = {"cancelled", 1, 499},
     [ERR_INTERNAL] = {"internal", 1, 500},
+    [ERR_AWAY] = {"away", 1, 503},
 };
 
 /* Marks a text that did not fit: drops a split UTF-8 character at the end and puts "…" there. */

@@ -22,6 +22,7 @@ enum err_kind {
     ERR_BUSY,      /* try again later */
     ERR_CANCELLED, /* somebody asked for it to stop */
     ERR_INTERNAL,  /* our own fault */
+    ERR_AWAY,      /* what is needed is not there now: a part of the cluster */
     ERR_KINDS,
 };
 

@@ -411,7 +411,7 @@ static void give_up(struct engine *e)
 
     if (!p->broken_us || e->now_us - p->broken_us < limit_ms * 1000)
         return;
-    err_set(&err, ERR_BUSY, "the pipeline could not be repaired within %" PRId64 " s (%s)%s", limit_ms / 1000, p->why,
+    err_set(&err, ERR_AWAY, "the pipeline could not be repaired within %" PRId64 " s (%s)%s", limit_ms / 1000, p->why,
             p->said_stuck ? ": the nodes that are left cannot hold the model" : "");
     for (size_t i = 0; i < ENGINE_MAX_REQUESTS; i++)
         if (e->requests[i])

@@ -332,11 +332,15 @@ static int choose_all(struct engine *e, struct plan_source *s, struct plan *ret,
     uint32_t n = 0, layers = e->params.n_layers;
 
     memset(stages, 0, sizeof stages);
+    bool here = false;
+
     for (uint32_t i = 0; i < s->in.n_nodes && n < COST_MAX_STAGES && n < layers; i++)
         if (!s->nodes[i].away)
             stages[n++].node = i;
+    for (uint32_t i = 0; i < e->n_nodes; i++)
+        here = here || e->nodes[i].state == NODE_HERE;
     if (n == 0)
-        return err_set(err, ERR_NOT_FOUND, "no worker is here");
+        return err_set(err, ERR_NOT_FOUND, here ? "those that are here failed just now; they are asked again in a moment" : "no worker is here");
     for (uint32_t i = 0; i < n; i++)
         stages[i].layers = (struct plan_range){layers * i / n, layers * (i + 1) / n};
     if (plan_evaluate(&s->in, stages, n, &best, err) != 0)

@@ -177,15 +177,29 @@ static struct gguf *open_known(struct models *m, const uint8_t *id, struct err *
     return NULL;
 }
 
+/* Of the file that was named, where there is no folder: it was cut, replaced, removed. */
+static void say_of_file(const struct models *m, const uint8_t *id, struct err *err)
+{
+    struct err why;
+    struct gguf *g = gguf_open(m->file, false, &why);
+    if (!g)
+        err_set(err, why.kind, "model %02x%02x%02x%02x… cannot be had: %s", id[0], id[1], id[2], id[3], why.text);
+    else
+        err_set(err, ERR_NOT_FOUND, "%s is another model now than %02x%02x%02x%02x…, which is asked for", m->file, id[0], id[1], id[2], id[3]);
+    gguf_close(g);
+}
+
 struct gguf *models_open(struct models *m, const uint8_t *id, struct err *err)
 {
     struct gguf *g;
     pthread_mutex_lock(&m->lock);
     if (!(g = open_known(m, id, err))) {
         scan(m);
-        if (!(g = open_known(m, id, err)))
+        if (!(g = open_known(m, id, err)) && m->file && !m->dir)
+            say_of_file(m, id, err);
+        else if (!g)
             err_set(err, ERR_NOT_FOUND, "no file of model %02x%02x%02x%02x… among the %zu looked at (%s%s%s)", id[0], id[1], id[2], id[3], m->n,
-                    m->file ? m->file : "", m->file && m->dir ? ", " : "", m->dir ? m->dir : m->file ? "" : "there is no --model-dir");
+                    m->file ? m->file : "", m->file && m->dir ? ", " : "", m->dir ? m->dir : "there is no --model-dir");
     }
     pthread_mutex_unlock(&m->lock);
     return g;

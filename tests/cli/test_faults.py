@@ -1,11 +1,14 @@
 """What goes wrong around the program: names, ports, signals, folders, disks, files that change. TAP."""
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 
-from clitest import PROGRAM, done, folder, has, is_, ok, run
+sys.path.insert(0, os.path.join(os.environ.get("SC_SRC", "."), "tests", "front"))
+from fronttest import PROGRAM, Server, done, folder, has, is_, make_model, ok, run, skip  # noqa: E402
 
 SECONDS = 60
 key = run("keygen", "--keys", os.path.join(folder, "other")).out.strip()
@@ -73,4 +76,61 @@ w.p.send_signal(signal.SIGHUP)
 time.sleep(0.3)
 ok(w.p.poll() is None, "does not mind the terminal's end")
 is_(w.stop(), 0, "and is stopped as always")
+
+def processes(text):
+    """Those whose command line has it."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                found += [int(pid)] if text.encode() in f.read() else []
+        except OSError:
+            pass
+    return found
+
+
+model, why = make_model("fault.gguf", "--quant", "Q4_0", "--layers", "4")
+if not model:
+    skip(why)
+    done()
+
+# --- whoever is killed leaves no worker behind ---
+runtime = os.path.join(folder, "run")
+os.mkdir(runtime, 0o700)
+for i in range(12):  # at every moment of the beginning
+    p = Program("killed", "run", "-m", model, "-p", "abc", "-n", 100, "--workers", 2, env={"XDG_RUNTIME_DIR": runtime})
+    time.sleep(0.01 * i)
+    p.stop(signal.SIGKILL)
+end = time.time() + SECONDS
+while processes(runtime) and time.time() < end:
+    time.sleep(0.1)
+left = processes(runtime)
+is_(left, [], "12 commands that are killed while they begin: no worker process is left")
+for pid in left:
+    os.kill(pid, signal.SIGKILL)
+
+# --- a model's file that changes under a server ---
+whole = model + ".whole"
+shutil.copy(model, whole)
+s = Server(model, "--workers", 2, "--ctx", 64, "--recover-timeout", 2, env={"XDG_RUNTIME_DIR": runtime})
+want = s.text("abc", max_tokens=4, temperature=0)
+for what, change, words in (("cut", lambda: os.truncate(model, os.path.getsize(whole) // 2), "truncated"),
+                            ("removed", lambda: os.remove(model), "No such file")):
+    change()
+    os.kill(processes(runtime)[0], signal.SIGKILL)
+    status, answer = s.post("/v1/completions", prompt="abc", max_tokens=4, temperature=0)
+    ok(status == 503 and words in answer["error"]["message"], f"the model's file is {what} and a worker lost: 503, and why", status, answer)
+    shutil.copy(whole, model)
+    end = time.time() + SECONDS
+    while s.get("/health")[0] != 200 and time.time() < end:
+        time.sleep(0.1)
+    is_(s.text("abc", max_tokens=4, temperature=0), want, "it is there again: the same answer")
+is_(s.stop(), 0, "it is stopped")
+
+# --- files that are none ---
+for name, make, words in (("zeros", lambda p: open(p, "wb").write(bytes(5000)), "value 0"), ("folder", os.mkdir, "directory")):
+    path = os.path.join(folder, name)
+    make(path)
+    r = run("serve", "-m", model, "--listen", "127.0.0.1:0", "--api-key-file", path)
+    ok(r.status in (1, 2) and words in r.err, f"API keys in a file of {name}", r.status, r.err)
 done()

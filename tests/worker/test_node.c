@@ -629,7 +629,7 @@ static void test_refusals(void)
     boss_open(b, "boss");
     meet(b, &w, 1);
     is_int(b->member[0].memory_bytes, 1 << 30, "--ram is what the hello says");
-    bad_configure(b, &w, no_model, ERR_NOT_FOUND, "no file of model");
+    bad_configure(b, &w, no_model, ERR_NOT_FOUND, "is another model now");
     bad_configure(b, &w, no_device, ERR_UNSUPPORTED, "there is no device \"cuda:7\" here");
     bad_configure(b, &w, many_layers, ERR_INPUT, "layers 0 to 4 asked for, the model has 0 to 3");
     bad_configure(b, &w, no_head, ERR_INPUT, "the last gives logits");
