@@ -47,7 +47,7 @@ static void take_own(struct wire_link *link, const struct frame_prefix *p, zmq_m
         broken(link, err.text);
     } else if (p->type == MSG_BYE) {
         snprintf(text, sizeof text, "%.64s closed the link: %.300s", link->node[0] ? link->node : "the peer", m.bye.text);
-        link->goodbye = link->state == LINK_UP && !m.bye.fault;
+        link->goodbye = !m.bye.fault && (link->state == LINK_UP || link->state == LINK_ENDING); /* ending: the cut was seen first */
         link_down(link, text);
     } else if (p->type == MSG_LINK_OK && link->dialed && link->state == LINK_GREETING) {
         link_answered(link, &m);
