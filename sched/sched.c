@@ -584,7 +584,7 @@ static void confirm(struct sched *s, const struct flight *f, const struct member
 }
 
 /* Where steps take what they are predicted to, hardly anything is held back of the stretch limit; where they vary, as much as makes one
- * in a hundred pass it: a step that does adds a sixteenth, any other takes back a 99th of that. */
+ * in 256 pass it: a step that does adds a sixteenth, any other takes back a 256th of that. */
 static void learn_hand(struct sched *s, const struct flight *f)
 {
     uint32_t up = COST_ONE / 16;
@@ -593,7 +593,7 @@ static void learn_hand(struct sched *s, const struct flight *f)
     if (s->now_ns - f->sent_ns > f->stretch_ns)
         s->hand = s->hand + up < HAND_MOST ? s->hand + up : HAND_MOST;
     else
-        s->hand = s->hand - up / 99 > HAND_LEAST ? s->hand - up / 99 : HAND_LEAST;
+        s->hand = s->hand - up / 256 > HAND_LEAST ? s->hand - up / 256 : HAND_LEAST;
 }
 
 static int step_done(struct sched *s, uint64_t batch, struct err *err)
