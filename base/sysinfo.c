@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 /* The number in a one-line file; false if there is none ("max", no such file). */
 static int number_in(const char *path, uint64_t *ret)
@@ -65,4 +66,14 @@ const char *sysinfo_bytes(char buf[32], uint64_t bytes)
     else
         snprintf(buf, 32, "%.1f %s", v, units[u]);
     return buf;
+}
+
+uint64_t sysinfo_allow_files(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0)
+        return UINT64_MAX;
+    rlim_t before = r.rlim_cur;
+    r.rlim_cur = r.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &r) == 0 ? r.rlim_max : before;
 }

@@ -15,4 +15,7 @@ unsigned sysinfo_cpu_quota(void);
 /* "14.8 GiB": a size for people, in buf. Returns buf. */
 const char *sysinfo_bytes(char buf[32], uint64_t bytes);
 
+/* Lets this process open as many files as it may (RLIMIT_NOFILE): the usual limit is for programs that use select. How many that is. */
+uint64_t sysinfo_allow_files(void);
+
 #endif

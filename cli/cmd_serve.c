@@ -16,7 +16,7 @@
 #include "cli/ui.h"
 #include "front/front.h"
 
-enum { POLL_MS = 100, PROGRESS_S = 2, PROGRESS_NODES = 64 };
+enum { POLL_MS = 100, PROGRESS_S = 2, PROGRESS_NODES = 64, FILES_KEPT = 256 };
 
 struct values {
     struct model_options model;
@@ -172,6 +172,18 @@ static int wait_ready(struct engine *engine, struct err *err)
     return rc;
 }
 
+/* HTTP connections at most: files that they take cannot be had for links to workers, without which nothing goes on. */
+static unsigned connections(const struct values *v)
+{
+    uint64_t files = sysinfo_allow_files(), most = files > 2 * FILES_KEPT ? files - FILES_KEPT : files / 2;
+
+    if ((uint64_t)v->connections <= most)
+        return (unsigned)v->connections;
+    log_line(LOG_WARN, "at most %llu HTTP connections instead of %lld: this process may open %llu files (ulimit -Hn, LimitNOFILE= in a unit)",
+             (unsigned long long)most, (long long)v->connections, (unsigned long long)files);
+    return (unsigned)most;
+}
+
 static int serve(const struct values *v, struct engine *engine, struct control_file *control, struct err *err)
 {
     char name[256], key[CONTROL_KEY_BYTES];
@@ -186,7 +198,7 @@ static int serve(const struct values *v, struct engine *engine, struct control_f
         .hosts = v->hosts.items,
         .n_hosts = v->hosts.len,
         .model = name,
-        .connections = (unsigned)v->connections,
+        .connections = connections(v),
         .connections_per_address = (unsigned)v->connections_per_address,
         .queue = (unsigned)v->queue,
     };

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/sysinfo.h"
 #include "cli/command.h"
 #include "cli/compute.h"
 #include "cli/keydir.h"
@@ -210,6 +211,7 @@ static int serve(const struct values *v, const struct node_options *given, struc
     if (v->join && join(v, o, &joined, &in, err) != 0)
         return -1;
     log_init(v->child ? LOG_ERROR : LOG_INFO, o->name);
+    sysinfo_allow_files();
     if ((o->signal_fd = open_signals(err)) < 0) /* until here a signal ends us by itself */
         return -1;
     rc = find_devices(v, o, err) == 0 ? node_run(o, err) : -1;

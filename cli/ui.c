@@ -22,8 +22,17 @@ static int out_errno; /* of the first write that failed */
 static struct ui_progress *standing; /* the bar that is on the screen */
 static volatile sig_atomic_t interrupts;
 
+/* What is opened next must not become standard output or error, or results and messages would go into it. As it is, writing there fails. */
+static void hold_standard(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            return;
+}
+
 void ui_init(void)
 {
+    hold_standard();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow (ulimit -f) is an error like any other */
 }

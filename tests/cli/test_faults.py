@@ -1,5 +1,6 @@
 """What goes wrong around the program: names, ports, signals, folders, disks, files that change. TAP."""
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -117,15 +118,36 @@ want = s.text("abc", max_tokens=4, temperature=0)
 for what, change, words in (("cut", lambda: os.truncate(model, os.path.getsize(whole) // 2), "truncated"),
                             ("removed", lambda: os.remove(model), "No such file")):
     change()
-    os.kill(processes(runtime)[0], signal.SIGKILL)
+    for pid in processes(runtime):  # all: one may have had all layers
+        os.kill(pid, signal.SIGKILL)
     status, answer = s.post("/v1/completions", prompt="abc", max_tokens=4, temperature=0)
-    ok(status == 503 and words in answer["error"]["message"], f"the model's file is {what} and a worker lost: 503, and why", status, answer)
+    ok(status == 503 and words in answer["error"]["message"], f"the model's file is {what} and its workers lost: 503, and why", status, answer)
     shutil.copy(whole, model)
     end = time.time() + SECONDS
     while s.get("/health")[0] != 200 and time.time() < end:
         time.sleep(0.1)
     is_(s.text("abc", max_tokens=4, temperature=0), want, "it is there again: the same answer")
 is_(s.stop(), 0, "it is stopped")
+
+# --- descriptors ---
+p = subprocess.run([PROGRAM, "run", "-m", model, "-p", "abc", "-n", "4", "--workers", "2"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                   preexec_fn=lambda: os.close(1), timeout=SECONDS)
+ok(p.returncode == 1 and "standard output" in p.stderr and "descriptor" in p.stderr, "without standard output nothing else is taken for it", p.returncode, p.stderr)
+few = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)), "env": {"XDG_RUNTIME_DIR": runtime}}
+p = Program("few", "serve", "-m", model, "--workers", 2, "--ctx", 64, "--listen", "127.0.0.1:0", **few)
+ok(p.says("ready: http"), "a server that may open few files", p.said())
+has(p.said(), "at most 32 HTTP connections", "keeps some for its workers, and says so")
+port = int(p.said().split("://127.0.0.1:")[1].split()[0])
+idle = []
+for _ in range(100):
+    c = socket.create_connection(("127.0.0.1", port), SECONDS)
+    c.sendall(b"GET /health HTTP/1.1\r\nHost: half")
+    idle.append(c)
+os.kill(processes(runtime)[0], signal.SIGKILL)  # two, with a part each
+ok(p.says("runs again"), "a hundred half requests do not keep it from replacing a worker", p.said())
+for c in idle:
+    c.close()
+is_(p.stop(), 0, "it is stopped")
 
 # --- files that are none ---
 for name, make, words in (("zeros", lambda p: open(p, "wb").write(bytes(5000)), "value 0"), ("folder", os.mkdir, "directory")):
