@@ -52,7 +52,7 @@ with open(path, "w") as f:
     f.write(f"""nodes:
   there: {{address: "tcp://127.0.0.1:{taken}", key: "{key}", ram: 1GiB}}
   gone: {{address: "tcp://127.0.0.1:{free}", key: "{key}", ram: 1GiB}}
-  unknown: {{address: "tcp://127.0.0.1:{taken}", ram: 1GiB}}
+  unknown: {{address: "tcp://localhost:{taken}", ram: 1GiB}}
   behind: {{key: "{key}", ram: 1GiB}}
 """)
 status, checks, err = doctor("--topology", path)
