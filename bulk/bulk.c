@@ -15,11 +15,13 @@
 #include <unistd.h>
 
 #include "base/blake3.h"
+#include "base/log.h"
 #include "base/mem.h"
+#include "bulk/hashes.h"
 #include "gguf/manifest.h"
 #include "proto/codec.h"
 
-enum { KINDS = 2, MANIFESTS = 4, SPARE_PIECES = BULK_PIECES, HASH_PIECES = 2 /* beside those of bytes */ };
+enum { KINDS = 2, SPARE_PIECES = BULK_PIECES, HASH_PIECES = 2 /* beside those of bytes */ };
 enum kind { BYTES, HASHES };
 
 struct job {
@@ -67,8 +69,7 @@ struct bulk {
     unsigned refs; /* 1, and one for each piece in the wire */
     struct piece *spare; /* used again, while there are guests: fresh memory costs about as much as encrypting what is put there */
     unsigned n_spare;
-    struct manifest *manifests[MANIFESTS]; /* of models that were hashed; the oldest goes first */
-    unsigned next_manifest;
+    struct hashes hashes;
     struct guest *guests[BULK_GUESTS];
     size_t turn[KINDS];
 };
@@ -116,8 +117,7 @@ static void drop_piece(struct bulk *b, struct piece *p)
 static void drop_core(struct bulk *b)
 {
     free_rooms(b);
-    for (unsigned i = 0; i < MANIFESTS; i++)
-        manifest_destroy(b->manifests[i]);
+    hashes_fini(&b->hashes);
     pthread_cond_destroy(&b->changed);
     pthread_mutex_destroy(&b->lock);
     free(b);
@@ -141,20 +141,27 @@ static void free_guest(struct guest *g)
     free(g);
 }
 
+static bool any_guest(const struct bulk *b)
+{
+    for (size_t i = 0; i < BULK_GUESTS; i++)
+        if (b->guests[i])
+            return true;
+    return false;
+}
+
 /* Takes it off the list; it is freed when nobody holds it. */
 static void try_forget(struct bulk *b, struct guest *g)
 {
     if (g->link || g->n_pieces || g->busy[BYTES] || g->busy[HASHES])
         return;
-    bool any = false;
-    for (size_t i = 0; i < BULK_GUESTS; i++) {
+    for (size_t i = 0; i < BULK_GUESTS; i++)
         if (b->guests[i] == g)
             b->guests[i] = NULL;
-        any |= b->guests[i] != NULL;
-    }
     free_guest(g);
-    if (!any)
+    if (!any_guest(b)) {
         free_rooms(b);
+        pthread_cond_broadcast(&b->changed); /* keep_hashes */
+    }
 }
 
 /* From the wire's threads. */
@@ -242,30 +249,11 @@ static int read_bytes(struct open_model *m, const struct job *j, uint8_t *to, ui
 
 _Static_assert((int)MSG_HASH_BLAKE2B == (int)MANIFEST_BLAKE2B && (int)MSG_HASH_BLAKE3 == (int)MANIFEST_BLAKE3, "one list of hashes");
 
-/* Under the lock, and only until it is left; NULL: there is none yet. */
-static struct manifest *find_manifest(const struct bulk *b, const uint8_t *model, enum manifest_kind kind)
-{
-    for (unsigned i = 0; i < MANIFESTS; i++)
-        if (b->manifests[i] && manifest_kind(b->manifests[i]) == kind && memcmp(manifest_model_id(b->manifests[i]), model, GGUF_ID_BYTES) == 0)
-            return b->manifests[i];
-    return NULL;
-}
-
-static struct manifest *manifest_of(struct bulk *b, const struct open_model *m, enum manifest_kind kind, struct err *err)
-{
-    struct manifest *found = find_manifest(b, m->id, kind), **place = &b->manifests[b->next_manifest % MANIFESTS];
-    if (found || !(found = manifest_create(m->gguf, kind, err)))
-        return found;
-    manifest_destroy(*place);
-    b->next_manifest++;
-    return *place = found;
-}
-
 /* A job of bytes begins: are they a whole chunk, of which the hash is not known? */
 static void begin_along(struct bulk *b, const struct open_model *m, struct guest *g, struct job *j)
 {
     pthread_mutex_lock(&b->lock);
-    const struct manifest *known = manifest_of(b, m, MANIFEST_BLAKE3, NULL);
+    const struct manifest *known = hashes_of(&b->hashes, m->gguf, MANIFEST_BLAKE3, NULL);
     j->along = known && j->total == manifest_chunk_bytes(known, j->split, j->first_chunk) && !manifest_hash(known, j->split, j->first_chunk);
     pthread_cond_broadcast(&b->changed);
     pthread_mutex_unlock(&b->lock);
@@ -276,8 +264,7 @@ static int make_known(struct bulk *b, const struct open_model *m, enum manifest_
                       struct err *err)
 {
     pthread_mutex_lock(&b->lock);
-    struct manifest *known = manifest_of(b, m, kind, err);
-    int rc = known ? manifest_set(known, split, chunk, hash, err) : -1;
+    int rc = hashes_set(&b->hashes, m->gguf, kind, split, chunk, hash, err);
     pthread_mutex_unlock(&b->lock);
     return rc;
 }
@@ -321,11 +308,7 @@ static int make_bytes(struct bulk *b, struct open_model *m, struct guest *g, str
 /* Under the lock. */
 static bool is_known(const struct bulk *b, const struct job *j, uint32_t chunk, uint8_t *ret)
 {
-    const struct manifest *m = find_manifest(b, j->model, (enum manifest_kind)j->hash);
-    const unsigned char *hash = m ? manifest_hash(m, j->split, chunk) : NULL;
-    if (hash && ret)
-        memcpy(ret, hash, MANIFEST_HASH_BYTES);
-    return hash != NULL;
+    return hashes_get(&b->hashes, j->model, (enum manifest_kind)j->hash, j->split, chunk, ret);
 }
 
 /* By reading it. */
@@ -342,6 +325,11 @@ static int hash_chunk(struct bulk *b, struct open_model *m, const struct job *j,
 static int make_hashes(struct bulk *b, struct open_model *m, struct job *j, struct piece *p, struct err *err)
 {
     if (open_model(b, m, j->model, err) != 0 || check_split(m->gguf, j->split, err) != 0)
+        return -1;
+    pthread_mutex_lock(&b->lock);
+    int rc = hashes_of(&b->hashes, m->gguf, (enum manifest_kind)j->hash, err) ? 0 : -1;
+    pthread_mutex_unlock(&b->lock);
+    if (rc != 0)
         return -1;
     for (uint32_t i = 0; i < j->n_chunks; i++) {
         uint8_t *hash = p->bytes + (size_t)i * MSG_ID_BYTES;
@@ -454,6 +442,25 @@ static void serve_one(struct bulk *b, struct open_model *m, enum kind kind, stru
     }
 }
 
+/* Hashes to the disk, once nobody is served. Under the lock; true: it was left meanwhile. */
+static bool keep_hashes(struct bulk *b)
+{
+    struct hashes_model copy;
+    struct err err;
+    bool left = false;
+    for (; hashes_unwritten(&b->hashes, &copy); left = true) {
+        pthread_mutex_unlock(&b->lock);
+        struct gguf *g = b->o.open(b->o.arg, manifest_model_id(copy.manifest), &err);
+        if (!g)
+            hashes_drop(&copy);
+        else if (hashes_write(&b->hashes, &copy, g, &err) != 0)
+            log_line(LOG_WARN, "the hashes of the model's chunks are not kept, the next start makes them again: %s", err.text);
+        gguf_close(g);
+        pthread_mutex_lock(&b->lock);
+    }
+    return left;
+}
+
 static void serve(struct bulk *b, enum kind kind)
 {
     struct open_model m = {.fd = -1};
@@ -462,7 +469,8 @@ static void serve(struct bulk *b, enum kind kind)
     pthread_mutex_lock(&b->lock);
     while (!b->stopping) {
         if (!(g = next_guest(b, kind))) {
-            pthread_cond_wait(&b->changed, &b->lock);
+            if (kind != HASHES || any_guest(b) || !keep_hashes(b))
+                pthread_cond_wait(&b->changed, &b->lock);
             continue;
         }
         serve_one(b, &m, kind, g);
@@ -470,6 +478,8 @@ static void serve(struct bulk *b, enum kind kind)
         b->o.wake(b->o.wake_arg);
         pthread_mutex_lock(&b->lock);
     }
+    if (kind == HASHES)
+        keep_hashes(b);
     pthread_mutex_unlock(&b->lock);
     gguf_close(m.gguf);
     if (m.fd >= 0)
@@ -639,6 +649,11 @@ void bulk_pump(struct bulk *b)
 
 /* --- from outside ------------------------------------------------------------------------------------------------------------ */
 
+const char *bulk_hashes_dir(const struct keys *keys, char path[BULK_PATH])
+{
+    return keys && snprintf(path, BULK_PATH, "%s/hashes", keys_dir(keys)) < BULK_PATH ? path : NULL;
+}
+
 struct bulk *bulk_create(const struct bulk_options *o, struct err *err)
 {
     static void *(*const mains[KINDS])(void *) = {serve_bytes, serve_hashes};
@@ -649,7 +664,7 @@ struct bulk *bulk_create(const struct bulk_options *o, struct err *err)
     b->refs = 1;
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->changed, NULL);
-    if (!(b->codec = codec_create(CODEC_SMALL_BYTES, err))) {
+    if (hashes_init(&b->hashes, o->hashes_dir, err) != 0 || !(b->codec = codec_create(CODEC_SMALL_BYTES, err))) {
         bulk_destroy(b);
         return NULL;
     }

@@ -10,9 +10,10 @@
 
 #include "base/err.h"
 #include "gguf/gguf.h"
+#include "proto/keys.h"
 #include "proto/wire.h"
 
-enum { BULK_GUESTS = 32, BULK_JOBS = 256, BULK_PIECES = 12 };
+enum { BULK_GUESTS = 32, BULK_JOBS = 256, BULK_PIECES = 12, BULK_PATH = 4096 };
 
 struct bulk;
 
@@ -20,10 +21,13 @@ struct bulk_options {
     /* The model of this id, opened, for bulk to close. From the server's threads. NULL: ERR_NOT_FOUND. */
     struct gguf *(*open)(void *arg, const uint8_t *id, struct err *err);
     void *arg;
+    const char *hashes_dir; /* where the hashes of chunks are kept (copied), made when there are some; NULL: they are not */
     void (*wake)(void *arg); /* any thread */
     void *wake_arg;
 };
 
+/* The usual hashes_dir, beside a node's keys; NULL: there are none, or the path is too long. */
+const char *bulk_hashes_dir(const struct keys *keys, char path[BULK_PATH]);
 struct bulk *bulk_create(const struct bulk_options *o, struct err *err);
 void bulk_destroy(struct bulk *b); /* takes NULL; joins. Pieces under way in the wire outlive it */
 

@@ -31,7 +31,8 @@ static void wake(void *arg)
 
 int weights_init(struct engine *e, struct err *err)
 {
-    struct bulk_options o = {.open = open_model, .arg = e, .wake = wake, .wake_arg = e};
+    char hashes[BULK_PATH];
+    struct bulk_options o = {.open = open_model, .arg = e, .hashes_dir = bulk_hashes_dir(e->keys, hashes), .wake = wake, .wake_arg = e};
     if (!e->keys)
         return 0;
     return (e->bulk = bulk_create(&o, err)) ? 0 : -1;

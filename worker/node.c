@@ -162,7 +162,8 @@ static int set_up(struct node *n, struct err *err)
         log_line(LOG_INFO, "measuring what this machine can do: a few seconds (--no-measure starts at once)");
     if ((rc = hello_measure(n, err)) != 0)
         return rc;
-    struct bulk_options bulk = {.open = open_model, .arg = n->models, .wake = wake, .wake_arg = n};
+    char hashes[BULK_PATH];
+    struct bulk_options bulk = {.open = open_model, .arg = n->models, .hashes_dir = bulk_hashes_dir(o->keys, hashes), .wake = wake, .wake_arg = n};
     if (o->keys && !(n->bulk = bulk_create(&bulk, err)))
         return -1;
     if (make_builders(n, err) != 0)

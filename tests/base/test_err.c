@@ -37,12 +37,18 @@ int main(void)
     is_str(err_printable(buf, sizeof buf, "a\x1b[31m\xff\xC3\xA4", 9), "a?[31m?\xC3\xA4",
            "control characters and bad bytes are shown as ?");
     is_str(err_printable(buf, sizeof buf, "0123456789abcdefgh", 18), "0123456789ab\xE2\x80\xA6", "cut with dots");
-    is_str(err_printable(buf, sizeof buf, "a\xE2\x80\xAE" "b\xC2\x9B" "c", 8), "a?b?c", "so are turns of direction and C1");
+    is_str(err_printable(buf, sizeof buf,
+                         "a\xE2\x80\xAE"
+                         "b\xC2\x9B"
+                         "c",
+                         8),
+           "a?b?c", "so are turns of direction and C1");
     err_set(&err, ERR_INPUT, "node \"%s\": %s", "\x1b]0;x\x07", "two\nlines \xC2\x9B \xff\xC3\xA4");
     is_str(err.text, "node \"?]0;x?\": two?lines ? ?\xC3\xA4", "what an error quotes is made printable");
     err_wrap(&err, "\x1b[2J");
     has_str(err.text, "?[2J: node", "and what is put in front");
-    char lines[] = "a\n\tb\x1b" "c\r";
+    char lines[] = "a\n\tb\x1b"
+                   "c\r";
     err_clean(lines, true);
     is_str(lines, "a\n\tb?c?", "line ends and tabs may stay");
     return tap_done();

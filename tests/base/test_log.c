@@ -42,7 +42,8 @@ int main(void)
     is_str(SEEN(log_line(LOG_ERROR, "no memory")), "gpu2: error: no memory\n", "name and level stand in front");
     is_str(SEEN(log_line(LOG_WARN, "slow")), "gpu2: warning: slow\n", "a warning");
     is_str(SEEN(log_line(LOG_INFO, "x")), "", "above the maximum: dropped");
-    is_str(SEEN(log_line(LOG_ERROR, "%s", "a\x1b[2Jb\nforged: \xff")), "gpu2: error: a?[2Jb?forged: ?\n", "what is quoted moves no cursor and makes no lines");
+    is_str(SEEN(log_line(LOG_ERROR, "%s", "a\x1b[2Jb\nforged: \xff")), "gpu2: error: a?[2Jb?forged: ?\n",
+           "what is quoted moves no cursor and makes no lines");
     memset(text, 'x', sizeof text - 1);
     text[sizeof text - 1] = '\0';
     SEEN(log_line(LOG_ERROR, "%s", text));

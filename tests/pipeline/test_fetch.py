@@ -142,6 +142,17 @@ try:
     else:
         ok(grown * 1024 < size // 2, "the coordinator does not hold the model", grown)
     s.stop()
+    kept = os.listdir(os.path.join(boss_keys, "hashes"))
+    ok(len(kept) == 1, "the coordinator keeps the hashes that it made", kept)
+    far.stop()  # its weights in memory, too
+    far.start()
+    s = serve(wait=False)
+    read = read_bytes(s.p.pid)
+    ok(s.ready.wait(SECONDS) and s.complete(**prompt)[0]["text"] == want, "started again, the same answer", s.lines[-5:])
+    read = read_bytes(s.p.pid) - read
+    has([x for x in far.said().splitlines() if "ready: stage" in x][-1], "from cache", "a worker that has its chunks in its cache")
+    ok(read < size // 4, f"is told their hashes, for which the coordinator need not read the model again: {read / MIB:.1f} MiB read")
+    s.stop()
     for w in stops:
         w.stop()
     link.close()
