@@ -181,6 +181,14 @@ try:
     ok(tree_bytes(os.path.join(folder, "small")) <= 2 * MIB, "a cache that is too small stays in its bounds", said)
     s.stop()
 
+    # A cache that is none costs no load.
+    other.stop()
+    other.args = ("--listen", other_at, "--cache", bad)  # a file
+    other.start()
+    s = serve()
+    has(other.said(), "nothing is cached", "a cache that cannot be had is done without, and that is said")
+    s.stop()
+
     # probe --peer, as the coordinator, and over a link whose rate and delay are known.
     run("keygen", "--keys", boss_keys, "--trust", f"other={other.key}")
     r = run("probe", "--peer", f"other@{other_at}", "--keys", boss_keys)
