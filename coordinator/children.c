@@ -1,8 +1,9 @@
 /* See children.h. A child gets an address in a folder of mode 0700: that is all the authentication between processes of one
  * user. It watches its parent (worker --child) and ends when that is gone, so that even SIGKILL leaves nothing behind but
- * an empty folder. */
+ * the folder, which the next coordinator of this user removes: it is locked as long as it is in use. */
 #include "coordinator/children.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -10,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,7 +22,8 @@
 
 extern char **environ;
 
-enum { FOLDER_BYTES = 72, ADDRESS_BYTES = 100 /* sun_path has 108 */, END_WAIT_MS = 1000 };
+static const char prefix[] = "stagecoach-w-"; /* six more characters follow */
+enum { LEFT_AGE_S = 60, /* a younger one may be about to be locked */ FOLDER_BYTES = 72, ADDRESS_BYTES = 100 /* sun_path has 108 */, END_WAIT_MS = 1000 };
 
 struct child {
     pid_t pid; /* 0: not running */
@@ -29,22 +33,62 @@ struct child {
 struct children {
     struct children_options o;
     char folder[FOLDER_BYTES]; /* ours, in o.folder */
+    int lock_fd;               /* of the folder */
     struct child *child;
 };
+
+/* What a coordinator that was killed left: sockets in a folder that nobody holds. */
+static void remove_left(int base_fd, const char *name)
+{
+    int fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct dirent *e;
+    struct stat st;
+    DIR *d;
+
+    if (fd < 0)
+        return;
+    if (fstat(fd, &st) != 0 || st.st_uid != geteuid() || time(NULL) - st.st_mtime < LEFT_AGE_S || flock(fd, LOCK_EX | LOCK_NB) != 0 ||
+        !(d = fdopendir(fd))) {
+        close(fd);
+        return;
+    }
+    while ((e = readdir(d)))
+        if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(st.st_mode))
+            unlinkat(fd, e->d_name, 0);
+    unlinkat(base_fd, name, AT_REMOVEDIR);
+    closedir(d);
+}
+
+static void remove_all_left(const char *base)
+{
+    DIR *d = opendir(base);
+    struct dirent *e;
+
+    while (d && (e = readdir(d)))
+        if (strncmp(e->d_name, prefix, sizeof prefix - 1) == 0)
+            remove_left(dirfd(d), e->d_name);
+    if (d)
+        closedir(d);
+}
 
 static int make_folder(struct children *c, struct err *err)
 {
     const char *base = c->o.folder;
     if (!base || base[0] != '/' || access(base, W_OK) != 0)
         base = "/tmp";
-    if (strlen(base) + sizeof "/stagecoach-XXXXXX" > sizeof c->folder)
+    if (strlen(base) + strlen("/") + sizeof prefix + strlen("XXXXXX") > sizeof c->folder)
         base = "/tmp";
-    snprintf(c->folder, sizeof c->folder, "%s/stagecoach-XXXXXX", base);
+    remove_all_left(base);
+    snprintf(c->folder, sizeof c->folder, "%s/%sXXXXXX", base, prefix);
     if (!mkdtemp(c->folder)) {
         int e = errno;
         c->folder[0] = 0;
         return err_errno(err, e, "a folder for the sockets of worker processes in %s", base);
     }
+    c->lock_fd = open(c->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (c->lock_fd < 0)
+        return err_errno(err, errno, "opening %s", c->folder);
+    flock(c->lock_fd, LOCK_EX); /* where that cannot be, nobody else can have it either, and nothing is ever removed */
     return 0;
 }
 
@@ -54,6 +98,7 @@ struct children *children_create(const struct children_options *o, struct err *e
     if (!c)
         return NULL;
     c->o = *o;
+    c->lock_fd = -1;
     if (make_folder(c, err) != 0 || !(c->child = mem_new(o->n, sizeof *c->child, err))) {
         children_destroy(c);
         return NULL;
@@ -97,6 +142,8 @@ void children_destroy(struct children *c)
         unlink(c->child[i].address + strlen("ipc://"));
     if (c->folder[0])
         rmdir(c->folder);
+    if (c->lock_fd >= 0)
+        close(c->lock_fd);
     free(c->child);
     free(c);
 }

@@ -110,6 +110,12 @@ is_(left, [], "12 commands that are killed while they begin: no worker process i
 for pid in left:
     os.kill(pid, signal.SIGKILL)
 
+folders = [os.path.join(runtime, name) for name in os.listdir(runtime)]
+for path in folders:
+    os.utime(path, (0, 0))  # younger ones may be just beginning
+is_(run("run", "-m", model, "-p", "abc", "-n", 1, "--workers", 2, env={"XDG_RUNTIME_DIR": runtime}).status, 0, "the next command")
+ok(folders and os.listdir(runtime) == [], f"removes the {len(folders)} folders that they left", os.listdir(runtime))
+
 # --- a model's file that changes under a server ---
 whole = model + ".whole"
 shutil.copy(model, whole)
