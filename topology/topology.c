@@ -85,7 +85,7 @@ int topology_put(struct topology *t, const struct topology_node *node, struct er
         return err_set(err, ERR_INTERNAL, "node %s has %u devices, the first must be the cpu", node->name, node->n_devices);
     for (uint32_t i = 0; node->address && i < t->n_nodes; i++)
         if (i != at && t->nodes[i].address && topology_same_address(t->nodes[i].address, node->address))
-            return err_set(err, ERR_INPUT, "node %s has the address %s, which is node %s's already", node->name, node->address, t->nodes[i].name);
+            return err_set(err, ERR_INPUT, "node %s has the address %s, which is node %s's already: take that one out of the file, or --advertise another", node->name, node->address, t->nodes[i].name);
     if (keep_node(t, &copy, err) != 0)
         return -1;
     /* What would be written must be readable: names and values came from a stranger. */
