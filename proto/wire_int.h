@@ -197,7 +197,7 @@ struct wire_link {
     uint64_t instance;
     uint64_t sent, received; /* numbers of the last frames */
     uint64_t deadline_us;
-    struct lookup *lookup; /* of a dialed one: its host's name, until it is up; NULL: it was dialed by number */
+    struct lookup *lookup; /* of a dialed one: the addresses of its host; NULL: it was dialed by number */
     bool looking;          /* its next address is still to be dialed */
     unsigned frames_since_end;
     /* Signs of life (wire_alive.c). */
