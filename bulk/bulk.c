@@ -205,7 +205,13 @@ static int open_model(struct bulk *b, struct open_model *m, const uint8_t *id, s
         close(m->fd);
     m->fd = -1;
     memcpy(m->id, id, sizeof m->id);
-    return (m->gguf = b->o.open(b->o.arg, id, err)) ? 0 : -1;
+    if (!(m->gguf = b->o.open(b->o.arg, id, err)))
+        return -1;
+    struct manifest *kept = hashes_read(&b->hashes, m->gguf);
+    pthread_mutex_lock(&b->lock);
+    hashes_put(&b->hashes, m->gguf, kept);
+    pthread_mutex_unlock(&b->lock);
+    return 0;
 }
 
 static int check_split(const struct gguf *g, uint32_t split, struct err *err)

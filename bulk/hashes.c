@@ -74,35 +74,56 @@ static bool same_files(const struct hashes_model *m, const struct gguf *g)
     return true;
 }
 
-static int begin(const struct hashes *h, struct hashes_model *m, const struct gguf *g, enum manifest_kind kind, struct err *err)
+struct manifest *hashes_read(const struct hashes *h, const struct gguf *g)
 {
     unsigned char id[GGUF_ID_BYTES];
-    char *path = NULL;
+    struct manifest *m = NULL;
     gguf_model_id(g, id);
-    hashes_drop(m);
-    if (!(m->stamps = mem_new(gguf_n_splits(g), sizeof *m->stamps, err)))
-        return -1;
-    for (uint32_t i = 0; i < gguf_n_splits(g); i++)
-        m->stamps[i] = gguf_split_stamp(g, i);
-    if (h->dir && kind == MANIFEST_BLAKE3 && (path = path_of(h, id, err)))
-        m->manifest = manifest_load(g, kind, path, NULL); /* or it is made again */
+    char *path = h->dir ? path_of(h, id, NULL) : NULL;
+    if (path)
+        m = manifest_load(g, MANIFEST_BLAKE3, path, NULL);
     free(path);
-    if (!m->manifest && !(m->manifest = manifest_create(g, kind, err))) {
+    return m;
+}
+
+static int begin(struct hashes_model *m, const struct gguf *g, struct manifest *manifest, struct err *err)
+{
+    hashes_drop(m);
+    m->manifest = manifest;
+    if (!manifest || !(m->stamps = mem_new(gguf_n_splits(g), sizeof *m->stamps, err))) {
         hashes_drop(m);
         return -1;
     }
+    for (uint32_t i = 0; i < gguf_n_splits(g); i++)
+        m->stamps[i] = gguf_split_stamp(g, i);
     return 0;
 }
 
-static struct hashes_model *model_of(struct hashes *h, const struct gguf *g, enum manifest_kind kind, struct err *err)
+/* g's, or the place where it belongs. */
+static struct hashes_model *place_of(struct hashes *h, const struct gguf *g, enum manifest_kind kind, bool *ret_there)
 {
     unsigned char id[GGUF_ID_BYTES];
     gguf_model_id(g, id);
     const struct hashes_model *found = find(h, id, kind);
-    if (found && same_files(found, g))
-        return &h->models[found - h->models];
-    struct hashes_model *place = &h->models[found ? (unsigned)(found - h->models) : h->next++ % HASHES_MODELS];
-    return begin(h, place, g, kind, err) == 0 ? place : NULL;
+    *ret_there = found && same_files(found, g);
+    return &h->models[found ? (unsigned)(found - h->models) : h->next++ % HASHES_MODELS];
+}
+
+void hashes_put(struct hashes *h, const struct gguf *g, struct manifest *read)
+{
+    bool there = false;
+    struct hashes_model *m = read ? place_of(h, g, MANIFEST_BLAKE3, &there) : NULL;
+    if (there)
+        manifest_destroy(read);
+    else if (m)
+        begin(m, g, read, NULL);
+}
+
+static struct hashes_model *model_of(struct hashes *h, const struct gguf *g, enum manifest_kind kind, struct err *err)
+{
+    bool there;
+    struct hashes_model *m = place_of(h, g, kind, &there);
+    return there || begin(m, g, manifest_create(g, kind, err), err) == 0 ? m : NULL;
 }
 
 const struct manifest *hashes_of(struct hashes *h, const struct gguf *g, enum manifest_kind kind, struct err *err)

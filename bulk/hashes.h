@@ -3,7 +3,8 @@
 
 /* Inside bulk/ only. The hashes of models' chunks, as they become known. With a folder they are kept there, a file for each model, so
  * that the next start need not read a whole model for those who have it in their caches. They count for the files that were
- * read: where these have changed since, they are forgotten. The server's lock is held around every call but hashes_write. */
+ * read: where these have changed since, they are forgotten. The server's lock is held around every call but those that
+ * touch the disk. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -30,7 +31,10 @@ void hashes_fini(struct hashes *h);
 
 /* Into ret (NULL: none wanted); false: it is not known. */
 bool hashes_get(const struct hashes *h, const uint8_t *model, enum manifest_kind kind, uint32_t split, uint32_t chunk, uint8_t *ret);
-/* What is there of g's files, or an empty one; from the folder, where it is not in memory. */
+/* From the folder, without the lock; NULL: nothing of g's files as they are. Then, with it, into memory, unless they are there. */
+struct manifest *hashes_read(const struct hashes *h, const struct gguf *g);
+void hashes_put(struct hashes *h, const struct gguf *g, struct manifest *read);
+/* What is in memory of g's files, or an empty one. */
 const struct manifest *hashes_of(struct hashes *h, const struct gguf *g, enum manifest_kind kind, struct err *err);
 int hashes_set(struct hashes *h, const struct gguf *g, enum manifest_kind kind, uint32_t split, uint32_t chunk, const uint8_t *hash, struct err *err);
 
