@@ -82,7 +82,11 @@ const clusterView = (() => {
     const used = new Set(status.stages.map((s) => s.node));
     const others = status.nodes.filter((n) => !used.has(n.name));
     parts.othersBox.hidden = others.length === 0 || status.stages.length === 0;
-    const words = (n) => (n.standby ? "standby, " : "") + (n.state === "here" ? "here" : n.state === "drained" ? "drained: not to be used" : n.state);
+    const words = (n) => {
+      const state = n.state === "drained" ? "drained: not to be used" : n.state;
+      if (n.left_out) return (n.state === "here" ? "left out" : state) + ": " + n.left_out;
+      return (n.standby ? "standby, " : "") + state;
+    };
     parts.others.replaceChildren(...others.map((n) => el("li", null, el("b", null, n.name), " ", words(n))));
   }
 

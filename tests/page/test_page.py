@@ -213,6 +213,10 @@ has(page.text("h1"), "repaired", "and told")
 has(page.text(".events"), "node tower is lost", "and stands among the events")
 fake.pipeline.repair()
 ok(page.wait("!document.querySelector('.stage.lost') && /share/.test(document.querySelector('#cluster h1').innerText)"), "until it is back")
+fake.pipeline.extra = [dict(fake.pipeline.status()["nodes"][0], name="pi", stage=-1, left_out="one layer needs 2 GiB, cpu has 1 GiB <b>")]
+ok(page.wait("!document.querySelector('.others').closest('section').hidden"), "a node without a stage is listed")
+is_(page.text(".others"), "pi left out: one layer needs 2 GiB, cpu has 1 GiB <b>", "with why it is left out")
+fake.pipeline.extra = []
 fake.pipeline.open = 0
 
 # --- keyboard alone ---
