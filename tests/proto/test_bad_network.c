@@ -209,7 +209,7 @@ static void test_corrupt(void)
             break;
         snprintf(command, sizeof command, "corrupt %u", 1000 + round * 7777);
         relay_say(&r.relay, command);
-        for (unsigned i = 0; i < 100 && send_one(&r, i); i++)
+        for (unsigned i = 0; i < 100 && r.a.n_down == a_down && send_one(&r, i); i++) /* a link that is down is not to be used */
             sides_run((struct side *[]){&r.a, &r.b}, 2, 1);
         down += until2(&r.a, &r.b, r.a.n_down, a_down + 1) && until2(&r.a, &r.b, r.b.n_down, b_down + 1);
         bad += !came_well(&r.b, &n);
