@@ -207,9 +207,9 @@ static int open_model(struct bulk *b, struct open_model *m, const uint8_t *id, s
     memcpy(m->id, id, sizeof m->id);
     if (!(m->gguf = b->o.open(b->o.arg, id, err)))
         return -1;
-    struct manifest *kept = hashes_read(&b->hashes, m->gguf);
+    struct manifest *kept = hashes_read(&b->hashes, m->id, m->gguf);
     pthread_mutex_lock(&b->lock);
-    hashes_put(&b->hashes, m->gguf, kept);
+    hashes_put(&b->hashes, m->id, m->gguf, kept);
     pthread_mutex_unlock(&b->lock);
     return 0;
 }
@@ -259,7 +259,7 @@ _Static_assert((int)MSG_HASH_BLAKE2B == (int)MANIFEST_BLAKE2B && (int)MSG_HASH_B
 static void begin_along(struct bulk *b, const struct open_model *m, struct guest *g, struct job *j)
 {
     pthread_mutex_lock(&b->lock);
-    const struct manifest *known = hashes_of(&b->hashes, m->gguf, MANIFEST_BLAKE3, NULL);
+    const struct manifest *known = hashes_of(&b->hashes, m->id, m->gguf, MANIFEST_BLAKE3, NULL);
     j->along = known && j->total == manifest_chunk_bytes(known, j->split, j->first_chunk) && !manifest_hash(known, j->split, j->first_chunk);
     pthread_cond_broadcast(&b->changed);
     pthread_mutex_unlock(&b->lock);
@@ -270,7 +270,7 @@ static int make_known(struct bulk *b, const struct open_model *m, enum manifest_
                       struct err *err)
 {
     pthread_mutex_lock(&b->lock);
-    int rc = hashes_set(&b->hashes, m->gguf, kind, split, chunk, hash, err);
+    int rc = hashes_set(&b->hashes, m->id, m->gguf, kind, split, chunk, hash, err);
     pthread_mutex_unlock(&b->lock);
     return rc;
 }
@@ -333,7 +333,7 @@ static int make_hashes(struct bulk *b, struct open_model *m, struct job *j, stru
     if (open_model(b, m, j->model, err) != 0 || check_split(m->gguf, j->split, err) != 0)
         return -1;
     pthread_mutex_lock(&b->lock);
-    int rc = hashes_of(&b->hashes, m->gguf, (enum manifest_kind)j->hash, err) ? 0 : -1;
+    int rc = hashes_of(&b->hashes, m->id, m->gguf, (enum manifest_kind)j->hash, err) ? 0 : -1;
     pthread_mutex_unlock(&b->lock);
     if (rc != 0)
         return -1;

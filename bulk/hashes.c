@@ -74,12 +74,10 @@ static bool same_files(const struct hashes_model *m, const struct gguf *g)
     return true;
 }
 
-struct manifest *hashes_read(const struct hashes *h, const struct gguf *g)
+struct manifest *hashes_read(const struct hashes *h, const uint8_t *model, const struct gguf *g)
 {
-    unsigned char id[GGUF_ID_BYTES];
     struct manifest *m = NULL;
-    gguf_model_id(g, id);
-    char *path = h->dir ? path_of(h, id, NULL) : NULL;
+    char *path = h->dir ? path_of(h, model, NULL) : NULL;
     if (path)
         m = manifest_load(g, MANIFEST_BLAKE3, path, NULL);
     free(path);
@@ -100,41 +98,40 @@ static int begin(struct hashes_model *m, const struct gguf *g, struct manifest *
 }
 
 /* g's, or the place where it belongs. */
-static struct hashes_model *place_of(struct hashes *h, const struct gguf *g, enum manifest_kind kind, bool *ret_there)
+static struct hashes_model *place_of(struct hashes *h, const uint8_t *model, const struct gguf *g, enum manifest_kind kind, bool *ret_there)
 {
-    unsigned char id[GGUF_ID_BYTES];
-    gguf_model_id(g, id);
-    const struct hashes_model *found = find(h, id, kind);
+    const struct hashes_model *found = find(h, model, kind);
     *ret_there = found && same_files(found, g);
     return &h->models[found ? (unsigned)(found - h->models) : h->next++ % HASHES_MODELS];
 }
 
-void hashes_put(struct hashes *h, const struct gguf *g, struct manifest *read)
+void hashes_put(struct hashes *h, const uint8_t *model, const struct gguf *g, struct manifest *read)
 {
     bool there = false;
-    struct hashes_model *m = read ? place_of(h, g, MANIFEST_BLAKE3, &there) : NULL;
+    struct hashes_model *m = read ? place_of(h, model, g, MANIFEST_BLAKE3, &there) : NULL;
     if (there)
         manifest_destroy(read);
     else if (m)
         begin(m, g, read, NULL);
 }
 
-static struct hashes_model *model_of(struct hashes *h, const struct gguf *g, enum manifest_kind kind, struct err *err)
+static struct hashes_model *model_of(struct hashes *h, const uint8_t *model, const struct gguf *g, enum manifest_kind kind, struct err *err)
 {
     bool there;
-    struct hashes_model *m = place_of(h, g, kind, &there);
+    struct hashes_model *m = place_of(h, model, g, kind, &there);
     return there || begin(m, g, manifest_create(g, kind, err), err) == 0 ? m : NULL;
 }
 
-const struct manifest *hashes_of(struct hashes *h, const struct gguf *g, enum manifest_kind kind, struct err *err)
+const struct manifest *hashes_of(struct hashes *h, const uint8_t *model, const struct gguf *g, enum manifest_kind kind, struct err *err)
 {
-    const struct hashes_model *m = model_of(h, g, kind, err);
+    const struct hashes_model *m = model_of(h, model, g, kind, err);
     return m ? m->manifest : NULL;
 }
 
-int hashes_set(struct hashes *h, const struct gguf *g, enum manifest_kind kind, uint32_t split, uint32_t chunk, const uint8_t *hash, struct err *err)
+int hashes_set(struct hashes *h, const uint8_t *model, const struct gguf *g, enum manifest_kind kind, uint32_t split, uint32_t chunk,
+               const uint8_t *hash, struct err *err)
 {
-    struct hashes_model *m = model_of(h, g, kind, err);
+    struct hashes_model *m = model_of(h, model, g, kind, err);
     if (!m || manifest_set(m->manifest, split, chunk, hash, err) != 0)
         return -1;
     m->changed = h->dir && kind == MANIFEST_BLAKE3;

@@ -31,12 +31,13 @@ void hashes_fini(struct hashes *h);
 
 /* Into ret (NULL: none wanted); false: it is not known. */
 bool hashes_get(const struct hashes *h, const uint8_t *model, enum manifest_kind kind, uint32_t split, uint32_t chunk, uint8_t *ret);
-/* From the folder, without the lock; NULL: nothing of g's files as they are. Then, with it, into memory, unless they are there. */
-struct manifest *hashes_read(const struct hashes *h, const struct gguf *g);
-void hashes_put(struct hashes *h, const struct gguf *g, struct manifest *read);
+/* model: g's id, which takes its whole header to make. From the folder, without the lock; NULL: nothing of g's files as they are. Then, with it, into memory, unless they are there. */
+struct manifest *hashes_read(const struct hashes *h, const uint8_t *model, const struct gguf *g);
+void hashes_put(struct hashes *h, const uint8_t *model, const struct gguf *g, struct manifest *read);
 /* What is in memory of g's files, or an empty one. */
-const struct manifest *hashes_of(struct hashes *h, const struct gguf *g, enum manifest_kind kind, struct err *err);
-int hashes_set(struct hashes *h, const struct gguf *g, enum manifest_kind kind, uint32_t split, uint32_t chunk, const uint8_t *hash, struct err *err);
+const struct manifest *hashes_of(struct hashes *h, const uint8_t *model, const struct gguf *g, enum manifest_kind kind, struct err *err);
+int hashes_set(struct hashes *h, const uint8_t *model, const struct gguf *g, enum manifest_kind kind, uint32_t split, uint32_t chunk,
+               const uint8_t *hash, struct err *err);
 
 /* A copy of one that is to be written, for hashes_write; false: there is none. */
 bool hashes_unwritten(struct hashes *h, struct hashes_model *ret);
