@@ -1,9 +1,12 @@
 /* See hostport.h. */
 #include "base/hostport.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 bool hostport_split(const char *text, char *host, size_t cap, const char **ret_port)
 {
@@ -45,6 +48,31 @@ bool hostport_host_valid(const char *host)
     size_t len = strlen(host);
 
     return len > 0 && strspn(host, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:") == len;
+}
+
+/* As numbers, since each can be written in many ways: "0", "::0", "0:0:0:0:0:0:0:0". */
+bool hostport_is_anywhere(const char *host)
+{
+    struct in6_addr six;
+    struct in_addr four;
+
+    if (strcmp(host, "*") == 0)
+        return true;
+    if (inet_pton(AF_INET6, host, &six) == 1)
+        return IN6_IS_ADDR_UNSPECIFIED(&six) || (IN6_IS_ADDR_V4MAPPED(&six) && !six.s6_addr32[3]);
+    return inet_aton(host, &four) && four.s_addr == INADDR_ANY;
+}
+
+bool hostport_is_loopback(const char *host)
+{
+    struct in6_addr six;
+    struct in_addr four;
+
+    if (strcasecmp(host, "localhost") == 0)
+        return true;
+    if (inet_pton(AF_INET6, host, &six) == 1)
+        return IN6_IS_ADDR_LOOPBACK(&six) || (IN6_IS_ADDR_V4MAPPED(&six) && six.s6_addr[12] == 127);
+    return inet_aton(host, &four) && ntohl(four.s_addr) >> 24 == 127;
 }
 
 const char *hostport_advice(int errno_value)

@@ -13,6 +13,10 @@ bool hostport_split(const char *text, char *host, size_t cap, const char **ret_p
 bool hostport_port_valid(const char *port, bool listening);
 /* Whether somebody else can dial it: letters, digits, . - _ and, in an IPv6 address, colons. So "*" is none. */
 bool hostport_host_valid(const char *host);
+/* "0.0.0.0", "::", "*": every address of a machine. Good to listen at; whoever dials it reaches himself. */
+bool hostport_is_anywhere(const char *host);
+/* Whether only the machine itself can dial it: "localhost", 127.…, "::1". */
+bool hostport_is_loopback(const char *host);
 
 /* Behind the message that listening failed with that errno: "; what to do", or "". */
 const char *hostport_advice(int errno_value);

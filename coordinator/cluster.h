@@ -79,6 +79,7 @@ struct node {
     bool leaving;   /* it ends, and asks to be planned without */
     bool refused;   /* a process of our own that ended by itself before it was here: it would again */
     bool said_away; /* the reason why it is not here has been told */
+    bool told_address; /* by itself: it may be another the next time */
     bool unusable;  /* its hello makes no sense to the planner */
     char left_out[CLUSTER_LEFT_OUT_BYTES]; /* why no plan can have it; "": one may */
 
@@ -245,6 +246,8 @@ void nodes_event(struct engine *e, struct wire_event *event); /* of a control li
 struct node *nodes_find(struct engine *e, const char *name);
 /* Tells a node something on its control link; a link that cannot take it is as good as lost. */
 void nodes_send(struct engine *e, struct node *n, const struct msg *m);
+/* Whether `from` can dial it; NULL: we ourselves. An address of loopback is good on its own machine alone. */
+bool nodes_can_dial(const struct node *from, const struct node *to);
 /* It is gone, or as good as that: the link is closed and the pipeline told. */
 void nodes_lose(struct engine *e, struct node *n, const char *why);
 int nodes_drain(struct engine *e, const char *name, unsigned seconds, struct err *err);

@@ -286,6 +286,30 @@ static void note_missing(struct engine *e, const struct node *n)
     }
 }
 
+/* A node that listens everywhere does not know by which address it is reached. */
+static void take_address(struct engine *e, struct node *n, const char *said)
+{
+    char address[MSG_MAX_ADDRESS + 1];
+    bool anywhere = wire_address_seen(said, n->control, address), same = strcmp(address, n->address) == 0;
+    n->told_address = true;
+    memcpy(n->address, address, sizeof n->address);
+    if (!anywhere || same)
+        return;
+    if (address[0])
+        engine_event_text(e, ENGINE_NOTE_INFO, n->name, "node %s listens at %s; others dial %s, where it came from (worker --advertise names another)", n->name,
+                          said, address);
+    else
+        engine_event_text(e, ENGINE_NOTE_TROUBLE, n->name, "node %s listens at %s, which does not answer where it came from, %s: it will dial others (worker --advertise names an address)",
+                          n->name, said, wire_link_address(n->control));
+}
+
+bool nodes_can_dial(const struct node *from, const struct node *to)
+{
+    if (!to->address[0])
+        return false;
+    return !from || !wire_address_loopback(to->address) || (from->control && wire_address_loopback(wire_link_address(from->control)));
+}
+
 static void greet(struct engine *e, struct node *n, const struct msg_hello *hello)
 {
     struct msg m = {.type = MSG_WELCOME,
@@ -302,8 +326,8 @@ static void greet(struct engine *e, struct node *n, const struct msg_hello *hell
     if (n->hello.instance != hello->instance)
         n->distrusted_until_us = n->load_errors = 0;
     keep_hello(n, hello);
-    if (n->address[0] == 0 && hello->address[0])
-        snprintf(n->address, sizeof n->address, "%s", hello->address);
+    if ((n->address[0] == 0 || n->told_address) && hello->address[0])
+        take_address(e, n, hello->address);
     n->state = n->drained ? NODE_DRAINED : NODE_HERE;
     n->redial_ms = REDIAL_MIN_MS;
     n->said_away = n->leaving = n->unusable = false;

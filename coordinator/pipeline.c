@@ -155,7 +155,7 @@ static enum msg_reach reach(const struct node *up, const struct node *down, bool
 {
     if (up == down)
         return REACH_PROCESS;
-    bool down_open = down && down->address[0], up_open = up && up->address[0];
+    bool down_open = down && nodes_can_dial(up, down), up_open = up && nodes_can_dial(down, up);
     if (!down) /* we dial whom we can */
         return up_open ? REACH_AWAIT : REACH_DIAL;
     if (!up)

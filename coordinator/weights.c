@@ -76,6 +76,7 @@ static bool has_model(const struct engine *e, const struct node *n)
 
 size_t weights_sources(struct engine *e, uint32_t stage, struct msg_source ret[MSG_MAX_SOURCES])
 {
+    const struct node *self = &e->nodes[e->pipe.stages[stage].node];
     size_t n = 0;
     /* Our hashes are the ones that count, so we come first; a header alone is good for nothing else. */
     if (e->bulk && e->listening[0])
@@ -83,7 +84,7 @@ size_t weights_sources(struct engine *e, uint32_t stage, struct msg_source ret[M
     for (int asked = 1; asked >= 0 && e->keys; asked--)
         for (uint32_t i = 0; i < e->pipe.n_stages && n < MSG_MAX_SOURCES; i++) {
             const struct node *node = &e->nodes[e->pipe.stages[i].node];
-            bool can = has_model(e, node) && node->address[0], own = e->pipe.stages[i].node == e->pipe.stages[stage].node;
+            bool can = has_model(e, node) && nodes_can_dial(self, node), own = node == self;
             if (!own && pipeline_stage_of(e, node, NULL) == (int)i && node->has_key && can == (asked == 1)) /* each node once */
                 ret[n++] = (struct msg_source){node->name, can ? node->address : "", node->key};
         }

@@ -106,6 +106,12 @@ struct wire_dial {
 /* Whether an address has the form of one that can be listened at, or dialed (then a host's name will do). Looks nothing up. */
 int wire_address_check(const char *endpoint, bool listening, struct err *err);
 
+/* What a peer says of itself as it can be dialed: of "tcp://0.0.0.0:PORT", every address of its machine, the one at the link's
+ * other end; "" where that cannot be dialed either (IPv6 where it listens by IPv4, link-local). Whether it said so. */
+bool wire_address_seen(const char *said, const struct wire_link *link, char ret[MSG_MAX_ADDRESS + 1]);
+/* Whether only processes of the same machine can dial it, or come from it: ipc, loopback. As in a dial, or wire_link_address(). */
+bool wire_address_loopback(const char *address);
+
 /* Begins to connect. WIRE_UP or WIRE_DOWN follows. NULL: the endpoint cannot be one. */
 struct wire_link *wire_dial(struct wire *w, const struct wire_dial *dial, struct err *err);
 

@@ -36,6 +36,8 @@ static void address_of(int fd, char *buf, size_t cap)
         snprintf(buf, cap, "ipc");
     else if (peer.room.ss_family == AF_INET && inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip))
         snprintf(buf, cap, "%s:%u", ip, ntohs(v4->sin_port));
+    else if (peer.room.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr) && inet_ntop(AF_INET, &v6->sin6_addr.s6_addr[12], ip, sizeof ip))
+        snprintf(buf, cap, "%s:%u", ip, ntohs(v6->sin6_port)); /* IPv4's, at a port of IPv6 that takes both */
     else if (peer.room.ss_family == AF_INET6 && inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip))
         snprintf(buf, cap, "[%s]:%u", ip, ntohs(v6->sin6_port));
 }

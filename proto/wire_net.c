@@ -54,6 +54,8 @@ int endpoint_check(const char *endpoint, bool listening, struct err *err)
         return err_set(err, ERR_USAGE, "address \"%s\": tcp://%s:PORT, tcp://[IPv6]:PORT or ipc:///PATH is needed", shown, listening ? "IP" : "HOST");
     if (!hostport_port_valid(port, listening))
         return err_set(err, ERR_USAGE, "address \"%s\": the port is no number from 1 to 65535", shown);
+    if (!listening && hostport_is_anywhere(host))
+        return err_set(err, ERR_USAGE, "address \"%s\": %.60s is every address of a machine, good only to listen at; name one that others can dial", shown, host);
     if (inet_pton(AF_INET, host, ip) != 1 && inet_pton(AF_INET6, host, ip) != 1 && !(listening && strcmp(host, "*") == 0))
         return err_set(err, ERR_USAGE, "address \"%s\": \"%.60s\" is no %s", shown, host, listening ? "IP address" : "host");
     return 0;
@@ -65,9 +67,40 @@ int wire_address_check(const char *endpoint, bool listening, struct err *err)
     const char *port;
 
     if (!listening && strncmp(endpoint, "tcp://", 6) == 0 && strlen(endpoint) <= MSG_MAX_ADDRESS && hostport_split(endpoint + 6, host, sizeof host, &port) &&
-        hostport_port_valid(port, false) && hostport_host_valid(host))
+        hostport_port_valid(port, false) && hostport_host_valid(host) && !hostport_is_anywhere(host))
         return 0;
     return endpoint_check(endpoint, listening, err);
+}
+
+bool wire_address_seen(const char *said, const struct wire_link *link, char ret[MSG_MAX_ADDRESS + 1])
+{
+    const char *from = wire_link_address(link);
+    char host[MSG_MAX_ADDRESS + 1], own[MSG_MAX_ADDRESS + 1], text[2 * MSG_MAX_ADDRESS];
+    const char *port, *unused;
+
+    snprintf(ret, MSG_MAX_ADDRESS + 1, "%s", said);
+    if (strncmp(said, "tcp://", 6) != 0 || !hostport_split(said + 6, host, sizeof host, &port) || !hostport_is_anywhere(host))
+        return false;
+    ret[0] = '\0';
+    if (!hostport_split(from, own, sizeof own, &unused) || hostport_is_anywhere(own))
+        return true;
+    bool six = strchr(own, ':') != NULL;
+    /* All of IPv4's do not answer by IPv6, and a link-local address means nothing without its interface. */
+    if (six && (!strchr(host, ':') || strncasecmp(own, "fe80:", 5) == 0))
+        return true;
+    if (snprintf(text, sizeof text, six ? "tcp://[%s]:%s" : "tcp://%s:%s", own, port) <= MSG_MAX_ADDRESS)
+        memcpy(ret, text, strlen(text) + 1);
+    return true;
+}
+
+bool wire_address_loopback(const char *address)
+{
+    char host[MSG_MAX_ADDRESS + 1];
+    const char *port, *at = strncmp(address, "tcp://", 6) == 0 ? address + 6 : address;
+
+    if (strncmp(address, "ipc", 3) == 0)
+        return true;
+    return hostport_split(at, host, sizeof host, &port) && hostport_is_loopback(host);
 }
 
 /* --- whom we trust ------------------------------------------------------------------------------------------------------- */

@@ -177,6 +177,9 @@ static int read_address(struct parse *c, const struct yaml_item *v, void *into)
     if (strncmp(n->address, "tcp://", 6) != 0 || !hostport_split(n->address + 6, host, sizeof host, &port) || !hostport_host_valid(host))
         return PARSE_FAIL(c, v, "address is \"%s\"; tcp://HOST:PORT is allowed, or tcp://[IPv6]:PORT (leave it out where the node dials in)",
                           err_printable(shown, sizeof shown, v->text, v->len));
+    if (hostport_is_anywhere(host))
+        return PARSE_FAIL(c, v, "address is \"%s\", every address of a machine, good only to listen at; write the one that others dial (or leave it out where the node dials in)",
+                          err_printable(shown, sizeof shown, v->text, v->len));
     if (!hostport_port_valid(port, false))
         return PARSE_FAIL(c, v, "address is \"%s\"; its port is no number from 1 to 65535", err_printable(shown, sizeof shown, v->text, v->len));
     return 0;

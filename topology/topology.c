@@ -69,8 +69,7 @@ static int keep_node(struct topology *t, struct topology_node *n, struct err *er
 
 bool topology_same_address(const char *a, const char *b)
 {
-    bool anywhere = strncmp(a, "tcp://0.0.0.0:", 14) == 0 || strncmp(a, "tcp://[::]:", 11) == 0;
-    return !anywhere && strcasecmp(a, b) == 0;
+    return strcasecmp(a, b) == 0;
 }
 
 int topology_put(struct topology *t, const struct topology_node *node, struct err *err)

@@ -125,7 +125,7 @@ char *topology_text(const char *path, size_t *ret_len, struct err *err);
 /* UINT32_MAX: there is none. */
 uint32_t topology_find(const struct topology *t, const char *node);
 
-/* Whether two nodes cannot both have them. (What listens everywhere says so of itself where nobody told it --advertise.) */
+/* Whether two nodes cannot both have them. */
 bool topology_same_address(const char *a, const char *b);
 
 /* Adds a node (everything is copied), or replaces the one of that name. ERR_INPUT for a name that may not be, ERR_LIMIT. */

@@ -43,13 +43,10 @@ static void fault(struct seat *s, const struct neighbour *b, enum err_kind kind,
  * that it listens everywhere, the host that its link to us comes from. */
 void links_coordinator_address(const struct node *n, const char *said, char ret[MSG_MAX_ADDRESS + 1])
 {
-    static const char any[] = "tcp://0.0.0.0:";
-    const char *from = n->control ? wire_link_address(n->control) : "", *colon = strrchr(from, ':');
-
     if (control_address(n) && n->control && wire_link_dialed(n->control))
         snprintf(ret, MSG_MAX_ADDRESS + 1, "%s", control_address(n));
-    else if (strncmp(said, any, sizeof any - 1) == 0 && colon)
-        snprintf(ret, MSG_MAX_ADDRESS + 1, "tcp://%.*s:%s", (int)(colon - from), from, said + sizeof any - 1);
+    else if (n->control)
+        wire_address_seen(said, n->control, ret);
     else
         snprintf(ret, MSG_MAX_ADDRESS + 1, "%s", said);
 }

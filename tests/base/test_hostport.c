@@ -22,6 +22,15 @@ int main(void)
            !hostport_port_valid("-1", true) && !hostport_port_valid("*", false),
        "no ports");
     ok(hostport_host_valid("pc-2.lan") && hostport_host_valid("::1") && !hostport_host_valid("*") && !hostport_host_valid("a b"), "hosts");
+    static const char *const anywhere[] = {"0.0.0.0", "0", "::", "::0", "0:0:0:0:0:0:0:0", "::ffff:0.0.0.0", "*"};
+    static const char *const loopback[] = {"127.0.0.1", "127.1", "127.255.0.3", "::1", "::ffff:127.0.0.1", "localhost", "LocalHost"};
+    static const char *const neither[] = {"10.0.0.7", "128.0.0.1", "0.0.0.1", "::2", "::ffff:10.0.0.7", "tower", "localhost.lan", ""};
+    for (size_t i = 0; i < sizeof anywhere / sizeof *anywhere; i++)
+        ok(hostport_is_anywhere(anywhere[i]) && !hostport_is_loopback(anywhere[i]), "every address of a machine: %s", anywhere[i]);
+    for (size_t i = 0; i < sizeof loopback / sizeof *loopback; i++)
+        ok(hostport_is_loopback(loopback[i]) && !hostport_is_anywhere(loopback[i]), "the machine itself: %s", loopback[i]);
+    for (size_t i = 0; i < sizeof neither / sizeof *neither; i++)
+        ok(!hostport_is_loopback(neither[i]) && !hostport_is_anywhere(neither[i]), "one that others can dial: \"%s\"", neither[i]);
     ok(strstr(hostport_advice(EADDRINUSE), "another port") && strstr(hostport_advice(EADDRNOTAVAIL), "0.0.0.0") && !*hostport_advice(EPIPE),
        "advice");
     return tap_done();

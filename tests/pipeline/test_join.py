@@ -70,7 +70,7 @@ def remembered():
 
 
 listen = f"tcp://127.0.0.1:{free_port()}"
-workers = [Worker("attic"), Worker("cellar", "--listen", f"tcp://127.0.0.1:{free_port()}")]
+workers = [Worker("attic"), Worker("cellar", "--listen", f"tcp://0.0.0.0:{free_port()}")]
 prompt = {"prompt": "abc", "max_tokens": 12, "temperature": 0, "ignore_eos": True}
 alone = Server(model, "--workers", 1, "--ctx", 64)
 want = alone.complete(**prompt)[0]["text"]
@@ -93,7 +93,9 @@ try:
     ok(until(lambda: state(s, "cellar") == "here"), "another joins", s.lines[-5:])
     has(remembered(), "cellar", "it is remembered, too")
     has(remembered(), "# a note of mine", "and what a person wrote meanwhile is kept")
-    has(remembered(), workers[1].args[1], "with its address")
+    has(remembered(), workers[1].args[1].replace("0.0.0.0", "127.0.0.1"), "with the address that it came from, since it listens everywhere")
+    r = run("worker", "--listen", "tcp://127.0.0.1:0", "--advertise", "tcp://0.0.0.0:7101", "--model", model)
+    ok(r.status == 2 and "every address of a machine" in r.err, "everywhere is no address to advertise", r.err)
     is_(s.complete(**prompt)[0]["text"], want, "the same answer")
     r = run("worker", "--keys", os.path.join(folder, "thief"), "--name", "thief", "--join", token)
     ok(r.status == 1 and "thief" not in remembered(), "a token is good once", r.err)

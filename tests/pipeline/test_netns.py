@@ -71,8 +71,8 @@ class Machine:
         self.key = run("keygen", "--keys", self.keys).out.strip()
         run("keygen", "--keys", self.keys, "--trust", f"boss={boss}")
 
-    def start(self, dialed):
-        how = ["--listen", self.address] if dialed else ["--coordinator", f"tcp://10.77.{self.n}.1:7100"]
+    def start(self, dialed, *how):
+        how = how or (["--listen", self.address] if dialed else ["--coordinator", f"tcp://10.77.{self.n}.1:7100"])
         with open(os.path.join(folder, self.name + ".log"), "ab") as log:
             self.worker = subprocess.Popen(["nsenter", "-t", str(self.pid), "-n", PROGRAM, "worker", "--name", self.name, "--keys", self.keys,
                                             "--threads", "1", "--model-dir", folder, *how], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -91,12 +91,21 @@ def cuts(n):
     return sizes
 
 
-def topology(machines, nat):
+class Home(Machine):
+    """A worker beside the coordinator."""
+
+    def __init__(self):
+        self.n, self.name, self.keys, self.holder, self.worker, self.pid = 0, "home", os.path.join(folder, "home"), None, None, os.getpid()
+        self.key = run("keygen", "--keys", self.keys).out.strip()
+        run("keygen", "--keys", self.keys, "--trust", f"boss={boss}")
+
+
+def topology(machines, nat, addresses=True):
     path = os.path.join(folder, "cluster.yaml")
     with open(path, "w", encoding="ascii") as f:
         f.write('coordinator: {listen: "tcp://0.0.0.0:7100"}\nnodes:\n')
         for m in machines:
-            f.write(f"  {m.name}: {{ram: 1GiB, key: {m.key}{'' if m is nat else ', address: ' + chr(34) + m.address + chr(34)}}}\n")
+            f.write(f"  {m.name}: {{ram: 1GiB, key: {m.key}{'' if m is nat or not addresses else ', address: ' + chr(34) + m.address + chr(34)}}}\n")
         f.write("pins:\n")
         first = 0
         for m, size in zip(machines, cuts(len(machines))):
@@ -141,6 +150,17 @@ try:
         got = answers("--topology", topology(machines[:n], nat), "--keys", chief)
         ok(got == want, f"{n} worker{'s' if n > 1 else ''} over {name}, layers {cuts(n)}{', one that dials' if n > 2 else ''}: the same, bit for bit",
            got if isinstance(got, str) else "other tokens or log-probabilities")
+
+    # Both listen everywhere and say no more. One is on the coordinator's own machine, and came by loopback, where the other cannot dial it.
+    home, guest = Home(), machines[0]
+    machines.append(home)
+    guest.worker.kill()
+    guest.worker.wait()
+    guest.start(False, "--listen", "tcp://0.0.0.0:7101", "--coordinator", f"tcp://10.77.{guest.n}.1:7100")
+    home.start(False, "--listen", "tcp://0.0.0.0:7102", "--coordinator", "tcp://127.0.0.1:7100")
+    for chain in ((home, guest), (guest, home)):
+        got = answers("--topology", topology(chain, None, addresses=False), "--keys", chief)
+        ok(got == want, f"{chain[0].name} before {chain[1].name}, which listen everywhere: the same", got)
 finally:
     for m in machines:
         m.stop()

@@ -345,6 +345,22 @@ static void test_names(void)
     ok(link, "%s is dialed", named);
     ok(until2(&a, &b, a.n_up, 1), "and found");
     ok(link && strncmp(wire_link_address(link), "127.0.0.1:", 10) == 0, "its address is %s", link ? wire_link_address(link) : "");
+    static const struct {
+        const char *said, *seen;
+        bool anywhere;
+    } cases[] = {{"tcp://0.0.0.0:7101", "tcp://127.0.0.1:7101", true}, {"tcp://[::]:7101", "tcp://127.0.0.1:7101", true},
+                 {"tcp://10.0.0.7:7101", "tcp://10.0.0.7:7101", false}, {"ipc:///tmp/x", "ipc:///tmp/x", false}, {"", "", false}, {"rubbish", "rubbish", false}};
+    for (size_t i = 0; link && i < sizeof cases / sizeof *cases; i++) {
+        char seen[MSG_MAX_ADDRESS + 1];
+        bool anywhere = wire_address_seen(cases[i].said, link, seen);
+        ok(anywhere == cases[i].anywhere && strcmp(seen, cases[i].seen) == 0, "\"%s\" is dialed as \"%s\"", cases[i].said, seen);
+    }
+    ok(wire_address_check("tcp://0.0.0.0:7101", true, &err) == 0 && wire_address_check("tcp://0.0.0.0:7101", false, &err) != 0 &&
+           strstr(err.text, "good only to listen at"),
+       "everywhere can be listened at, not dialed: %s", err.text);
+    ok(wire_address_loopback("tcp://127.0.0.1:7101") && wire_address_loopback("[::1]:41000") && wire_address_loopback("ipc") &&
+           !wire_address_loopback("10.0.0.7:41000") && !wire_address_loopback("tcp://tower:7101"),
+       "whose address only its own machine reaches");
     d.endpoint = "tcp://no-such-host.invalid:1";
     ok(wire_dial(a.wire, &d, &err), "an unknown host may be dialed");
     ok(until2(&a, &b, a.n_down, 1), "and is down");
