@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 bool hostport_split(const char *text, char *host, size_t cap, const char **ret_port)
 {
@@ -73,6 +75,22 @@ bool hostport_is_loopback(const char *host)
     if (inet_pton(AF_INET6, host, &six) == 1)
         return IN6_IS_ADDR_LOOPBACK(&six) || (IN6_IS_ADDR_V4MAPPED(&six) && six.s6_addr[12] == 127);
     return inet_aton(host, &four) && ntohl(four.s_addr) >> 24 == 127;
+}
+
+bool hostport_is_ours(const char *host)
+{
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6};
+    struct sockaddr_in four = {.sin_family = AF_INET};
+    bool is_six = inet_pton(AF_INET6, host, &six.sin6_addr) == 1;
+
+    if (!is_six && inet_pton(AF_INET, host, &four.sin_addr) != 1)
+        return false;
+    /* Only one's own can be bound; a datagram's socket takes no port from anybody. */
+    int fd = socket(is_six ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool ours = fd >= 0 && bind(fd, is_six ? (struct sockaddr *)&six : (struct sockaddr *)&four, is_six ? sizeof six : sizeof four) == 0;
+    if (fd >= 0)
+        close(fd);
+    return ours;
 }
 
 const char *hostport_advice(int errno_value)

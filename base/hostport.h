@@ -17,6 +17,8 @@ bool hostport_host_valid(const char *host);
 bool hostport_is_anywhere(const char *host);
 /* Whether only the machine itself can dial it: "localhost", 127.…, "::1". */
 bool hostport_is_loopback(const char *host);
+/* Whether a numeric address is one of this machine's. A host's name is not looked up: false. */
+bool hostport_is_ours(const char *host);
 
 /* Behind the message that listening failed with that errno: "; what to do", or "". */
 const char *hostport_advice(int errno_value);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/hostport.h"
 #include "base/sysinfo.h"
 #include "base/threadpool.h"
 #include "coordinator/cluster.h"
@@ -65,6 +66,22 @@ static int start_children(struct engine *e, struct err *err)
     return 0;
 }
 
+/* The file does not know which addresses this machine has, and --join-listen is not in it. */
+static int check_not_ours(const struct engine *e, const struct topology_node *n, struct err *err)
+{
+    char host[MSG_MAX_ADDRESS + 1], own[MSG_MAX_ADDRESS + 1];
+    const char *port, *own_port, *listening = e->listening;
+    bool ours = false;
+
+    if (n->address && strncmp(n->address, "tcp://", 6) == 0 && strncmp(listening, "tcp://", 6) == 0 && hostport_split(n->address + 6, host, sizeof host, &port) &&
+        hostport_split(listening + 6, own, sizeof own, &own_port) && strcmp(port, own_port) == 0)
+        ours = strcmp(host, own) == 0 || (hostport_is_anywhere(own) && (hostport_is_loopback(host) || hostport_is_ours(host)));
+    if (!ours)
+        return 0;
+    return err_set(err, ERR_INPUT, "%s:%u:%u: node %s has the address %s, where this coordinator listens (%s); each listens at one of its own, such as another port",
+                   e->options.topology_path ? e->options.topology_path : "the topology", n->mark.line, n->mark.column, n->name, n->address, listening);
+}
+
 static int add_declared(struct engine *e, struct err *err)
 {
     const struct topology *t = e->options.topology;
@@ -72,6 +89,8 @@ static int add_declared(struct engine *e, struct err *err)
         const struct topology_node *from = &t->nodes[i];
         uint8_t key[KEY_BYTES];
         struct node *n;
+        if (check_not_ours(e, from, err) != 0)
+            return -1;
         if (!from->key && !keys_lookup(e->keys, from->name, key)) {
             engine_event_text(e, ENGINE_NOTE_TROUBLE, from->name,
                               "node %s is left out: it has no key in the topology, and none is trusted by that name in %s; add \"key:\", "

@@ -1,6 +1,7 @@
 /* Reads nodes, their devices and what was measured on them. See parse.h. */
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/hostport.h"
 #include "topology/parse.h"
@@ -295,6 +296,30 @@ static int check_address(struct parse *c, const struct yaml_item *nodes, const s
     return 0;
 }
 
+/* The coordinator's port: of every address of its machine where it listens everywhere, so that a node of that machine cannot have it. */
+static bool listens_there(const char *listen, const char *address)
+{
+    char host[ADDRESS_BYTES], other[ADDRESS_BYTES];
+    const char *port, *other_port;
+    if (strncmp(listen, "tcp://", 6) != 0 || strncmp(address, "tcp://", 6) != 0)
+        return strcmp(listen, address) == 0;
+    if (!hostport_split(listen + 6, host, sizeof host, &port) || !hostport_split(address + 6, other, sizeof other, &other_port) || strcmp(port, other_port) != 0)
+        return false;
+    if (hostport_is_anywhere(host))
+        return hostport_is_loopback(other);
+    return strcasecmp(host, other) == 0 || (hostport_is_loopback(host) && hostport_is_loopback(other));
+}
+
+static int check_listen(struct parse *c, const struct yaml_item *name)
+{
+    const struct yaml_item *own = parse_entry(name->next, "address");
+    char shown[80], listen[80];
+    if (!own || !c->t->listen || !listens_there(c->t->listen, own->text))
+        return 0;
+    return PARSE_FAIL(c, own, "address \"%s\" of node %s is where the coordinator listens (\"%s\"); each listens at one of its own, such as another port",
+                      err_printable(shown, sizeof shown, own->text, own->len), name->text, err_printable(listen, sizeof listen, c->t->listen, strlen(c->t->listen)));
+}
+
 int parse_nodes(struct parse *c, const struct yaml_item *map, void *into)
 {
     struct topology *t = into;
@@ -305,7 +330,7 @@ int parse_nodes(struct parse *c, const struct yaml_item *map, void *into)
         if (++n > TOPOLOGY_MAX_NODES)
             return PARSE_FAIL(c, k, "more than %d nodes", TOPOLOGY_MAX_NODES);
     for (const struct yaml_item *k = map->first; k && k->next; k = k->next->next)
-        if (read_node(c, k, k->next, &t->nodes[t->n_nodes]) != 0 || check_address(c, map, k) != 0)
+        if (read_node(c, k, k->next, &t->nodes[t->n_nodes]) != 0 || check_address(c, map, k) != 0 || check_listen(c, k) != 0)
             return -1;
         else
             t->n_nodes++;

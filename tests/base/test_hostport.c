@@ -31,6 +31,9 @@ int main(void)
         ok(hostport_is_loopback(loopback[i]) && !hostport_is_anywhere(loopback[i]), "the machine itself: %s", loopback[i]);
     for (size_t i = 0; i < sizeof neither / sizeof *neither; i++)
         ok(!hostport_is_loopback(neither[i]) && !hostport_is_anywhere(neither[i]), "one that others can dial: \"%s\"", neither[i]);
+    ok(hostport_is_ours("127.0.0.1") && !hostport_is_ours("192.0.2.77") && !hostport_is_ours("2001:db8::77") &&
+           !hostport_is_ours("localhost"),
+       "this machine's own addresses");
     ok(strstr(hostport_advice(EADDRINUSE), "another port") && strstr(hostport_advice(EADDRNOTAVAIL), "0.0.0.0") && !*hostport_advice(EPIPE),
        "advice");
     return tap_done();
