@@ -24,6 +24,7 @@
 
 enum {
     WIRE_MAX_LINKS = 1024,
+    WIRE_LEAST_FILES = 64,        /* a process with links must be allowed to open: its threads, a listener, a few links */
     WIRE_MAX_LISTENERS = 8,
     WIRE_MAX_HEAD = 8 << 20,      /* bytes of a frame's encoded message */
     WIRE_MAX_PAYLOAD = 128 << 20, /* of a data frame; other purposes have less */

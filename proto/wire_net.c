@@ -5,17 +5,21 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/hostport.h"
+#include "base/sysinfo.h"
 #include "base/mem.h"
+#include "base/sysinfo.h"
 #include "proto/files.h"
 #include "proto/invite.h"
 
@@ -326,6 +330,10 @@ static int set_up(struct wire_net *net, const struct wire_net_options *o, struct
     net->instance = o->instance;
     while (net->instance == 0)
         randombytes_buf(&net->instance, sizeof net->instance);
+    /* Where libzmq cannot have a descriptor for a thread of its own it ends the whole process. */
+    uint64_t files = sysinfo_allow_files();
+    if (files < WIRE_LEAST_FILES)
+        return err_set(err, ERR_LIMIT, "this process may open %" PRIu64 " files; links need at least %d: raise it (ulimit -Hn, LimitNOFILE= in a unit)", files, WIRE_LEAST_FILES);
     net->stop_fd = eventfd(0, EFD_CLOEXEC);
     if (net->stop_fd < 0)
         return err_errno(err, errno, "eventfd");

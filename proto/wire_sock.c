@@ -6,7 +6,8 @@
 
 int sock_failed(const char *what, struct err *err)
 {
-    return err_set(err, ERR_IO, "%s: %s", what, zmq_strerror(zmq_errno()));
+    return err_set(err, ERR_IO, "%s: %s%s", what, zmq_strerror(zmq_errno()),
+                   zmq_errno() == EMFILE ? "; every link takes a few: raise it (ulimit -Hn, LimitNOFILE= in a unit)" : "");
 }
 
 int sock_set_int(void *z, int option, int value)

@@ -49,6 +49,26 @@ def worker(name, *args, **more):
     return Program(name, "worker", "--keys", mine, "--name", name, "--threads", "1", *args, **more)
 
 
+# --- few open files ---
+tiny, why = make_model("files.gguf", "--quant", "Q4_0", "--layers", "4")
+
+
+def with_files(least, most, *args):
+    """Runs it with such limits of open files."""
+    return subprocess.run([PROGRAM, *args], capture_output=True, text=True, errors="replace", timeout=SECONDS, stdin=subprocess.DEVNULL,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (least, most)))
+
+
+for few in (12, 24) if tiny else ():
+    for what in (("run", "-m", tiny, "-p", "a", "-n", "2", "--workers", "2"), ("worker", "--keys", mine, "--listen", "tcp://127.0.0.1:0", "--no-measure")):
+        r = with_files(few, few, *what)
+        ok(r.returncode == 1 and f"may open {few} files" in r.stderr and "ulimit -Hn" in r.stderr, f"{what[0]}: {few} open files are too few, and that is said",
+           r.returncode, r.stderr)
+    r = with_files(few, resource.getrlimit(resource.RLIMIT_NOFILE)[1], "run", "-m", tiny, "-p", "a", "-n", "2", "--workers", "2", "--ctx", "64")
+    ok(r.returncode == 0 and r.stdout, f"run: {few}, and more where it asks for them", r.returncode, r.stderr)
+if not tiny:
+    skip(why)
+
 # --- a coordinator's name ---
 w = worker("lost", "--coordinator", "tcp://no-such-host.invalid:7100", "--no-measure")
 ok(w.says("does not answer"), "a coordinator whose name nobody knows is told", w.said())
