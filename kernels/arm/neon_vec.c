@@ -173,77 +173,64 @@ static float dot_floats(const float *a, const float *b, uint32_t n)
 
 /* --- F32, F16, BF16 matrices ----------------------------------------------------------------------------------------------- */
 
-enum { BLOCK_X = 4 };
+enum { FLOAT_SUMS = 4 };
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Weights k to k + 16 of a row as floats; the last ones of a row by way of a copy. */
-INLINE float32x4x4_t wide(enum quant_type type, const uint8_t *row, uint32_t k, uint32_t n)
+struct lanes {
+    float32x4x4_t v;
+};
+
+INLINE struct lanes lanes_zero(void)
+{
+    return (struct lanes){{{vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)}}};
+}
+
+/* The last ones of a row by way of a copy. */
+INLINE struct lanes lanes_of_weights(enum quant_type type, const uint8_t *p, uint32_t n)
 {
     uint16_t h[16] = {0};
-    float32x4x4_t v;
+    struct lanes w;
     if (type == QUANT_F32) {
         float f[16] = {0};
-        memcpy(f, row + 4 * (size_t)k, 4 * (size_t)(n < 16 ? n : 16));
-        return load16(f, 16);
+        memcpy(f, p, 4 * (size_t)n);
+        return (struct lanes){load16(f, 16)};
     }
-    memcpy(h, row + 2 * (size_t)k, 2 * (size_t)(n < 16 ? n : 16));
+    memcpy(h, p, 2 * (size_t)n);
     for (int j = 0; j < 4; j++) {
         uint16x4_t four = vld1_u16(h + 4 * j);
-        v.val[j] = type == QUANT_F16 ? vcvt_f32_f16(vreinterpret_f16_u16(four)) : vreinterpretq_f32_u32(vshll_n_u16(four, 16));
+        w.v.val[j] = type == QUANT_F16 ? vcvt_f32_f16(vreinterpret_f16_u16(four)) : vreinterpretq_f32_u32(vshll_n_u16(four, 16));
     }
-    return v;
+    return w;
 }
 
-/* One weight row against nx activation rows. */
-INLINE void float_row(enum quant_type type, const int nx, const uint8_t *row, const float *x, size_t x_stride, uint32_t cols, float *out,
-                      size_t out_stride)
+INLINE struct lanes lanes_of_floats(const float *p, uint32_t n)
 {
-    float32x4_t sum[BLOCK_X][4];
-    for (int r = 0; r < nx; r++)
-        for (int j = 0; j < 4; j++)
-            sum[r][j] = vdupq_n_f32(0);
-    for (uint32_t k = 0; k < cols; k += 16) {
-        float32x4x4_t w = wide(type, row, k, cols - k);
-#pragma GCC unroll 4
-        for (int r = 0; r < nx; r++) {
-            float32x4x4_t v = load16(x + (size_t)r * x_stride + k, cols - k);
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++)
-                sum[r][j] = vfmaq_f32(sum[r][j], w.val[j], v.val[j]);
-        }
-    }
-    for (int r = 0; r < nx; r++)
-        out[(size_t)r * out_stride] = join4x4(sum[r]);
+    return (struct lanes){load16(p, n)};
 }
 
-INLINE void mat_float(enum quant_type type, const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
-                      size_t out_stride)
+INLINE void lanes_store(float *p, struct lanes v)
 {
-    const uint8_t *base = (const uint8_t *)w->data + mat * w->mat_bytes;
-    for (uint32_t j = row0; j < row1; j++)
-        for (uint32_t r = 0; r < x->rows;) {
-            const float *f = x->f + r * x->f_stride;
-            float *o = out + r * out_stride + j;
-            if (x->rows - r >= BLOCK_X) {
-                float_row(type, BLOCK_X, base + j * w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
-                r += BLOCK_X;
-            } else {
-                float_row(type, 1, base + j * w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
-                r++;
-            }
-        }
+    for (int j = 0; j < 4; j++)
+        vst1q_f32(p + 4 * j, v.v.val[j]);
 }
 
-#define MAT(name, type)                                                                                                             \
-    static void name(const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out, size_t stride) \
-    {                                                                                                                               \
-        mat_float(type, w, mat, row0, row1, x, out, stride);                                                                        \
-    }
-MAT(mat_f32, QUANT_F32)
-MAT(mat_f16, QUANT_F16)
-MAT(mat_bf16, QUANT_BF16)
-#undef MAT
+/* Lanes from n on are zeros times zeros. */
+INLINE struct lanes lanes_add(struct lanes w, struct lanes x, struct lanes sum, uint32_t n)
+{
+    (void)n;
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++)
+        sum.v.val[j] = vfmaq_f32(sum.v.val[j], w.v.val[j], x.v.val[j]);
+    return sum;
+}
+
+INLINE float lanes_join(struct lanes v)
+{
+    return join4x4(v.v.val);
+}
+
+#include "kernels/float_mat.inc"
 
 void arm_init_neon(struct kernels *k)
 {

@@ -259,17 +259,22 @@ static float dot_floats(const float *a, const float *b, uint32_t n)
 
 /* --- F32, F16, BF16 matrices ----------------------------------------------------------------------------------------------- */
 
-enum { BLOCK_X = 4 };
+enum { FLOAT_SUMS = 4 };
 
 #define INLINE static inline __attribute__((always_inline))
+#define lanes two
 
-/* Weights k to k + 16 of a row as floats; the last ones of a row by way of a copy. */
-INLINE struct two wide(enum quant_type type, const uint8_t *row, uint32_t k, uint32_t n)
+INLINE struct two lanes_zero(void)
+{
+    return (struct two){_mm256_setzero_ps(), _mm256_setzero_ps()};
+}
+
+/* The last ones of a row by way of a copy. */
+INLINE struct two lanes_of_weights(enum quant_type type, const uint8_t *p, uint32_t n)
 {
     uint16_t tail[16] = {0};
     if (type == QUANT_F32)
-        return load16((const float *)(const void *)row + k, n);
-    const uint8_t *p = row + 2 * (size_t)k;
+        return load16((const float *)(const void *)p, n);
     if (n < 16) {
         memcpy(tail, p, 2 * n);
         p = (const uint8_t *)tail;
@@ -281,53 +286,27 @@ INLINE struct two wide(enum quant_type type, const uint8_t *row, uint32_t k, uin
                         _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(b), 16))};
 }
 
-/* One weight row against nx activation rows. */
-INLINE void float_row(enum quant_type type, const int nx, const uint8_t *row, const float *x, size_t x_stride, uint32_t cols, float *out,
-                      size_t out_stride)
+INLINE struct two lanes_of_floats(const float *p, uint32_t n)
 {
-    struct two sum[BLOCK_X];
-#pragma GCC unroll 4
-    for (int r = 0; r < nx; r++)
-        sum[r] = (struct two){_mm256_setzero_ps(), _mm256_setzero_ps()};
-    for (uint32_t k = 0; k < cols; k += 16) {
-        uint32_t n = cols - k;
-        struct two w = wide(type, row, k, n);
-#pragma GCC unroll 4
-        for (int r = 0; r < nx; r++)
-            sum[r] = keep(n, fmadd(w, load16(x + (size_t)r * x_stride + k, n), sum[r]), sum[r]);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < nx; r++)
-        out[(size_t)r * out_stride] = join8x2(sum[r].a, sum[r].b);
+    return load16(p, n);
 }
 
-INLINE void mat_float(enum quant_type type, const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
-                      size_t out_stride)
+INLINE void lanes_store(float *p, struct two v)
 {
-    const uint8_t *base = (const uint8_t *)w->data + mat * w->mat_bytes;
-    for (uint32_t j = row0; j < row1; j++)
-        for (uint32_t r = 0; r < x->rows;) {
-            const float *f = x->f + r * x->f_stride;
-            float *o = out + r * out_stride + j;
-            if (x->rows - r >= BLOCK_X) {
-                float_row(type, BLOCK_X, base + j * w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
-                r += BLOCK_X;
-            } else {
-                float_row(type, 1, base + j * w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
-                r++;
-            }
-        }
+    store16(p, 16, v);
 }
 
-#define MAT(name, type)                                                                                                             \
-    static void name(const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out, size_t stride) \
-    {                                                                                                                               \
-        mat_float(type, w, mat, row0, row1, x, out, stride);                                                                        \
-    }
-MAT(mat_f32, QUANT_F32)
-MAT(mat_f16, QUANT_F16)
-MAT(mat_bf16, QUANT_BF16)
-#undef MAT
+INLINE struct two lanes_add(struct two w, struct two x, struct two sum, uint32_t n)
+{
+    return keep(n, fmadd(w, x, sum), sum);
+}
+
+INLINE float lanes_join(struct two v)
+{
+    return join8x2(v.a, v.b);
+}
+
+#include "kernels/float_mat.inc"
 
 void x86_init_avx2(struct kernels *k)
 {

@@ -163,81 +163,49 @@ static float dot_floats(const float *a, const float *b, uint32_t n)
 
 /* --- F32, F16, BF16 matrices ----------------------------------------------------------------------------------------------- */
 
-enum { BLOCK_W = 4, BLOCK_X = 4 };
+enum { FLOAT_SUMS = 16 };
 
-static inline __attribute__((always_inline)) __m512 wide(enum quant_type type, const uint8_t *row, uint32_t k, __mmask16 m)
+#define INLINE static inline __attribute__((always_inline))
+
+struct lanes {
+    __m512 v;
+};
+
+INLINE struct lanes lanes_zero(void)
 {
+    return (struct lanes){_mm512_setzero_ps()};
+}
+
+INLINE struct lanes lanes_of_weights(enum quant_type type, const uint8_t *p, uint32_t n)
+{
+    __mmask16 m = first_lanes(n);
     if (type == QUANT_F32)
-        return _mm512_maskz_loadu_ps(m, row + 4 * (size_t)k);
-    __m256i h = _mm256_maskz_loadu_epi16(m, row + 2 * (size_t)k);
-    return type == QUANT_F16 ? _mm512_cvtph_ps(h) : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+        return (struct lanes){_mm512_maskz_loadu_ps(m, p)};
+    __m256i h = _mm256_maskz_loadu_epi16(m, p);
+    return (struct lanes){type == QUANT_F16 ? _mm512_cvtph_ps(h) : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))};
 }
 
-/* nw weight rows against nx activation rows, all their lane sums in registers. */
-static inline __attribute__((always_inline)) void float_block(enum quant_type type, const int nw, const int nx, const uint8_t *w, size_t w_stride,
-                                                              const float *x, size_t x_stride, uint32_t cols, float *out, size_t out_stride)
+INLINE struct lanes lanes_of_floats(const float *p, uint32_t n)
 {
-    __m512 sum[BLOCK_W][BLOCK_X];
-#pragma GCC unroll 4
-    for (int i = 0; i < nw; i++)
-#pragma GCC unroll 4
-        for (int r = 0; r < nx; r++)
-            sum[i][r] = _mm512_setzero_ps();
-    for (uint32_t k = 0; k < cols; k += 16) {
-        __mmask16 m = first_lanes(cols - k);
-        __m512 a[BLOCK_X];
-#pragma GCC unroll 4
-        for (int r = 0; r < nx; r++)
-            a[r] = _mm512_maskz_loadu_ps(m, x + (size_t)r * x_stride + k);
-#pragma GCC unroll 4
-        for (int i = 0; i < nw; i++) {
-            __m512 v = wide(type, w + (size_t)i * w_stride, k, m);
-#pragma GCC unroll 4
-            for (int r = 0; r < nx; r++)
-                sum[i][r] = _mm512_mask3_fmadd_ps(v, a[r], sum[i][r], m);
-        }
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < nw; i++)
-#pragma GCC unroll 4
-        for (int r = 0; r < nx; r++)
-            out[(size_t)r * out_stride + (size_t)i] = join16(sum[i][r]);
+    return (struct lanes){_mm512_maskz_loadu_ps(first_lanes(n), p)};
 }
 
-static inline __attribute__((always_inline)) void mat_float(enum quant_type type, const struct weight *w, uint32_t mat, uint32_t row0,
-                                                            uint32_t row1, const struct acts *x, float *out, size_t out_stride)
+INLINE void lanes_store(float *p, struct lanes v)
 {
-    const uint8_t *base = (const uint8_t *)w->data + mat * w->mat_bytes;
-    for (uint32_t j = row0; j < row1;) {
-        int nw = row1 - j >= BLOCK_W ? BLOCK_W : 1;
-        const uint8_t *row = base + j * w->row_bytes;
-        for (uint32_t r = 0; r < x->rows;) {
-            int nx = x->rows - r >= BLOCK_X ? BLOCK_X : 1;
-            const float *f = x->f + r * x->f_stride;
-            float *o = out + r * out_stride + j;
-            if (nw == BLOCK_W && nx == BLOCK_X)
-                float_block(type, BLOCK_W, BLOCK_X, row, w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
-            else if (nw == BLOCK_W)
-                float_block(type, BLOCK_W, 1, row, w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
-            else if (nx == BLOCK_X)
-                float_block(type, 1, BLOCK_X, row, w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
-            else
-                float_block(type, 1, 1, row, w->row_bytes, f, x->f_stride, w->cols, o, out_stride);
-            r += (uint32_t)nx;
-        }
-        j += (uint32_t)nw;
-    }
+    _mm512_storeu_ps(p, v.v);
 }
 
-#define MAT(name, type)                                                                                                             \
-    static void name(const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out, size_t stride) \
-    {                                                                                                                               \
-        mat_float(type, w, mat, row0, row1, x, out, stride);                                                                        \
-    }
-MAT(mat_f32, QUANT_F32)
-MAT(mat_f16, QUANT_F16)
-MAT(mat_bf16, QUANT_BF16)
-#undef MAT
+INLINE struct lanes lanes_add(struct lanes w, struct lanes x, struct lanes sum, uint32_t n)
+{
+    return (struct lanes){_mm512_mask3_fmadd_ps(w.v, x.v, sum.v, first_lanes(n))};
+}
+
+INLINE float lanes_join(struct lanes v)
+{
+    return join16(v.v);
+}
+
+#include "kernels/float_mat.inc"
 
 void x86_init_avx512vnni(struct kernels *k)
 {
