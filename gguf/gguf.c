@@ -109,8 +109,9 @@ static int join_tensors(struct gguf *g, struct err *err)
     int rc = gguf_index_build(&g->tensor_index, g->tensors, g->n_tensors, tensor_name, &second, err);
     if (rc == 1) {
         const struct gguf_tensor *t = &g->tensors[second];
-        return err_set(err, ERR_INPUT, "%s: tensor '%s' is there twice", g->files[t->split].shown,
-                       err_printable(shown, sizeof shown, t->name, strlen(t->name)));
+        return err_set(err, ERR_INPUT, "%s: tensor '%s' is there twice%s", g->files[t->split].shown,
+                       err_printable(shown, sizeof shown, t->name, strlen(t->name)),
+                       g->n_files > 1 ? ": a part of another model lies among these; get all parts from one place" : "");
     }
     return rc;
 }

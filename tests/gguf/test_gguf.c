@@ -419,7 +419,7 @@ static void test_splits(void)
     split_refused("no", "its metadata says split 2 of 3, its name 3 of 3");
     split_refused("count", "its metadata says split 2 of 4, its name 2 of 3");
     split_refused("tensors", "5 tensors, but the 3 splits hold 4");
-    split_refused("names", "tensor 't0' is there twice");
+    split_refused("names", "tensor 't0' is there twice: a part of another model lies among these");
 
     snprintf(path, sizeof path, "%s/good-00001-of-00003.gguf", dir);
     char renamed[160];
