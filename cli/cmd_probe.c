@@ -1,11 +1,13 @@
 /* stagecoach probe: what this machine can do, as a topology file wants to know it. */
 #include <dirent.h>
+#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/strbuf.h"
 #include "base/sysinfo.h"
@@ -136,15 +138,40 @@ static bool largest_file(const char *dir, char ret[PATH_BYTES])
     return most > 0;
 }
 
-static void measure_disk(struct report *r, const struct values *v)
+/* The file to measure the disk with, "" for none; before anything is measured, so that nobody waits for a refusal. */
+static int find_file(const struct values *v, char ret[PATH_BYTES], struct err *err)
 {
-    char path[PATH_BYTES];
+    const char *option = v->file ? "--file" : "--model-dir", *path = v->file ? v->file : v->model_dir;
+    char shown[128];
+    struct stat st;
+
+    ret[0] = '\0';
+    if (!path)
+        return 0;
+    err_printable(shown, sizeof shown, path, strlen(path));
+    if (stat(path, &st) != 0)
+        return err_set(err, ERR_USAGE, "%s: %s: %s", option, shown, strerror(errno));
+    if (v->file && S_ISDIR(st.st_mode))
+        return err_set(err, ERR_USAGE, "--file: %s is a folder: name a file in it, or give --model-dir, which takes the largest", shown);
+    if (v->file && !S_ISREG(st.st_mode))
+        return err_set(err, ERR_USAGE, "--file: %s is no ordinary file, so that there is no disk to measure", shown);
+    if (!v->file && !S_ISDIR(st.st_mode))
+        return err_set(err, ERR_USAGE, "--model-dir: %s is no folder: --file takes a file", shown);
+    if (strlen(path) >= PATH_BYTES)
+        return err_set(err, ERR_USAGE, "%s: the path has %zu bytes, at most %d are allowed", option, strlen(path), PATH_BYTES - 1);
+    if (v->file)
+        memcpy(ret, path, strlen(path) + 1);
+    else if (!largest_file(path, ret))
+        return err_set(err, ERR_USAGE, "--model-dir: there is no file in %s to measure the disk with: name one by --file", shown);
+    if (access(ret, R_OK) != 0)
+        return err_set(err, ERR_USAGE, "%s: %s: %s", option, err_printable(shown, sizeof shown, ret, strlen(ret)), strerror(errno));
+    return 0;
+}
+
+static void measure_disk(struct report *r, const char *path)
+{
     struct err err;
-    if (!v->file && !v->model_dir)
-        return;
-    if (v->file ? snprintf(path, sizeof path, "%s", v->file) >= PATH_BYTES : !largest_file(v->model_dir, path))
-        snprintf(r->disk_why, sizeof r->disk_why, "there is no file in %s to measure the disk with", v->model_dir ? v->model_dir : "");
-    else if (profile_disk(path, DISK_MS, &r->disk, &err) != 0)
+    if (path[0] && profile_disk(path, DISK_MS, &r->disk, &err) != 0)
         snprintf(r->disk_why, sizeof r->disk_why, "%s", err.text);
 }
 
@@ -390,21 +417,24 @@ static int run(void *values, const struct opts_parsed *parsed, struct err *err)
     const struct values *v = values;
     struct ui_progress bar = {0};
     struct backend *be;
+    char disk[PATH_BYTES];
     int rc;
 
     (void)parsed;
     if (v->peer)
         return measure_link(v, err);
+    if (find_file(v, disk, err) != 0)
+        return -1;
     if (!(be = backend_cpu_create((unsigned)v->threads, v->isa, err)))
         return -1;
     r.isa = backend_cpu_isa(be);
     r.threads = backend_cpu_threads(be);
     if (ui_err_is_terminal())
-        ui_say("measuring memory, products%s: let nothing else run for some seconds", v->file || v->model_dir ? ", the disk" : "");
+        ui_say("measuring memory, products%s: let nothing else run for some seconds", disk[0] ? ", the disk" : "");
     ui_progress_begin(&bar, "measuring", false);
     rc = measure_one_thread(&r, err) == 0 && measure(&r.cpu, be, &bar, err) == 0 ? 0 : -1;
     if (rc == 0)
-        measure_disk(&r, v);
+        measure_disk(&r, disk);
     if (rc == 0)
         measure_gpus(&r, v, &bar);
     ui_progress_end(&bar);

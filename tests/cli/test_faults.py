@@ -69,6 +69,14 @@ for few in (12, 24) if tiny else ():
 if not tiny:
     skip(why)
 
+# --- probe's file: refused before it measures for long, so that no line of a profile comes ---
+empty = os.path.join(folder, "empty")
+os.mkdir(empty)
+for option, path, said in (("--file", empty, "is a folder"), ("--file", "/dev/null", "no ordinary file"), ("--file", os.path.join(empty, "x"), "No such file"),
+                           ("--model-dir", empty, "there is no file in"), ("--model-dir", PROGRAM, "is no folder"), ("--model-dir", os.path.join(empty, "x"), "No such file")):
+    r = run("probe", option, path)
+    ok(r.status == 2 and said in r.err and not r.out, f"probe {option}: {said}", r.status, r.err)
+
 # --- a coordinator's name ---
 w = worker("lost", "--coordinator", "tcp://no-such-host.invalid:7100", "--no-measure")
 ok(w.says("does not answer"), "a coordinator whose name nobody knows is told", w.said())
