@@ -24,7 +24,7 @@
  *
  * Tile state: configured at the start of each call, released at its end; a thread that waits carries none.
  *
- * Never run on a processor that has it: tests/checkkernels/twin/twin.h. */
+ * Never run on a processor that has it: tests/checkkernels/twin/twin.h; on an emulated one, tests/checkkernels/emulated.sh. */
 #include <immintrin.h>
 #include <string.h>
 

@@ -1,16 +1,25 @@
-# Kernels whose instructions this machine lacks, on an emulated processor: `sh tests/checkkernels/emulated.sh avx512vnni | avxvnni`.
+# Kernels whose instructions this machine lacks, on an emulated processor: `sh tests/checkkernels/emulated.sh avx512vnni | avxvnni | amx`.
 # Bochs (3.0 or later, built with --enable-avx --enable-evex and the display library nogui) boots Linux from a CD that holds busybox
 # and checkkernels, whose TAP comes out of its serial port. A quarter of an hour; not part of the tests.
 #   BOCHS, KERNEL        the programs: bochs; a vmlinuz (6.12 works, 6.1 hangs), e.g. unpacked from a linux-image-*-cloud-amd64 package
 #   BIOS, VGABIOS        their images (Debian: bochsbios, vgabios)
 #   BUSYBOX, ISOLINUX    a static busybox; the folder of isolinux.bin and ldlinux.c32 (Debian: busybox-static, isolinux, syslinux-common)
 # and xorriso, cpio, gzip. SC_BUILD: where checkkernels was built (build).
+#
+# For amx, Bochs 3.0 has to be built with --enable-amx as well, and these things in its folder cpu be added or mended:
+#   XFD                  without it Linux gives a process no tiles: cpuid.cc (leaf 0xD, subleaf 1: eax bit 4; subleaf 18: ecx bit 2), msr.cc
+#                        (0x1C4 and 0x1C5), and tile instructions that meet bit 18 of the first set it in the second and raise #NM
+#   avx/amx.cc           TDPBSSD takes its signed bytes for unsigned ones
+#   xsave.cc             of tiles 8 of 16 rows are kept; a saved configuration has rows and bytes exchanged; "in use" is the wrong way round
+#   icache.h             handleSMC overlooks changed code while AMX is on, whose bit 7 moves it to another line of the hash: go over all lines
 set -eu
 level=${1:?which level}
+options=clearcpuid=xsaves
 case $level in
 avx512vnni) model=tigerlake ;;
 avxvnni) model=arrow_lake ;;
-*) echo "no emulated processor with $level: avx512vnni and avxvnni are known" >&2; exit 2 ;;
+amx) model=sapphire_rapids options= ;; # no XFD without XSAVES
+*) echo "no emulated processor with $level: avx512vnni, avxvnni and amx are known" >&2; exit 2 ;;
 esac
 program=${SC_BUILD:-build}/tests/checkkernels/checkkernels
 out=$(mktemp -d)
@@ -38,7 +47,7 @@ cp "${KERNEL:?a vmlinuz}" "$out/cd/isolinux/vmlinuz"
 for file in isolinux.bin ldlinux.c32; do
     cp "$(find "${ISOLINUX:-/usr/lib}" -name $file | head -n 1)" "$out/cd/isolinux/"
 done
-echo "DEFAULT vmlinuz initrd=initrd.gz console=ttyS0 quiet mitigations=off nokaslr no5lvl lsm=yama idle=poll clearcpuid=xsaves" >"$out/cd/isolinux/isolinux.cfg"
+echo "DEFAULT vmlinuz initrd=initrd.gz console=ttyS0 quiet mitigations=off nokaslr no5lvl lsm=yama idle=poll $options" >"$out/cd/isolinux/isolinux.cfg"
 xorriso -as mkisofs -quiet -o "$out/cd.iso" -b isolinux/isolinux.bin -c isolinux/boot.cat -no-emul-boot -boot-load-size 4 -boot-info-table "$out/cd" 2>"$out/xorriso.log"
 
 cat >"$out/bochsrc" <<END
