@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #include "base/hostport.h"
-#include "base/sysinfo.h"
 #include "base/mem.h"
 #include "base/sysinfo.h"
 #include "proto/files.h"
