@@ -307,7 +307,9 @@ static bool listens_there(const char *listen, const char *address)
         return false;
     if (hostport_is_anywhere(host))
         return hostport_is_loopback(other);
-    return strcasecmp(host, other) == 0 || (hostport_is_loopback(host) && hostport_is_loopback(other));
+    if (strcasecmp(other, "localhost") == 0) /* it may be found as either */
+        return strcmp(host, "127.0.0.1") == 0 || strcmp(host, "::1") == 0;
+    return strcasecmp(host, other) == 0;
 }
 
 static int check_listen(struct parse *c, const struct yaml_item *name)
