@@ -69,6 +69,15 @@ for few in (12, 24) if tiny else ():
 if not tiny:
     skip(why)
 
+# --- a node's address where the coordinator listens, which the file does not know ---
+if tiny:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        taken, own = f"tcp://127.0.0.1:{free.getsockname()[1]}", os.path.join(folder, "own.yaml")
+    with open(own, "w", encoding="ascii") as f:
+        f.write(f'nodes:\n  a: {{address: "{taken}", ram: 1GiB, key: {key}}}\n')
+    r = run("serve", "-m", tiny, "--topology", own, "--keys", mine, "--join-listen", taken)
+    ok(r.status == 1 and f"{own}:2:3: node a has the address {taken}, where this coordinator listens" in r.err, "--join-listen at a node's address", r.status, r.err)
+
 # --- probe's file: refused before it measures for long, so that no line of a profile comes ---
 empty = os.path.join(folder, "empty")
 os.mkdir(empty)
