@@ -16,9 +16,12 @@ static double member(const json_t *o, const char *name)
     return json_number_value(json_object_get(o, name));
 }
 
-static void read_once(struct engine *e, struct bench_usage *ret)
+/* Whether every stage has told of every step that was sent. */
+static bool read_once(struct engine *e, struct bench_usage *ret)
 {
     json_t *status = e ? engine_status(e) : NULL, *stages = json_object_get(status, "stages");
+    double sent = member(json_object_get(status, "schedule"), "steps");
+    bool whole = true;
     *ret = (struct bench_usage){.n = 0};
     for (size_t i = 0; i < json_array_size(stages) && ret->n < BENCH_STAGES; i++) {
         struct bench_stage *s = &ret->stages[ret->n++];
@@ -30,22 +33,17 @@ static void read_once(struct engine *e, struct bench_usage *ret)
         s->busy_us = member(measured, "compute_us");
         s->steps = member(measured, "batches");
         s->rows = member(measured, "rows");
+        whole = whole && s->steps == sent;
     }
     json_decref(status);
+    return whole;
 }
 
-/* A stage's word about a step may come a moment after its result. */
+/* A stage's word about a step may come a moment after its result. After a recovery stages count anew: then this waits in vain. */
 void bench_usage_read(struct engine *e, struct bench_usage *ret)
 {
-    bool even = false;
-    for (int i = 0; i < SETTLE_TRIES && !even; i++) {
-        if (i > 0)
-            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-        read_once(e, ret);
-        even = true;
-        for (uint32_t k = 1; k < ret->n; k++)
-            even = even && ret->stages[k].steps == ret->stages[0].steps;
-    }
+    for (int i = 0; i < SETTLE_TRIES && !read_once(e, ret); i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
 void bench_usage_since(struct engine *e, const struct bench_usage *before, struct bench_usage *ret)
