@@ -81,6 +81,7 @@ static size_t expert_acts(struct cpu_run *r, struct acts *x, const float *f, uin
     x->sum16 += group * 2;
     x->isum += group * 2;
     x->isum32 += group;
+    x->less32 += group * 4;
     cpu_shape_acts(r, x, f, rows, k);
     return place + (rows + x->tile - 1) / x->tile * x->tile;
 }

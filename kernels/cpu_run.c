@@ -40,6 +40,7 @@ static void lay_out_acts(struct carver *c, struct acts *x, size_t groups)
     x->sum16 = carve(c, groups * 2, sizeof(float));
     x->isum = carve(c, groups * 2, sizeof(int32_t));
     x->isum32 = carve(c, groups, sizeof(int32_t));
+    x->less32 = carve(c, groups * 4, sizeof(int16_t));
 }
 
 static void lay_out(struct cpu_run *r, struct carver *c)

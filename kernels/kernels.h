@@ -36,6 +36,7 @@ struct acts {
     float *sum16;   /* scale * sum of the first and of the second 16: two each */
     int32_t *isum;  /* sum of the first and of the second 16: two each */
     int32_t *isum32; /* of all 32 */
+    int16_t *less32; /* AVX2's alone, of 8-bit ones: -32 times two sums of each 16, of numbers 0 and 1 of all fours and of 2 and 3 */
 };
 
 /* Index of group g of row r. */

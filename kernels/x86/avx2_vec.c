@@ -97,16 +97,22 @@ static inline __m256i bytes_of(const __m256i v[4])
     return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(a, b), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-/* The sums of each half's signed bytes, in the lowest lane of each half. */
-static inline __m256i sums_of_halves(__m256i bytes)
+/* Of each half's signed bytes two sums, of numbers 0 and 1 of each four and of 2 and 3, in 16 bits: in each lane of the half. */
+static inline __m256i sums_of_pairs(__m256i bytes)
 {
-    __m256i t = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes), _mm256_set1_epi16(1));
-    t = _mm256_add_epi32(t, _mm256_shuffle_epi32(t, 0x4E));
-    return _mm256_add_epi32(t, _mm256_shuffle_epi32(t, 0xB1));
+    __m256i t = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+    t = _mm256_add_epi16(t, _mm256_shuffle_epi32(t, 0x4E));
+    return _mm256_add_epi16(t, _mm256_shuffle_epi32(t, 0xB1));
 }
 
-/* 32 floats to bytes at q, and at low what 255 * q leaves; the sums of the two halves. */
-static inline void quantize_group(const float *f, float inverse, int8_t *q, int8_t *low, int32_t *sum0, int32_t *sum1)
+/* The sums of each half's, in each lane of the half. */
+static inline __m256i sums_of_halves(__m256i pairs)
+{
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+/* 32 floats to bytes at q, and at low what 255 * q leaves; the sums of the two halves; what less32 is to be, but for 16-bit ones. */
+static inline void quantize_group(const float *f, float inverse, int8_t *q, int8_t *low, int32_t *sum0, int32_t *sum1, int16_t *less32)
 {
     __m256i v[4];
     for (int i = 0; i < 4; i++)
@@ -117,14 +123,16 @@ static inline void quantize_group(const float *f, float inverse, int8_t *q, int8
             high[i] = low_bytes(nearest8(_mm256_mul_ps(_mm256_cvtepi32_ps(v[i]), _mm256_set1_ps(1.0f / 255.0f))));
             v[i] = _mm256_sub_epi32(v[i], _mm256_sub_epi32(_mm256_slli_epi32(high[i], 8), high[i]));
         }
-        __m256i highs = bytes_of(high), lows = bytes_of(v), sum = sums_of_halves(highs);
-        sum = _mm256_add_epi32(_mm256_sub_epi32(_mm256_slli_epi32(sum, 8), sum), sums_of_halves(lows));
+        __m256i highs = bytes_of(high), lows = bytes_of(v), sum = sums_of_halves(sums_of_pairs(highs));
+        sum = _mm256_add_epi32(_mm256_sub_epi32(_mm256_slli_epi32(sum, 8), sum), sums_of_halves(sums_of_pairs(lows)));
         _mm256_storeu_si256((__m256i *)q, highs);
         _mm256_storeu_si256((__m256i *)low, lows);
         *sum0 = _mm256_cvtsi256_si32(sum);
         *sum1 = _mm_cvtsi128_si32(_mm256_extracti128_si256(sum, 1));
     } else {
-        __m256i bytes = bytes_of(v), sum = sums_of_halves(bytes);
+        __m256i bytes = bytes_of(v), pairs = sums_of_pairs(bytes), sum = sums_of_halves(pairs);
+        pairs = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_slli_epi16(pairs, 5));
+        _mm_storeu_si64(less32, _mm_unpacklo_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
         _mm256_storeu_si256((__m256i *)q, bytes);
         *sum0 = _mm256_cvtsi256_si32(sum);
         *sum1 = _mm_cvtsi128_si32(_mm256_extracti128_si256(sum, 1));
@@ -144,7 +152,8 @@ static void quantize(struct acts *x, uint32_t r)
             size_t at = first + i * x->tile;
             float scale = g.scale[i];
             int32_t sum0, sum1;
-            quantize_group(f + (g0 + i) * ACT_GROUP, g.inverse[i], x->q + ACT_GROUP * at, x->low ? x->low + ACT_GROUP * at : NULL, &sum0, &sum1);
+            quantize_group(f + (g0 + i) * ACT_GROUP, g.inverse[i], x->q + ACT_GROUP * at, x->low ? x->low + ACT_GROUP * at : NULL, &sum0, &sum1,
+                           x->less32 + 4 * at);
             x->scale[at] = scale;
             x->sum[at] = scale * (float)(sum0 + sum1);
             x->sum16[2 * at] = scale * (float)sum0;

@@ -195,6 +195,7 @@ struct acts data_acts(struct rng *r, uint32_t rows, uint32_t k, float sd, uint32
         x.sum16 = guarded_alloc(n * 2 * sizeof *x.sum16);
         x.isum = guarded_alloc(n * 2 * sizeof *x.isum);
         x.isum32 = guarded_alloc(n * sizeof *x.isum32);
+        x.less32 = guarded_alloc(n * 4 * sizeof *x.less32);
     }
     return x;
 }
@@ -218,6 +219,7 @@ void data_acts_free(struct acts *x)
     guarded_free(x->sum16, n * 2 * sizeof *x->sum16);
     guarded_free(x->isum, n * 2 * sizeof *x->isum);
     guarded_free(x->isum32, n * sizeof *x->isum32);
+    guarded_free(x->less32, n * 4 * sizeof *x->less32);
 }
 
 int data_next_type(uint32_t *type)
