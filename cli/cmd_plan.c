@@ -20,6 +20,7 @@ enum { BAR_CELLS = 16, BAR_LEAST = 6, PLACE_LEAST = 14, LABEL_COLUMNS = 16, SENT
 
 struct values {
     const char *model, *topology, *objective, *kv, *wire;
+    double prompt_share;
     int64_t ctx, parallel, kv_total, depth;
     bool json, advice;
 };
@@ -36,6 +37,8 @@ static const struct opt options[] = {
      .help = "The cluster, as a topology file"},
     {"objective", 0, OPT_CHOICE, .arg = "WHAT", .offset = offsetof(struct values, objective), .choices = objectives, .def = "balanced",
      .help = "latency: one sequence as fast as can be; throughput: --parallel sequences; balanced: both"},
+    {"prompt-share", 0, OPT_FLOAT, .arg = "X", .offset = offsetof(struct values, prompt_share), .max = PLAN_MAX_PROMPT_SHARE, .def = "4",
+     .help = "Prompt tokens that are read for each token of an answer: what throughput and balanced reckon with (0: answers alone)"},
     {"ctx", 'c', OPT_INT, .arg = "N", .offset = offsetof(struct values, ctx), .min = 1, .max = MODEL_MAX_CTX,
      .help = "Positions a sequence may have (default: the topology's, else the model's, at most 8192, lowered to fit)"},
     {"parallel", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, parallel), .min = 1, .max = 1024,
@@ -74,7 +77,8 @@ static struct plan_settings settings_of(const struct values *v, const struct top
     const char *kv = v->kv ? v->kv : t->kv ? t->kv : "f16", *wire = v->wire ? v->wire : t->wire ? t->wire : "f32";
     return (struct plan_settings){.objective = (enum plan_objective)index_of(objectives, v->objective), .kv = kv_types[index_of(kv_names, kv)],
                                   .wire = (enum plan_wire)index_of(wire_names, wire), .ctx = (uint32_t)v->ctx, .parallel = (uint32_t)v->parallel,
-                                  .kv_total = (uint32_t)v->kv_total, .depth = (uint32_t)v->depth};
+                                  .kv_total = (uint32_t)v->kv_total, .depth = (uint32_t)v->depth,
+                                  .prompt_share = v->prompt_share > 0 ? v->prompt_share : PLAN_ANSWERS_ALONE};
 }
 
 struct planned {
@@ -396,9 +400,9 @@ static json_t *json_of(const struct planned *p)
     for (uint32_t i = 0; i < p->n_advice; i++)
         json_array_append_new(advice, json_string(p->advice[i].text));
     json_t *root = json_pack(
-        "{s:{s:s, s:i, s:i, s:b, s:i, s:s}, s:s, s:o, s:{s:f, s:f, s:i, s:i, s:o, s:i, s:o}, s:s, s:o, s:o, s:f, s:f, s:s, s:f, s:o, s:o, s:o}",
+        "{s:{s:s, s:i, s:i, s:b, s:i, s:s}, s:s, s:f, s:o, s:{s:f, s:f, s:i, s:i, s:o, s:i, s:o}, s:s, s:o, s:o, s:f, s:f, s:s, s:f, s:o, s:o, s:o}",
         "model", "file", p->v->model, "layers", (int)p->params.n_layers, "ctx", (int)s->ctx, "ctx_lowered", (int)s->ctx_lowered, "parallel",
-        (int)s->parallel, "wire", wire_names[s->wire], "objective", plan_objective_name(pl->objective), "stages", stages, "predicted",
+        (int)s->parallel, "wire", wire_names[s->wire], "objective", plan_objective_name(pl->objective), "prompt_share", p->v->prompt_share, "stages", stages, "predicted",
         "tokens_per_s_1", pl->tokens_per_s_1, "tokens_per_s_n", pl->tokens_per_s_n, "n", (int)pl->n, "batches", (int)pl->m, "ttft_ms_512",
         ms(pl->ttft_us), "chunk", (int)pl->chunk, "load_s", load_s > 0 ? json_real(load_s) : json_null(), "bottleneck", strbuf_str(&name), "value_ms", ms(pl->value_us), "bound", ms(pl->bound_us),
         "gap", pl->gap, "placement_bound_tokens_per_s", pl->placement_bound, "failover", plan_failover_name(pl->failover), "watts", pl->watts,

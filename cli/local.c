@@ -13,6 +13,7 @@
 #include "base/strbuf.h"
 #include "cli/keydir.h"
 #include "cli/ui.h"
+#include "coordinator/plan_input.h"
 #include "kernels/backend.h"
 
 enum { NOTES_MAX_BYTES = 4096, CTX_DEFAULT = 8192, CTX_MAX = 1 << 24, PARALLEL_MAX = 1024 };
@@ -42,6 +43,8 @@ const struct opt model_option_table[] = {
      .help = "How activations travel between stages; auto: f16 where a link is the bottleneck"},
     {"objective", 0, OPT_CHOICE, .arg = "WHAT", .offset = offsetof(struct model_options, objective), .choices = objective_names, .def = "balanced",
      .help = "What the layers are split for: one answer's latency, the throughput of many, or both"},
+    {"prompt-share", 0, OPT_FLOAT, .arg = "X", .offset = offsetof(struct model_options, prompt_share), .max = PLAN_MAX_PROMPT_SHARE, .def = "4",
+     .help = "Prompt tokens that are read for each token of an answer: what throughput and balanced reckon with (0: answers alone)"},
     {"keys", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct model_options, keys),
      .help = "This node's keys (default: ~/.config/stagecoach)"},
     {0},
@@ -238,6 +241,7 @@ int local_engine_options(const struct model_options *o, struct engine_options *r
         .ctx = (uint32_t)o->ctx,
         .parallel = (uint32_t)o->parallel,
         .kv = kv_of(o),
+        .prompt_share = o->prompt_share > 0 ? o->prompt_share : PLAN_ANSWERS_ALONE,
     };
     if (*ret_topology && (*ret_topology)->ctx && !o->ctx)
         ret->ctx = (*ret_topology)->ctx;

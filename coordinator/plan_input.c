@@ -282,6 +282,11 @@ static double depth_of(const struct plan_source *s, const struct plan_settings *
     return depth < s->ctx ? depth : s->ctx;
 }
 
+static double prompt_share_of(const struct plan_settings *set)
+{
+    return set->prompt_share < 0 ? 0 : set->prompt_share > 0 ? set->prompt_share : PLAN_PROMPT_SHARE;
+}
+
 /* --- together --------------------------------------------------------------------------------------------------------------- */
 
 static int init(struct plan_source *s, const struct gguf *g, const struct model_params *p, const struct topology *t,
@@ -301,7 +306,7 @@ static int init(struct plan_source *s, const struct gguf *g, const struct model_
     fill_groups(s, t);
     s->in = (struct plan_input){.model = &s->model, .n_nodes = t->n_nodes, .nodes = s->nodes, .links = s->links, .n_groups = t->n_groups,
                                 .groups = s->groups, .n_pins = t->n_pins, .pins = s->pins, .objective = set->objective, .parallel = s->parallel,
-                                .context = depth_of(s, set), .prompt_share = PLAN_PROMPT_SHARE, .max_rows = o.max_rows, .price_per_kwh = t->price_per_kwh};
+                                .context = depth_of(s, set), .prompt_share = prompt_share_of(set), .max_rows = o.max_rows, .price_per_kwh = t->price_per_kwh};
     rc = 0;
 done:
     model_costs_fini(&costs);

@@ -22,6 +22,8 @@ enum {
     PLAN_CTX_STEP = 256,     /* a lowered context is a multiple of this */
     PLAN_WIRE_BATCHES = 4,   /* in and out of a stage, at most */
     PLAN_PROMPT_SHARE = 4,   /* prompt rows read for every token chosen, as in conversations (docs/planning.md) */
+    PLAN_ANSWERS_ALONE = -1, /* none */
+    PLAN_MAX_PROMPT_SHARE = 10000,
     PLAN_TOKEN_BYTES = 256,  /* a row between coordinator and pipeline, header included */
     PLAN_ROW_HEADER = 32,    /* a row's share of a frame's header */
 };
@@ -40,6 +42,7 @@ struct plan_settings {
     uint32_t kv_total; /* positions of all sequences together; 0: ctx for each */
     uint32_t max_rows; /* 0: the default */
     uint32_t depth;    /* positions a row looks at on average, for predictions; 0: min(half the context, 1024) */
+    double prompt_share; /* 0: PLAN_PROMPT_SHARE; PLAN_ANSWERS_ALONE */
 };
 
 struct plan_source {

@@ -391,6 +391,7 @@ int planning_choose(struct engine *e, struct pipe_stage *ret_stages, uint32_t *r
     bool may_lower = !e->options.ctx && !e->pipe.ran_before && !e->children; /* nobody has been promised a context yet */
     static const enum plan_wire wires[ACT_TYPES] = {PLAN_WIRE_F32, PLAN_WIRE_F16, PLAN_WIRE_Q8_0};
     struct plan_settings set = {.objective = e->options.objective,
+                                .prompt_share = e->options.prompt_share,
                                 .kv = e->options.kv,
                                 .ctx = may_lower ? 0 : e->ctx,
                                 .parallel = e->parallel,

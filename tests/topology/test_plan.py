@@ -30,7 +30,7 @@ moe = make(os.path.join(folder, "moe.gguf"), "moe", "Q4_K_M")
 tiny = make(os.path.join(folder, "tiny.gguf"), "tiny", "Q8_0")
 
 # --- the form ---
-KEYS = {"model": dict, "objective": str, "stages": list, "predicted": dict, "bottleneck": str, "bound": float, "gap": float, "failover": str,
+KEYS = {"model": dict, "objective": str, "prompt_share": float, "stages": list, "predicted": dict, "bottleneck": str, "bound": float, "gap": float, "failover": str,
         "cost_per_mtok": float, "advice": list, "guessed": list, "value_ms": float, "watts": float, "placement_bound_tokens_per_s": float}
 for model, topology, layers in ((m70, "two-pcs", 80), (m8, "homelab", 32), (moe, "homelab", 32)):
     for objective in ("latency", "throughput", "balanced"):
@@ -117,6 +117,16 @@ for part in ("stage ", "layers", "tower/cuda:0", "[#", "one sequence", "first to
     has(r.out, part, f"table: {part}")
 ok("\x1b" not in r.out and r.err == "", "no colors, nothing on stderr")
 is_(run("plan", "-m", m8, "--topology", example("homelab")).out, r.out, "the same input gives the same plan")
+
+# --- what a load is like: the head is for answers alone ---
+even = "{ram: 16GiB, profile: {cpu: {read: 200GB/s, Q4_K: 60GOP/s, Q6_K: 60GOP/s}}}"
+even = write("even.yaml", f"nodes:\n  a: {even}\n  b: {even}\n")
+p = {x: plan(m8, even, "--objective", "throughput", "--parallel", 16, "--prompt-share", x, "--ctx", 512) for x in (0, 4, 100)}
+last = {x: p[x]["stages"][1]["layers"][1] - p[x]["stages"][1]["layers"][0] + 1 for x in p}
+ok(last[0] < last[4] <= last[100] <= 16, "the last stage has fewer layers for answers alone, more for prompts", last)
+is_(last[4], (lambda s: s["layers"][1] - s["layers"][0] + 1)(plan(m8, even, "--objective", "throughput", "--parallel", 16, "--ctx", 512)["stages"][1]), "four prompt rows unless told")
+r = run("plan", "-m", m8, "--topology", even, "--prompt-share", "-1")
+ok(r.status == 2 and "--prompt-share" in r.err and "10000" in r.err, "a share below nothing", r.err)
 
 # --- two that dial in; a thin line ---
 nat = write("nat.yaml", "nodes:\n  a: {ram: 4GiB}\n  b: {ram: 4GiB}\nlinks: {default: {rtt: 1ms, rate: 1Mbit/s}}\n")
