@@ -4,7 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { PROBES_MAX = 200, STRIPS_MAX = 400 };
+/* COARSE_EFFORT: of a question that is only to find a good chain, and proves nothing. */
+enum { PROBES_MAX = 200, STRIPS_MAX = 400, COARSE_EFFORT = 10000 };
 static const double CLOSE = 1e-8, BISECT_UNTIL = 5e-3, COARSELY = 0.04, CAP_STEP = 1.02, RESIDENT_TOLERANCE = 0.05;
 
 /* --- a chain's value ------------------------------------------------------------------------------------------------------ */
@@ -86,11 +87,11 @@ static double candidate_value(const struct space *s, const struct form *f, const
 }
 
 /* One question; a better chain replaces *best. ret->found: there was one below below_us. */
-static int ask(struct planning *pl, const struct form *f, double cap, double below, double enough, struct candidate *best,
-               struct search_answer *ret)
+static int ask_within(struct planning *pl, uint64_t effort, const struct form *f, double cap, double below, double enough, struct candidate *best,
+                      struct search_answer *ret)
 {
     struct search_ask q = {.batch = f->batch, .cap_us = cap, .below_us = below, .enough_us = enough, .byte_us = pl->byte_us,
-                           .effort = pl->effort_left};
+                           .effort = effort < pl->effort_left ? effort : pl->effort_left};
     if (search_chain(pl->s, &q, ret, pl->err) != 0)
         return -1;
     pl->states += ret->states;
@@ -105,6 +106,11 @@ static int ask(struct planning *pl, const struct form *f, double cap, double bel
         }
     }
     return 0;
+}
+
+static int ask(struct planning *pl, const struct form *f, double cap, double below, double enough, struct candidate *best, struct search_answer *ret)
+{
+    return ask_within(pl, UINT64_MAX, f, cap, below, enough, best, ret);
 }
 
 /* Least max(weight M, S) below `below`: whether some value is possible is one question with a cap, so the range is halved, and
@@ -122,7 +128,7 @@ static int least_max(struct planning *pl, const struct form *f, double below, bo
         if (high == INFINITY) {
             if (ask(pl, f, INFINITY, INFINITY, INFINITY, best, &a) != 0) /* any chain at all */
                 return -1;
-        } else if (ask(pl, f, value / f->weight, value, value, best, &a) != 0) {
+        } else if (ask_within(pl, coarsely ? COARSE_EFFORT : UINT64_MAX, f, value / f->weight, value, value, best, &a) != 0) {
             return -1;
         }
         if (a.found && best->value < high) {

@@ -144,9 +144,13 @@ static void extend(struct search *x, const struct step *st)
     const struct space_device *d = &x->s->devices[st->device];
     struct search_bound bound;
     struct way_out ways[PLAN_MAX_DEVICES + 1];
+    uint32_t at = 0, p = st->begin, furthest = x->covers ? x->forward[st->device][p] : search_furthest(x, st->device, p), n_ways;
+    if (furthest == p || !search_can_finish(x, st->used, d->kind, st->mask, furthest))
+        return;
     double after = after_us(x, st->used, d->kind);
-    uint32_t at = 0, p = st->begin, furthest, n_ways = find_ways_out(x, st, ways);
-    furthest = x->covers ? x->forward[st->device][p] : search_furthest(x, st->device, p);
+    if (st->sum + after >= x->best)
+        return;
+    n_ways = find_ways_out(x, st, ways);
     search_make_bound(x, st->used, d->kind, st->mask, &bound);
     for (uint32_t q = furthest; q > p; q--) {
         double rest = search_bound_at(&bound, 1 - x->share[q], &at);
@@ -172,6 +176,14 @@ static void enter(struct search *x, const struct step *from, uint32_t kind, uint
     }
 }
 
+/* What after_us will read of a large table, one place for each node that may be next. */
+static void fetch_paths(const struct search *x, uint64_t used)
+{
+    for (uint32_t k = 0; k < x->s->n_kinds && x->whole; k++)
+        if (search_count(x, used, k) < x->s->kinds[k].n_members)
+            __builtin_prefetch(&x->paths[(x->full - used - x->strides[k]) * x->ways + x->s->kinds[k].way]);
+}
+
 static void go_on(struct search *x, uint32_t parent)
 {
     const struct space *s = x->s;
@@ -192,6 +204,7 @@ static void go_on(struct search *x, uint32_t parent)
         st.sum = sum + inside.latency_us;
         enter(x, &st, at, l.mask, l.onward, !l.stays);
     }
+    fetch_paths(x, l.used);
     for (uint32_t k = 0; k < s->n_kinds && !l.stays; k++) {
         const struct cost_hop *hop = &x->hops[at * (s->n_kinds + 1) + k];
         double wire = hop->row_us * x->ask->batch.rows;
@@ -250,9 +263,11 @@ static int prepare(struct search *x)
 {
     const struct space *s = x->s;
     uint64_t stride = 1;
+    x->singles = true;
     for (uint32_t k = 0; k < s->n_kinds; k++) {
         x->strides[k] = stride;
         x->full += stride * s->kinds[k].n_members;
+        x->singles &= s->kinds[k].n_members == 1;
         stride *= s->kinds[k].n_members + 1;
     }
     x->share = search_take(x, x->n + 1, sizeof *x->share);

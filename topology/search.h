@@ -52,6 +52,7 @@ struct search {
     const struct search_ask *ask;
     struct arena arena;
     uint32_t n, n_groups;
+    bool singles; /* every kind has one member, and stride 2^kind */
     uint64_t strides[PLAN_MAX_NODES], full;
     double *share; /* of all layers, in the first l: by bytes or time, whichever bounds more */
     bool by_time;

@@ -177,6 +177,8 @@ void search_make_items(struct search *x)
 
 uint32_t search_count(const struct search *x, uint64_t used, uint32_t kind)
 {
+    if (x->singles)
+        return used >> kind & 1;
     return (uint32_t)(used / x->strides[kind] % (x->s->kinds[kind].n_members + 1));
 }
 
