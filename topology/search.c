@@ -148,7 +148,7 @@ static void extend(struct search *x, const struct step *st)
     if (furthest == p || !search_can_finish(x, st->used, d->kind, st->mask, furthest))
         return;
     double after = after_us(x, st->used, d->kind);
-    if (st->sum + after >= x->best)
+    if (st->sum + after >= x->best * (1 + SEARCH_FLOAT_SLACK))
         return;
     n_ways = find_ways_out(x, st, ways);
     search_make_bound(x, st->used, d->kind, st->mask, &bound);
