@@ -16,7 +16,10 @@
 #include "cli/ui.h"
 #include "front/front.h"
 
-enum { POLL_MS = 100, PROGRESS_S = 2, PROGRESS_NODES = 64, FILES_KEPT = 256 };
+enum { POLL_MS = 100, PROGRESS_S = 2, PROGRESS_NODES = 64 };
+/* Files that are not for HTTP: half of what may be open, but no more than FILES_KEPT, and no less than what a server takes by itself (35
+ * of them when this was written) and for each node (4), with a few to spare. NODES_GUESSED: that are not --workers. */
+enum { FILES_KEPT = 256, FILES_OWN = 40, FILES_NODE = 6, NODES_GUESSED = 8, CONNECTIONS_LEAST = 4 };
 
 struct values {
     struct model_options model;
@@ -53,7 +56,7 @@ static const struct opt options[] = {
              "less memory than the worst case needs more answers run at once; where it gets tight the youngest waits, and is computed again"},
     {"recover-timeout", 0, OPT_INT, .arg = "SECONDS", .offset = offsetof(struct values, recover_timeout_s), .min = 1, .max = 86400,
      .def = "120", .help = "How long answers wait for the pipeline to be repaired before they fail"},
-    {"connections", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, connections), .min = 4, .max = FRONT_MAX_CONNECTIONS,
+    {"connections", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, connections), .min = CONNECTIONS_LEAST, .max = FRONT_MAX_CONNECTIONS,
      .def = "1024", .help = "HTTP connections at most"},
     {"connections-per-address", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, connections_per_address), .min = 1,
      .max = FRONT_MAX_CONNECTIONS, .def = "512", .help = "Of these at most so many from one address"},
@@ -175,8 +178,11 @@ static int wait_ready(struct engine *engine, struct err *err)
 /* HTTP connections at most: files that they take cannot be had for links to workers, without which nothing goes on. */
 static unsigned connections(const struct values *v)
 {
-    uint64_t files = sysinfo_allow_files(), most = files > 2 * FILES_KEPT ? files - FILES_KEPT : files / 2;
+    uint64_t files = sysinfo_allow_files(), kept = files < 2 * FILES_KEPT ? files / 2 : FILES_KEPT, most;
+    uint64_t needed = FILES_OWN + FILES_NODE * (v->model.workers ? (uint64_t)v->model.workers : NODES_GUESSED);
 
+    kept = kept > needed ? kept : needed;
+    most = files > kept + CONNECTIONS_LEAST ? files - kept : CONNECTIONS_LEAST;
     if ((uint64_t)v->connections <= most)
         return (unsigned)v->connections;
     log_line(LOG_WARN, "at most %llu HTTP connections instead of %lld: this process may open %llu files (ulimit -Hn, LimitNOFILE= in a unit)",

@@ -179,7 +179,7 @@ ok(p.returncode == 1 and "standard output" in p.stderr and "descriptor" in p.std
 few = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)), "env": {"XDG_RUNTIME_DIR": runtime}}
 p = Program("few", "serve", "-m", model, "--workers", 2, "--ctx", 64, "--listen", "127.0.0.1:0", **few)
 ok(p.says("ready: http"), "a server that may open few files", p.said())
-has(p.said(), "at most 32 HTTP connections", "keeps some for its workers, and says so")
+has(p.said(), "at most 12 HTTP connections", "keeps some for its workers, and says so")
 port = int(p.said().split("://127.0.0.1:")[1].split()[0])
 idle = []
 for _ in range(100):
