@@ -22,7 +22,7 @@ const struct opt compute_option_table[] = {
      .help = "Bind each thread to a processor, one of each core first; auto: where no other Stagecoach on this machine has taken them, or "
              "where the threads are as many as the processors; yes: fail otherwise"},
     {"isa", 0, OPT_STRING, .arg = "CAP", .offset = offsetof(struct compute_options, isa),
-     .help = "Best instruction set that may be used, such as scalar (default: the processor's, but amx only if named)"},
+     .help = "Best instruction set that may be used, such as scalar (default: the processor's)"},
     {"prompt-gemm", 0, OPT_CHOICE, .arg = "HOW", .offset = offsetof(struct compute_options, prompt_gemm), .choices = gemm_names, .def = "int8",
      .help = "What computes prompts; blas: OpenBLAS, where weights are floats or --isa is scalar, and on a GPU cuBLAS, where they are floats; answers "
              "are then not reproducible"},

@@ -2,6 +2,9 @@
 #include "kernels/cpu.h"
 
 enum { MAT_TASK_BYTES = 64 << 10, MAT_TASK_ROWS = 16, MAT_THREAD_TASKS = 4 };
+/* A task goes over all activations, which of a prompt no cache near a core holds: it is to meet more weights with them. */
+enum { MAT_MANY_ACTS = 32, MAT_MANY_ROWS = 64 };
+
 
 struct quantize_job {
     const struct kernels *k;
@@ -90,6 +93,8 @@ void cpu_mat_add(struct mat_job *job, const struct weight *w, uint32_t mat, floa
 {
     struct mat_part *p = &job->part[job->n++];
     uint32_t rows = (uint32_t)(MAT_TASK_BYTES / (w->row_bytes ? w->row_bytes : 1)) / MAT_TASK_ROWS * MAT_TASK_ROWS;
+    if (job->x->rows >= MAT_MANY_ACTS)
+        rows = max_u32(rows, MAT_MANY_ROWS);
     uint32_t share = w->rows / (job->threads * MAT_THREAD_TASKS) / MAT_TASK_ROWS * MAT_TASK_ROWS; /* small ones: so that all finish together */
     rows = rows < share ? rows : share;
     *p = (struct mat_part){.x = job->x, .w = w, .mat = mat, .out = out, .stride = stride, .first_task = job->n_tasks};

@@ -23,7 +23,6 @@ static const struct {
     const char *name;
     bool (*present)(void);
     void (*init)(struct kernels *k);
-    bool by_name; /* taken only where the cap names it: a level that never ran on a processor that has it */
 } levels[] = {
     {"scalar", always, kernels_init_scalar},
 #if defined(__x86_64__)
@@ -31,7 +30,7 @@ static const struct {
     {"avxvnni", x86_has_avxvnni, x86_init_avxvnni},
     {"avx512vnni", x86_has_avx512vnni, x86_init_avx512vnni},
 #ifdef HAVE_AMX
-    {"amx", x86_has_amx, x86_init_amx, .by_name = true},
+    {"amx", x86_has_amx, x86_init_amx},
 #endif
 #elif defined(__aarch64__)
     {"neon", arm_has_neon, arm_init_neon},
@@ -57,7 +56,7 @@ const char *kernels_level(unsigned i)
 void kernels_present(struct strbuf *ret)
 {
     for (int i = 0; i < N_LEVELS; i++)
-        if (!levels[i].by_name && levels[i].present())
+        if (levels[i].present())
             strbuf_printf(ret, "%s%s", i ? ", " : "", levels[i].name);
 }
 
@@ -77,8 +76,7 @@ static int unknown_level(const char *isa_cap, struct err *err)
 int kernels_select(const char *isa_cap, struct kernels *ret, struct err *err)
 {
     int cap = N_LEVELS - 1;
-    bool named = isa_cap != NULL;
-    if (named) {
+    if (isa_cap) {
         for (cap = 0; cap < N_LEVELS && strcmp(levels[cap].name, isa_cap) != 0; cap++)
             ;
         if (cap == N_LEVELS)
@@ -86,7 +84,7 @@ int kernels_select(const char *isa_cap, struct kernels *ret, struct err *err)
     }
     memset(ret, 0, sizeof *ret);
     for (int i = 0; i <= cap; i++) {
-        if ((levels[i].by_name && !(named && i == cap)) || !levels[i].present())
+        if (!levels[i].present())
             continue;
         levels[i].init(ret);
         ret->isa = levels[i].name;

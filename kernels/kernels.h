@@ -111,13 +111,13 @@ struct kernels {
     float (*dot)(const float *a, const float *b, uint32_t n);
 };
 
-/* 0, or -1 and err naming the known levels. isa_cap NULL: the best there is, but for levels that are taken only by name (amx).
+/* 0, or -1 and err naming the known levels. isa_cap NULL: the best there is.
  * A cap that the processor lacks is no error: ret->isa tells what it came to. */
 int kernels_select(const char *isa_cap, struct kernels *ret, struct err *err);
 void kernels_init_scalar(struct kernels *k);
 /* Names of all levels that were built, ascending; NULL past the last. The processor may lack some. */
 const char *kernels_level(unsigned i);
-/* Appends the names of those that this processor has and that are taken unasked: "scalar, avx2". */
+/* Appends the names of those that this processor has: "scalar, avx2". */
 void kernels_present(struct strbuf *ret);
 
 /* Where things lie in a KV block: for each KV head K, then V, then (q8_0) their scales. K is transposed, [dim][position], so

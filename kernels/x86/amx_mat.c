@@ -35,14 +35,16 @@
 #ifndef FEW_ROWS /* a test has every height computed here */
 #define FEW_ROWS(x) ((x)->rows < ((x)->low ? AMX_ROWS_MIN16 : AMX_ROWS_MIN))
 #endif
+/* A minimum for each 16 weights is two fmas more for each half of the array's work: AVX-512 is as fast there. */
+#define BY_VECTORS(type, x) (FEW_ROWS(x) || (r16_forms[type].group == 16 && r16_forms[type].has_min))
 
 enum {
-    TILE = 16,       /* rows of activations in a tile */
-    PANELS = 4,      /* of 16 weight rows, decoded together */
-    UNITS = 8,       /* of 32 along K, decoded together */
+    TILE = 16,        /* rows of activations in a tile */
+    PANELS = 4,       /* of 16 weight rows, decoded together */
+    UNITS = 8,        /* of 32 along K, decoded together */
     BLOCK_TILES = 16, /* of activation rows that meet them */
     GROUPS_MAX = 2 * UNITS,
-    BATCH = 4,       /* tile products of one buffer */
+    SLOTS = 8,       /* tile products of a meeting */
     SUMS = TILE * 16 /* of one tile product */
 };
 
@@ -56,26 +58,28 @@ struct decoded {
 
 struct work {
     struct decoded w[PANELS];
-    int32_t sums[2][BATCH][SUMS];
+    int32_t sums[2][SLOTS][SUMS];
     float acc[PANELS][BLOCK_TILES * TILE][16];
 };
 
-/* One decoded panel and one tile of activation rows. */
+/* One decoded panel and one tile of activation rows, over so many groups as have their sums in memory at a time. */
 struct meeting {
     const struct decoded *w;
-    uint32_t units;
-    const struct acts *x;
-    size_t at; /* of the first row's first group */
-    int32_t (*sums)[BATCH][SUMS];
+    uint32_t group0, groups; /* of the K panel */
+    uint32_t tile;           /* rows that the activations' tiles have */
+    const int8_t *q, *low;   /* of the first row, as of the K panel */
+    const float *a_scale, *a_sum;
+    int32_t (*sums)[SUMS];
     float (*acc)[16];
-    bool first, last; /* K panel */
+    bool first, last; /* along K */
     float *out;
     size_t out_stride;
     __mmask16 mask;
 };
 
 typedef void (*decode_fn)(const uint8_t *panel, size_t unit, uint32_t units, struct decoded *ret);
-typedef void (*meet_fn)(const struct meeting *m, uint32_t rows);
+/* Adds up what `scaled` has, and makes what `made` will; either may be NULL. late: tiles are stored two products later. */
+typedef void (*meet_fn)(const struct meeting *scaled, const struct meeting *made, bool late, uint32_t rows);
 
 /* --- tiles -------------------------------------------------------------------------------------------------------------- */
 
@@ -102,20 +106,40 @@ static void shape_tiles(uint32_t rows, uint32_t group)
     _tile_loadconfig(&config);
 }
 
-/* sums = a . b, by one of four tiles, so that products overlap. */
-INLINE void tile_product(int tile, const int8_t *a, const int8_t *b, int32_t *sums)
+/* Sums of 8-bit activations begin at 1.5 * 2^23 as a float has it: below 2^22 in magnitude, they end as the bits of that float plus
+ * the sum, which a subtraction makes of it. */
+static const int32_t sums_begin[16] __attribute__((aligned(64))) = {
+    0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000,
+    0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000,
+};
+#define SUMS_BEGIN 12582912.0f
+
+/* A tile of sums = a . b; four that products take in turn. */
+INLINE void tile_product(int tile, bool wide, const int8_t *a, const int8_t *b)
 {
     switch (tile) {
-#define CASE(c, ta, tb)            \
-    case c:                        \
-        _tile_zero(c);             \
-        _tile_loadd(ta, a, 32);    \
-        _tile_loadd(tb, b, 64);    \
-        _tile_dpbssd(c, ta, tb);   \
-        _tile_stored(c, sums, 64); \
+#define CASE(c, ta, tb)                     \
+    case c:                                 \
+        if (wide)                           \
+            _tile_zero(c);                  \
+        else                                \
+            _tile_loadd(c, sums_begin, 0);  \
+        _tile_loadd(ta, a, 32);             \
+        _tile_loadd(tb, b, 64);             \
+        _tile_dpbssd(c, ta, tb);            \
         break;
         CASE(0, 4, 6) CASE(1, 5, 7) CASE(2, 4, 6) CASE(3, 5, 7)
 #undef CASE
+    }
+}
+
+INLINE void tile_store(int tile, int32_t *sums)
+{
+    switch (tile) {
+    case 0: _tile_stored(0, sums, 64); break;
+    case 1: _tile_stored(1, sums, 64); break;
+    case 2: _tile_stored(2, sums, 64); break;
+    case 3: _tile_stored(3, sums, 64); break;
     }
 }
 
@@ -144,72 +168,143 @@ INLINE void decode(enum quant_type type, const uint8_t *panel, size_t unit, uint
 
 /* --- one panel, one tile of rows ---------------------------------------------------------------------------------------- */
 
-/* The sums of up to a batch of groups from g on; of 16-bit activations a group takes two, the high parts' first. */
-INLINE void make_sums(uint32_t group, bool wide, const struct meeting *m, uint32_t g, uint32_t groups, int32_t (*sums)[SUMS])
+/* The sums of one group of a meeting, into tile(s) s on; of 16-bit activations a group takes two, the high parts' first. */
+INLINE void make_sums(uint32_t group, bool wide, int s, const struct meeting *m, uint32_t g)
 {
-#pragma GCC unroll 4
-    for (uint32_t s = 0; s < BATCH; s++) {
-        uint32_t mine = g + (wide ? s / 2 : s);
-        if (mine >= groups)
-            return;
-        const int8_t *q = wide && s % 2 ? m->x->low : m->x->q;
-        size_t unit = mine * group / 32, byte = mine * group % 32;
-        tile_product((int)s, q + 32 * (m->at + unit * m->x->tile) + byte, &m->w->q[0][0][0] + 16 * group * (size_t)mine, sums[s]);
-    }
+    const uint32_t of_panel = m->group0 + g;
+    const size_t a = 32 * (size_t)m->tile * (of_panel * group / 32) + of_panel * group % 32;
+    const int8_t *b = &m->w->q[0][0][0] + 16 * group * (size_t)of_panel;
+    tile_product(s, wide, m->q + a, b);
+    if (wide)
+        tile_product(s + 1, wide, m->low + a, b);
+}
+
+INLINE void store_sums(bool wide, int s, const struct meeting *m, uint32_t g)
+{
+    tile_store(s, m->sums[wide ? 2 * g : g]);
+    if (wide)
+        tile_store(s + 1, m->sums[2 * g + 1]);
 }
 
 /* acc += what one group's sums are worth, by the contract's formula. */
-INLINE void add_sums(uint32_t group, bool has_min, bool wide, const uint32_t rows, const struct meeting *m, uint32_t g, int32_t (*sums)[SUMS],
-                     __m512 *acc)
+INLINE void add_sums(uint32_t group, bool has_min, bool wide, const uint32_t rows, const struct meeting *m, uint32_t g, __m512 *acc)
 {
-    const __m512 scale = _mm512_load_ps(m->w->scale[g]), min = has_min ? _mm512_load_ps(m->w->min[g]) : _mm512_setzero_ps();
-    size_t at = m->at + g * group / 32 * (size_t)m->x->tile;
-    const float *a_scale = m->x->scale + at;
-    const float *a_sum = group == 32 ? m->x->sum + at : m->x->sum16 + 2 * at + g % 2;
+    const uint32_t of_panel = m->group0 + g;
+    const __m512 scale = _mm512_load_ps(m->w->scale[of_panel]), min = has_min ? _mm512_load_ps(m->w->min[of_panel]) : _mm512_setzero_ps();
+    int32_t(*sums)[SUMS] = m->sums + (wide ? 2 * g : g);
+    const size_t at = of_panel * group / 32 * (size_t)m->tile;
+    const float *a_scale = m->a_scale + at, *a_sum = m->a_sum + (group == 32 ? at : 2 * at + of_panel % 2);
 #pragma GCC unroll 16
     for (uint32_t r = 0; r < rows; r++) {
-        __m512i sum = _mm512_load_si512(sums[0] + 16 * r);
-        if (wide)
-            sum = _mm512_add_epi32(_mm512_sub_epi32(_mm512_slli_epi32(sum, 8), sum), _mm512_load_si512(sums[1] + 16 * r));
-        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale, _mm512_set1_ps(a_scale[r])), acc[r]);
+        __m512 sum;
+        if (wide) {
+            __m512i high = _mm512_load_si512(sums[0] + 16 * r);
+            sum = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_sub_epi32(_mm512_slli_epi32(high, 8), high), _mm512_load_si512(sums[1] + 16 * r)));
+        } else
+            sum = _mm512_sub_ps(_mm512_load_ps(sums[0] + 16 * r), _mm512_set1_ps(SUMS_BEGIN));
+        acc[r] = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(a_scale[r])), acc[r]);
         if (has_min)
             acc[r] = _mm512_fmadd_ps(min, _mm512_set1_ps(a_sum[(32 / group) * r]), acc[r]);
     }
 }
 
-INLINE void meet(uint32_t group, bool has_min, bool wide, const uint32_t rows, const struct meeting *m)
+/* While the next meeting's products are made, the sums of the one before are scaled. A product takes the array some 50 cycles, so that
+ * its tile is stored two products later. */
+INLINE void meet(uint32_t group, bool has_min, bool wide, const uint32_t rows, const struct meeting *scaled, const struct meeting *made, bool late)
 {
-    const uint32_t groups = m->units * (32 / group), step = wide ? BATCH / 2 : BATCH;
+    enum { IN_TILES = 4 };
+    const uint32_t tiles = wide ? 2 : 1, turn = IN_TILES / tiles, lag = late ? turn / 2 : 0;
+    const uint32_t to_make = made ? made->groups : 0, to_scale = scaled ? scaled->groups : 0, steps = to_make > to_scale ? to_make : to_scale;
     __m512 acc[TILE];
 #pragma GCC unroll 16
     for (uint32_t r = 0; r < TILE; r++)
         acc[r] = _mm512_setzero_ps();
-    if (!m->first)
+    if (scaled && !scaled->first)
 #pragma GCC unroll 16
         for (uint32_t r = 0; r < rows; r++)
-            acc[r] = _mm512_load_ps(m->acc[r]);
-    for (uint32_t g = 0; g < groups + step; g += step) {
-        if (g < groups)
-            make_sums(group, wide, m, g, groups, m->sums[g / step % 2]);
-        if (g >= step)
-            for (uint32_t s = 0; s < step && g - step + s < groups; s++)
-                add_sums(group, has_min, wide, rows, m, g - step + s, m->sums[(g / step + 1) % 2] + (wide ? 2 * s : s), acc);
-    }
-    if (m->last) {
+            acc[r] = _mm512_load_ps(scaled->acc[r]);
+    for (uint32_t g0 = 0; g0 < steps; g0 += turn)
+#pragma GCC unroll 4
+        for (uint32_t s = 0; s < turn; s++) {
+            uint32_t g = g0 + s;
+            if (g >= steps)
+                break;
+            if (g < to_make)
+                make_sums(group, wide, (int)(tiles * s), made, g);
+            if (!late) {
+                if (g < to_make)
+                    store_sums(wide, (int)(tiles * s), made, g);
+            } else if (g >= lag) {
+                if (made)
+                    store_sums(wide, (int)(tiles * ((s + turn - lag) % turn)), made, g - lag);
+            } else if (scaled)
+                store_sums(wide, (int)(tiles * ((s + turn - lag) % turn)), scaled, to_scale + g - lag);
+            settle();
+            if (g < to_scale)
+                add_sums(group, has_min, wide, rows, scaled, g, acc);
+            settle();
+        }
+    if (!scaled)
+        return;
+    if (scaled->last) {
 #pragma GCC unroll 16
         for (uint32_t r = 0; r < rows; r++)
-            _mm512_mask_storeu_ps(m->out + r * m->out_stride, m->mask, acc[r]);
+            _mm512_mask_storeu_ps(scaled->out + r * scaled->out_stride, scaled->mask, acc[r]);
         return;
     }
 #pragma GCC unroll 16
     for (uint32_t r = 0; r < rows; r++)
-        _mm512_store_ps(m->acc[r], acc[r]);
+        _mm512_store_ps(scaled->acc[r], acc[r]);
+}
+
+/* The same where nothing is missing: both meetings, all groups, a whole tile. Every address is a constant apart. */
+INLINE void meet_whole(uint32_t group, bool has_min, const struct meeting *scaled, const struct meeting *made)
+{
+    const int8_t *const b = &made->w->q[0][0][0] + 16 * group * (size_t)made->group0;
+    const int8_t *const a = made->q + 32 * TILE * (size_t)(made->group0 * group / 32);
+    int32_t(*const now)[SUMS] = made->sums;
+    int32_t(*const sums)[SUMS] = scaled->sums;
+    const float *const scale = scaled->w->scale[scaled->group0], *const min = scaled->w->min[scaled->group0];
+    const float *const a_scale = scaled->a_scale + TILE * (size_t)(scaled->group0 * group / 32);
+    const float *const a_sum = scaled->a_sum + TILE * (size_t)scaled->group0;
+    float(*const kept)[16] = scaled->acc;
+    __m512 acc[TILE];
+#pragma GCC unroll 16
+    for (int r = 0; r < TILE; r++)
+        acc[r] = scaled->first ? _mm512_setzero_ps() : _mm512_load_ps(kept[r]);
+#pragma GCC unroll 8
+    for (int g = 0; g < SLOTS; g++) {
+        tile_product(g % 4, false, a + 32 * TILE * (g * (int)group / 32) + g * (int)group % 32, b + 16 * (int)group * g);
+        tile_store((g + 2) % 4, g < 2 ? sums[SLOTS + g - 2] : now[g - 2]);
+        settle();
+        const __m512 w_scale = _mm512_load_ps(scale + 16 * g), w_min = has_min ? _mm512_load_ps(min + 16 * g) : _mm512_setzero_ps();
+#pragma GCC unroll 16
+        for (int r = 0; r < TILE; r++) {
+            __m512 sum = _mm512_sub_ps(_mm512_load_ps(sums[g] + 16 * r), _mm512_set1_ps(SUMS_BEGIN));
+            acc[r] = _mm512_fmadd_ps(sum, _mm512_mul_ps(w_scale, _mm512_set1_ps(a_scale[TILE * (g * (int)group / 32) + r])), acc[r]);
+            if (has_min)
+                acc[r] = _mm512_fmadd_ps(w_min, _mm512_set1_ps(group == 32 ? a_sum[TILE * g + r] : a_sum[2 * TILE * (g / 2) + 2 * r + g % 2]), acc[r]);
+        }
+        settle();
+    }
+    if (scaled->last)
+#pragma GCC unroll 16
+        for (int r = 0; r < TILE; r++)
+            _mm512_mask_storeu_ps(scaled->out + (size_t)r * scaled->out_stride, scaled->mask, acc[r]);
+    else
+#pragma GCC unroll 16
+        for (int r = 0; r < TILE; r++)
+            _mm512_store_ps(kept[r], acc[r]);
 }
 
 /* 8-bit activations: all heights have code of their own, their accumulators in registers. */
 #define MEET(name, group, has_min)                                                                    \
-    static void name(const struct meeting *m, uint32_t rows)                                          \
+    static void name(const struct meeting *scaled, const struct meeting *made, bool late, uint32_t rows) \
     {                                                                                                 \
+        if (rows == TILE && scaled && made && scaled->groups == SLOTS && made->groups == SLOTS) {              \
+            meet_whole(group, has_min, scaled, made);                                                 \
+            return;                                                                                   \
+        }                                                                                             \
         switch (rows) {                                                                               \
             HEIGHT(group, has_min, 1) HEIGHT(group, has_min, 2) HEIGHT(group, has_min, 3)             \
             HEIGHT(group, has_min, 4) HEIGHT(group, has_min, 5) HEIGHT(group, has_min, 6)             \
@@ -220,32 +315,30 @@ INLINE void meet(uint32_t group, bool has_min, bool wide, const uint32_t rows, c
         }                                                                                             \
     }
 #define HEIGHT(group, has_min, n) \
-    case n: meet(group, has_min, false, n, m); break;
+    case n: meet(group, has_min, false, n, scaled, made, late); break;
 MEET(meet32, 32, false)
 MEET(meet32_min, 32, true)
 MEET(meet16, 16, false)
-MEET(meet16_min, 16, true)
 #undef HEIGHT
 #undef MEET
 
 /* 16-bit ones, a small part of the work: only whole tiles have. */
-#define MEET(name, group, has_min)                                                            \
-    static void name(const struct meeting *m, uint32_t rows)                                  \
-    {                                                                                         \
-        if (rows == TILE)                                                                     \
-            meet(group, has_min, true, TILE, m);                                              \
-        else                                                                                  \
-            meet(group, has_min, true, rows, m);                                              \
+#define MEET(name, group, has_min)                                                                       \
+    static void name(const struct meeting *scaled, const struct meeting *made, bool late, uint32_t rows) \
+    {                                                                                                    \
+        if (rows == TILE)                                                                                \
+            meet(group, has_min, true, TILE, scaled, made, late);                                        \
+        else                                                                                             \
+            meet(group, has_min, true, rows, scaled, made, late);                                        \
     }
 MEET(wide32, 32, false)
 MEET(wide32_min, 32, true)
 MEET(wide16, 16, false)
-MEET(wide16_min, 16, true)
 #undef MEET
 
 static meet_fn meet_of(const struct r16_form *f, bool wide)
 {
-    static const meet_fn fns[2][2][2] = {{{meet32, meet32_min}, {meet16, meet16_min}}, {{wide32, wide32_min}, {wide16, wide16_min}}};
+    static const meet_fn fns[2][2][2] = {{{meet32, meet32_min}, {meet16}}, {{wide32, wide32_min}, {wide16}}};
     return fns[wide][f->group == 16][f->has_min];
 }
 
@@ -263,39 +356,56 @@ static void mat_block(enum quant_type type, decode_fn decode_panel, meet_fn meet
                       size_t panel_bytes, uint32_t weight_rows, const struct acts *x, uint32_t r0, uint32_t r1, float *out, size_t out_stride)
 {
     const struct r16_form *f = &r16_forms[type];
-    const uint32_t units = x->k / 32, tiles = (r1 - r0 + x->tile - 1) / x->tile;
-    uint32_t shaped = 0;
+    const uint32_t units = x->k / 32, tiles = (r1 - r0 + x->tile - 1) / x->tile, per_unit = 32 / f->group;
+    const uint32_t most = x->low ? SLOTS / 2 : SLOTS; /* groups of a meeting */
+    uint32_t shaped = 0, turn = 0;
     for (uint32_t unit = 0; unit < units; unit += UNITS) {
-        uint32_t n = units - unit < UNITS ? units - unit : UNITS;
+        uint32_t n = units - unit < UNITS ? units - unit : UNITS, groups = n * per_unit;
         size_t next = unit + UNITS < units ? (size_t)UNITS * (f->scales + f->ints) + f->head : 0;
         const uint8_t *begin = w + unit / UNITS * ((size_t)UNITS * (f->scales + f->ints) + f->head);
+        struct meeting meeting[2], *before = NULL;
         for (uint32_t p = 0; p < panels; p++)
             decode_panel(w + p * panel_bytes, unit, n, &work->w[p]);
         settle();
         for (uint32_t t = 0; t < tiles; t++) {
             uint32_t r = r0 + t * x->tile, rows = r1 - r < x->tile ? r1 - r : x->tile;
-            if (rows != shaped)
+            size_t at = act_at(x, r, unit);
+            if (rows != shaped) {
+                if (before)
+                    meet_tile(before, NULL, n == UNITS, shaped);
+                before = NULL;
                 shape_tiles(shaped = rows, f->group);
+            }
             for (uint32_t p = 0; p < panels; p++) {
                 uint32_t left = weight_rows - 16 * p;
-                struct meeting m = {
-                    .w = &work->w[p],
-                    .units = n,
-                    .x = x,
-                    .at = act_at(x, r, unit),
-                    .sums = work->sums,
-                    .acc = work->acc[p] + (r - r0),
-                    .first = unit == 0,
-                    .last = unit + n == units,
-                    .out = out + r * out_stride + 16 * p,
-                    .out_stride = out_stride,
-                    .mask = (__mmask16)(left < 16 ? (1u << left) - 1 : 0xFFFF),
-                };
-                meet_tile(&m, rows);
+                for (uint32_t g = 0; g < groups; g += most) {
+                    struct meeting *m = &meeting[turn];
+                    *m = (struct meeting){
+                        .w = &work->w[p],
+                        .group0 = g,
+                        .groups = groups - g < most ? groups - g : most,
+                        .tile = x->tile,
+                        .q = x->q + 32 * at,
+                        .low = x->low ? x->low + 32 * at : NULL,
+                        .a_scale = x->scale + at,
+                        .a_sum = f->group == 32 ? x->sum + at : x->sum16 + 2 * at,
+                        .sums = work->sums[turn],
+                        .acc = work->acc[p] + (r - r0),
+                        .first = unit == 0 && g == 0,
+                        .last = unit + n == units && g + most >= groups,
+                        .out = out + r * out_stride + 16 * p,
+                        .out_stride = out_stride,
+                        .mask = (__mmask16)(left < 16 ? (1u << left) - 1 : 0xFFFF),
+                    };
+                    meet_tile(before, m, n == UNITS, rows);
+                    before = m;
+                    turn ^= 1;
+                }
                 if (next && n == UNITS)
                     prefetch_share(begin + p * panel_bytes + next, next, t, tiles);
             }
         }
+        meet_tile(before, NULL, n == UNITS, shaped);
     }
 }
 
@@ -304,7 +414,7 @@ static void mat_tiles(decode_fn decode_panel, const struct weight *w, uint32_t m
 {
     const size_t panel_bytes = r16_panel_bytes(w->type, w->cols);
     const uint8_t *base = (const uint8_t *)w->data + mat * w->mat_bytes;
-    const uint32_t block = BLOCK_TILES * x->tile;
+    const uint32_t block = r16_block_rows(x, BLOCK_TILES);
     struct work work __attribute__((aligned(64)));
     for (uint32_t r = 0; r < x->rows; r += block)
         for (uint32_t j = row0; j < row1; j += 16 * PANELS) {
@@ -322,7 +432,7 @@ static void mat_tiles(decode_fn decode_panel, const struct weight *w, uint32_t m
     }                                                                                                                                     \
     static void mat_##name(const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out, size_t stride) \
     {                                                                                                                                     \
-        if (FEW_ROWS(x))                                                                                                                  \
+        if (BY_VECTORS(type, x))                                                                                                                  \
             avx512_mat(type)(w, mat, row0, row1, x, out, stride);                                                                         \
         else                                                                                                                              \
             mat_tiles(decode_##name, w, mat, row0, row1, x, out, stride);                                                                 \

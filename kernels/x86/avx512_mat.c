@@ -13,7 +13,10 @@
 #include "kernels/x86/avx512_unfold.h"
 #include "kernels/x86/x86.h"
 
-enum { TILE = 12, TILE16 = 4, AHEAD = 4096 };
+#ifndef AB
+#define AB 4
+#endif
+enum { TILE = 16, TILE16 = 4, AHEAD = 2048, ABREAST_MAX = 6 };
 
 /* What the instructions below read, at any address. */
 struct four_bytes {
@@ -49,15 +52,15 @@ INLINE __m512i first_four(__m512i w, const int8_t *a)
 }
 
 /* A sum begins with what the stored numbers' sum would have too much, taken off. */
-INLINE __m512i start_sum(int offset, int32_t isum)
+INLINE __m512i start_sum(const struct r16_form *f, const struct acts *x, size_t row, int half)
 {
-    return _mm512_set1_epi32(-offset * isum);
+    return _mm512_set1_epi32(-f->offset * (f->group == 16 ? x->isum[2 * row + (size_t)half] : x->isum32[row]));
 }
 
 /* acc + min * sum; K-quants subtract theirs. */
-INLINE __m512 add_min(enum quant_type type, __m512 min, float sum, __m512 acc)
+INLINE __m512 add_min(bool subtracts, __m512 min, float sum, __m512 acc)
 {
-    return type == QUANT_Q4_1 || type == QUANT_Q5_1 ? _mm512_fmadd_ps(min, _mm512_set1_ps(sum), acc) : _mm512_fnmadd_ps(min, _mm512_set1_ps(sum), acc);
+    return subtracts ? _mm512_fnmadd_ps(min, _mm512_set1_ps(sum), acc) : _mm512_fmadd_ps(min, _mm512_set1_ps(sum), acc);
 }
 
 INLINE __m512 add_group(__m512i isum, __m512 scale, float a_scale, __m512 acc)
@@ -65,42 +68,58 @@ INLINE __m512 add_group(__m512i isum, __m512 scale, float a_scale, __m512 acc)
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), _mm512_mul_ps(scale, _mm512_set1_ps(a_scale)), acc);
 }
 
-/* The products of n k-groups from g0 on and, with an offset, its share of them; of 16-bit activations both parts, the high ones times
- * 255. */
-INLINE __m512i dot(bool wide, const struct unfolded *u, int g0, const int n, const struct acts *x, size_t i, int offset, int32_t isum)
+/* Rows whose sums are made side by side, at most `most`, so that the last ones have company, too. */
+INLINE int shared(int rows, int most)
 {
-    __m512i sum = offset && !wide ? add_four(start_sum(offset, isum), u->kg[g0], x->q + i) : first_four(u->kg[g0], x->q + i);
-#pragma GCC unroll 8
-    for (int g = 1; g < n; g++)
-        sum = add_four(sum, u->kg[g0 + g], x->q + i + 4 * g);
-    if (!wide)
-        return sum;
-    sum = _mm512_sub_epi32(_mm512_slli_epi32(sum, 8), sum);
-    if (offset)
-        sum = _mm512_add_epi32(sum, start_sum(offset, isum));
-#pragma GCC unroll 8
-    for (int g = 0; g < n; g++)
-        sum = add_four(sum, u->kg[g0 + g], x->low + i + 4 * g);
-    return sum;
+    const int parts = (rows + most - 1) / most;
+    return (rows + parts - 1) / parts;
 }
 
-/* One unit of weights against one group of one row's activations. */
-INLINE __m512 meet(enum quant_type type, bool wide, const struct unfolded *u, const struct acts *x, size_t at, __m512 acc)
+/* One unit of weights against one group each of n rows' activations, whose sums are made side by side: a sum is a chain of
+ * products, and one row's after another's would fill a processor's queues with what waits. Of 16-bit activations the high parts'
+ * products times 255, and the low ones'. */
+INLINE void meet(const struct r16_form f, bool subtracts, bool wide, const int n, const struct unfolded *u, const struct acts *x, size_t at,
+                 const int32_t *begin, __m512 *acc)
 {
-    const struct r16_form f = r16_forms[type];
-    if (f.group == 16) {
+    const int halves = 32 / f.group, kgs = 8 / halves;
+    __m512i sum[ABREAST_MAX];
 #pragma GCC unroll 2
-        for (int h = 0; h < 2; h++) {
-            __m512i sum = dot(wide, u, 4 * h, 4, x, 32 * at + 16 * (size_t)h, f.offset, x->isum[2 * at + (size_t)h]);
-            acc = add_group(sum, u->scale[h], x->scale[at], acc);
-            if (f.has_min)
-                acc = add_min(type, u->min[h], x->sum16[2 * at + (size_t)h], acc);
+    for (int h = 0; h < halves; h++) {
+        const size_t byte = 32 * at + 16 * (size_t)h;
+#pragma GCC unroll 6
+        for (int r = 0; r < n; r++) {
+            const int8_t *a = x->q + byte + 32 * (size_t)r;
+            if (f.offset && !wide)
+                sum[r] = add_four(begin ? _mm512_set1_epi32(begin[halves * r + h]) : start_sum(&f, x, at + (size_t)r, h), u->kg[kgs * h], a);
+            else
+                sum[r] = first_four(u->kg[kgs * h], a);
         }
-        return acc;
+#pragma GCC unroll 8
+        for (int g = 1; g < kgs; g++)
+#pragma GCC unroll 6
+            for (int r = 0; r < n; r++)
+                sum[r] = add_four(sum[r], u->kg[kgs * h + g], x->q + byte + 32 * (size_t)r + 4 * (size_t)g);
+        if (wide) {
+#pragma GCC unroll 6
+            for (int r = 0; r < n; r++) {
+                sum[r] = _mm512_sub_epi32(_mm512_slli_epi32(sum[r], 8), sum[r]);
+                if (f.offset)
+                    sum[r] = _mm512_add_epi32(sum[r], begin ? _mm512_set1_epi32(begin[halves * r + h]) : start_sum(&f, x, at + (size_t)r, h));
+            }
+#pragma GCC unroll 8
+            for (int g = 0; g < kgs; g++)
+#pragma GCC unroll 4
+                for (int r = 0; r < n; r++)
+                    sum[r] = add_four(sum[r], u->kg[kgs * h + g], x->low + byte + 32 * (size_t)r + 4 * (size_t)g);
+        }
+#pragma GCC unroll 6
+        for (int r = 0; r < n; r++) {
+            const size_t row = at + (size_t)r;
+            acc[r] = add_group(sum[r], u->scale[h], x->scale[row], acc[r]);
+            if (f.has_min)
+                acc[r] = add_min(subtracts, u->min[h], f.group == 16 ? x->sum16[2 * row + (size_t)h] : x->sum[row], acc[r]);
+        }
     }
-    __m512i sum = dot(wide, u, 0, 8, x, 32 * at, f.offset, f.offset ? x->isum32[at] : 0);
-    acc = add_group(sum, u->scale[0], x->scale[at], acc);
-    return f.has_min ? add_min(type, u->min[0], x->sum[at], acc) : acc;
 }
 
 /* One panel against `rows` rows of activations that begin at group index `at0` and lie side by side. */
@@ -108,12 +127,13 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
                        float *out, size_t out_stride, __mmask16 mask)
 {
     const struct r16_form f = r16_forms[type];
+    const int abreast = shared(rows, rows == TILE && f.group == 32 ? 6 : 4);
     __m512 acc[TILE];
     struct unfolded u;
     const uint8_t *head = panel;
     const size_t super = f.head + 8 * (size_t)(f.scales + f.ints);
 
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
         acc[r] = _mm512_setzero_ps();
     for (uint32_t k = 0; k < units; k++) {
@@ -130,11 +150,11 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
             _mm_prefetch((const char *)ints + AHEAD + line, _MM_HINT_T0);
         unfold_scales(type, head, scales, &u);
         unfold_ints(type, ints, u.kg);
-#pragma GCC unroll 12
-        for (int r = 0; r < rows; r++)
-            acc[r] = meet(type, wide, &u, x, at0 + (size_t)k * x->tile + (size_t)r, acc[r]);
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r += abreast)
+            meet(f, type != QUANT_Q4_1 && type != QUANT_Q5_1, wide, rows - r < abreast ? rows - r : abreast, &u, x, at0 + (size_t)k * x->tile + (size_t)r, NULL, acc + r);
     }
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
         _mm512_mask_storeu_ps(out + (size_t)r * out_stride, mask, acc[r]);
 }
@@ -147,6 +167,7 @@ INLINE void panel_rows(enum quant_type type, uint32_t rows, const uint8_t *panel
 #define HEIGHT(n) \
     case n: panel_tile(type, false, n, panel, x, at0, units, out, out_stride, mask); break;
         HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8) HEIGHT(9) HEIGHT(10) HEIGHT(11) HEIGHT(12)
+        HEIGHT(13) HEIGHT(14) HEIGHT(15) HEIGHT(16)
 #undef HEIGHT
     }
 }
@@ -163,6 +184,148 @@ INLINE void panel_rows16(enum quant_type type, uint32_t rows, const uint8_t *pan
     }
 }
 
+/* --- more rows than a tile has --- */
+
+/* Some units of a panel, unfolded once for all tiles of rows that meet them: unsigned bytes, q + 128 where the type has an offset,
+ * and minimums with the sign they are added with. */
+enum { UNITS = 8, BLOCK_TILES = 16 };
+struct decoded {
+    __m512i kg[UNITS][8];
+    __m512 scale[UNITS][2], min[UNITS][2];
+};
+
+INLINE void decode(enum quant_type type, const uint8_t *panel, size_t unit, uint32_t units, struct decoded *ret)
+{
+    const struct r16_form f = r16_forms[type];
+    const bool subtracts = f.has_min && type != QUANT_Q4_1 && type != QUANT_Q5_1;
+    struct unfolded u;
+    for (uint32_t i = 0; i < units; i++) {
+        const uint8_t *ints = panel + r16_ints_at(&f, unit + i);
+        for (int line = 0; line < f.ints; line += 64)
+            _mm_prefetch((const char *)ints + AHEAD + line, _MM_HINT_T0);
+        unfold_scales(type, panel + (f.head ? r16_head_at(&f, unit + i) : 0), panel + r16_scales_at(&f, unit + i), &u);
+        unfold_ints(type, ints, u.kg);
+#pragma GCC unroll 8
+        for (int g = 0; g < 8; g++)
+            ret->kg[i][g] = f.offset && f.offset != 128 ? _mm512_sub_epi8(u.kg[g], _mm512_set1_epi8((char)(f.offset - 128))) : u.kg[g];
+#pragma GCC unroll 2
+        for (int h = 0; h < 32 / f.group; h++) {
+            ret->scale[i][h] = u.scale[h];
+            if (f.has_min) /* fma(-min, sum, acc) is what fnmadd rounds; the product by -1 keeps a zero's sign right, too */
+                ret->min[i][h] = subtracts ? _mm512_mul_ps(u.min[h], _mm512_set1_ps(-1.0f)) : u.min[h];
+        }
+    }
+}
+
+/* The tile's rows of activations at `at` against decoded units. */
+INLINE void block_tile(const int group, const bool has_min, const bool wide, const int rows, const struct decoded *w, uint32_t units, const struct acts *x, size_t at,
+                       float (*sums)[16], bool first, float *out, size_t out_stride, __mmask16 mask)
+{
+    const struct r16_form form = {.group = (uint8_t)group, .has_min = has_min, .offset = has_min ? 0 : 128};
+    int32_t begin[2 * UNITS * TILE] __attribute__((aligned(64))); /* of all sums */
+    if (!has_min) {
+        const int32_t *isum = group == 16 ? x->isum + 2 * at : x->isum32 + at;
+        uint32_t n = 32 / group * ((units - 1) * x->tile + (uint32_t)rows), i = 0;
+        for (; i + 16 <= n; i += 16)
+            _mm512_store_si512(begin + i, _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(_mm512_loadu_si512(isum + i), 7)));
+        for (; i < n; i++)
+            begin[i] = -128 * isum[i];
+    }
+    __m512 acc[TILE];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+        acc[r] = _mm512_setzero_ps();
+    if (!first)
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++)
+            acc[r] = _mm512_load_ps(sums[r]);
+    const int abreast = shared(rows, group == 32 ? has_min ? 4 : 6 : has_min ? 3 : 4);
+    for (uint32_t k = 0; k < units; k++) {
+        struct unfolded u;
+#pragma GCC unroll 8
+        for (int g = 0; g < 8; g++)
+            u.kg[g] = w->kg[k][g];
+#pragma GCC unroll 2
+        for (int h = 0; h < 32 / group; h++) {
+            u.scale[h] = w->scale[k][h];
+            u.min[h] = w->min[k][h];
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r += abreast)
+            meet(form, false, wide, rows - r < abreast ? rows - r : abreast, &u, x, at + (size_t)k * x->tile + (size_t)r,
+                 begin + (32 / group) * (k * x->tile + (uint32_t)r), acc + r);
+    }
+    if (out)
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++)
+            _mm512_mask_storeu_ps(out + (size_t)r * out_stride, mask, acc[r]);
+    else
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++)
+            _mm512_store_ps(sums[r], acc[r]);
+}
+
+typedef void (*block_fn)(uint32_t rows, const struct decoded *w, uint32_t units, const struct acts *x, size_t at, float (*sums)[16], bool first,
+                         float *out, size_t out_stride, __mmask16 mask);
+#define BLOCK(name, group, has_min)                                                                                                        \
+    static void name(uint32_t rows, const struct decoded *w, uint32_t units, const struct acts *x, size_t at, float (*sums)[16], bool first, \
+                     float *out, size_t out_stride, __mmask16 mask)                                                                        \
+    {                                                                                                                                      \
+        switch (rows) {                                                                                                                    \
+            HEIGHT(group, has_min, 1) HEIGHT(group, has_min, 2) HEIGHT(group, has_min, 3) HEIGHT(group, has_min, 4)                        \
+            HEIGHT(group, has_min, 5) HEIGHT(group, has_min, 6) HEIGHT(group, has_min, 7) HEIGHT(group, has_min, 8)                        \
+            HEIGHT(group, has_min, 9) HEIGHT(group, has_min, 10) HEIGHT(group, has_min, 11) HEIGHT(group, has_min, 12)                     \
+            HEIGHT(group, has_min, 13) HEIGHT(group, has_min, 14) HEIGHT(group, has_min, 15) HEIGHT(group, has_min, 16)                    \
+        }                                                                                                                                  \
+    }
+#define HEIGHT(group, has_min, n) \
+    case n: block_tile(group, has_min, false, n, w, units, x, at, sums, first, out, out_stride, mask); break;
+BLOCK(block32, 32, false)
+BLOCK(block32_min, 32, true)
+BLOCK(block16, 16, false)
+BLOCK(block16_min, 16, true)
+#undef HEIGHT
+#undef BLOCK
+
+#define BLOCK(name, group, has_min)                                                                                                        \
+    static void name(uint32_t rows, const struct decoded *w, uint32_t units, const struct acts *x, size_t at, float (*sums)[16], bool first, \
+                     float *out, size_t out_stride, __mmask16 mask)                                                                        \
+    {                                                                                                                                      \
+        switch (rows) {                                                                                                                    \
+            HEIGHT(group, has_min, 1) HEIGHT(group, has_min, 2) HEIGHT(group, has_min, 3) HEIGHT(group, has_min, 4)                        \
+        }                                                                                                                                  \
+    }
+#define HEIGHT(group, has_min, n) \
+    case n: block_tile(group, has_min, true, n, w, units, x, at, sums, first, out, out_stride, mask); break;
+BLOCK(wide32, 32, false)
+BLOCK(wide32_min, 32, true)
+BLOCK(wide16, 16, false)
+BLOCK(wide16_min, 16, true)
+#undef HEIGHT
+#undef BLOCK
+
+/* Tiles [r0, r1) of rows with one panel: a K panel of it is decoded into the first cache, then every tile meets it. */
+INLINE void panel_block(enum quant_type type, const uint8_t *panel, const struct acts *x, uint32_t r0, uint32_t r1, float *out, size_t out_stride,
+                        __mmask16 mask)
+{
+    static const block_fn fns[2][2][2] = {{{block32, block32_min}, {block16, block16_min}}, {{wide32, wide32_min}, {wide16, wide16_min}}};
+    const struct r16_form f = r16_forms[type];
+    const block_fn fn = fns[x->low != NULL][f.group == 16][f.has_min];
+    const uint32_t units = x->k / 32;
+    struct decoded w;
+    float sums[BLOCK_TILES * TILE][16] __attribute__((aligned(64)));
+    for (uint32_t unit = 0; unit < units; unit += UNITS) {
+        uint32_t n = units - unit < UNITS ? units - unit : UNITS;
+        decode(type, panel, unit, n, &w);
+        for (uint32_t r = r0; r < r1; r += x->tile) {
+            uint32_t rows = r1 - r < x->tile ? r1 - r : x->tile, most = x->low ? TILE16 : TILE;
+            for (uint32_t i = 0; i < rows; i += most)
+                fn(rows - i < most ? rows - i : most, &w, n, x, act_at(x, r + i, unit), sums + (r + i - r0), unit == 0,
+                   unit + n == units ? out + (r + i) * out_stride : NULL, out_stride, mask);
+        }
+    }
+}
+
 /* A tile of activations stays in the second cache while the task's panels pass. */
 INLINE void mat_type(enum quant_type type, const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
                      size_t out_stride)
@@ -170,14 +333,18 @@ INLINE void mat_type(enum quant_type type, const struct weight *w, uint32_t mat,
     size_t panel_bytes = r16_panel_bytes(type, w->cols);
     uint32_t units = w->cols / 32;
     const uint8_t *base = (const uint8_t *)w->data + mat * w->mat_bytes;
-    for (uint32_t r = 0; r < x->rows; r += x->tile) {
-        uint32_t rows = x->rows - r < x->tile ? x->rows - r : x->tile;
+    bool many = x->rows > (x->low ? TILE16 : x->tile);
+    uint32_t block = many ? r16_block_rows(x, BLOCK_TILES) : x->tile;
+    for (uint32_t r = 0; r < x->rows; r += block) {
+        uint32_t rows = x->rows - r < block ? x->rows - r : block;
         size_t at = act_at(x, r, 0);
         for (uint32_t j = row0; j < row1; j += 16) {
             const uint8_t *panel = base + j / 16 * panel_bytes;
             __mmask16 mask = (__mmask16)(row1 - j < 16 ? (1u << (row1 - j)) - 1 : 0xFFFF);
             float *o = out + r * out_stride + j;
-            if (x->low)
+            if (many)
+                panel_block(type, panel, x, r, r + rows, out + j, out_stride, mask);
+            else if (x->low)
                 panel_rows16(type, rows, panel, x, at, units, o, out_stride, mask);
             else
                 panel_rows(type, rows, panel, x, at, units, o, out_stride, mask);
@@ -220,6 +387,5 @@ void avx512_init_mat(struct kernels *k)
     for (int t = 0; t < QUANT_TYPES; t++)
         if (avx512_mat((enum quant_type)t))
             r16_use(k, (enum quant_type)t, avx512_mat((enum quant_type)t));
-    k->act_tile = TILE;
-    k->act_tile16 = TILE16;
+    k->act_tile = k->act_tile16 = TILE;
 }

@@ -26,8 +26,8 @@ void avxvnni_init_mat(struct kernels *k);
 void avx512_init_mat(struct kernels *k);
 void avx512_init_attention(struct kernels *k);
 void amx_init_mat(struct kernels *k);
-/* Rows from which on tiles pay; fewer are AVX-512's, whose tiles hold up to 12 rows, of 16-bit activations 4. */
-enum { AMX_ROWS_MIN = 9, AMX_ROWS_MIN16 = 5 };
+/* Rows from which on tiles pay, of 8-bit and of 16-bit activations; fewer are AVX-512's. */
+enum { AMX_ROWS_MIN = 24, AMX_ROWS_MIN16 = 12 };
 /* AVX-512's product for a type, for the few rows where tiles do not pay; NULL: it has none. */
 mat_fn avx512_mat(enum quant_type type);
 
