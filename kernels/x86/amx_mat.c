@@ -7,24 +7,21 @@
  * the very order that the second operand wants. No sum reaches over a scale group, so half of the array (three quarters for
  * groups of 16) is idle; it does not matter, as the array is not what holds this:
  *
- *   cycles for 16 × 16 × 32, counted from the instructions' published rates, not measured
+ *   cycles for 16 × 16 × 32; docs/performance.md has how they were measured
  *     tile array                        16
- *     tile store                        16 lines, one a cycle
- *     vector units, two a cycle         24: conversion, product of scales, fma for each of 16 rows; 32 with a minimum
- *     loads, two to three a cycle       about 24 to 30: both tiles, sums, broadcast scales
- *     the same in AVX-512-VNNI          88 to 96: 8 dot products and the same three or four for each row
+ *     tile store                        16 lines, one a cycle; both, and loads of tiles, overlap: 25 to 31 for all
+ *     vector units                      while tiles are in use, and for 2,600 cycles after, the second unit does not multiply, fma or
+ *                                       convert, but it does add: 32 for a product of scales and an fma of 16 rows, 48 with a minimum
+ *     together, in the first cache      45, 60
  *
- * What can be taken off the vector units is: weights are signed, so that no sum needs correcting; minimums carry their sign;
- * scales are unfolded once for all rows; accumulators stay in registers over a K panel.
+ * So conversions are left out (sums_begin), weights are signed, so that no sum needs correcting, minimums carry their sign, scales are
+ * unfolded once for all rows, and accumulators stay in registers over a K panel.
  *
  * Order: a block of activation rows (so that it stays in L2) meets up to PANELS × 16 rows of weights; of these a K panel of
- * UNITS units (the eight of a K-quant's head) is decoded into L1 once, then every tile of rows meets every panel. Between K
- * panels the accumulators wait in memory as floats, which changes no bit. Products run one batch of tiles ahead of the scaling
- * of their sums, through two buffers, so that the array's latency is hidden.
+ * eight units is unfolded into L1 once, then every tile of rows meets every panel. Between K panels the accumulators wait in memory as
+ * floats, which changes no bit. While the products of one meeting are made, the sums of the one before are scaled.
  *
- * Tile state: configured at the start of each call, released at its end; a thread that waits carries none.
- *
- * Never run on a processor that has it: tests/checkkernels/twin/twin.h; on an emulated one, tests/checkkernels/emulated.sh. */
+ * Tile state: configured at the start of each call, released at its end; a thread that waits carries none. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -40,31 +37,24 @@
 
 enum {
     TILE = 16,        /* rows of activations in a tile */
-    PANELS = 4,       /* of 16 weight rows, decoded together */
-    UNITS = 8,        /* of 32 along K, decoded together */
+    PANELS = 4,       /* of 16 weight rows, unfolded together */
+    UNITS = UNFOLD_UNITS,
     BLOCK_TILES = 16, /* of activation rows that meet them */
-    GROUPS_MAX = 2 * UNITS,
     SLOTS = 8,       /* tile products of a meeting */
     SUMS = TILE * 16 /* of one tile product */
 };
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* A panel's part of a K panel. */
-struct decoded {
-    int8_t q[UNITS][8][64]; /* unit, k-group, 4 bytes of each weight row */
-    float scale[GROUPS_MAX][16], min[GROUPS_MAX][16];
-};
-
 struct work {
-    struct decoded w[PANELS];
+    struct unfolded_units w[PANELS]; /* signed bytes */
     int32_t sums[2][SLOTS][SUMS];
     float acc[PANELS][BLOCK_TILES * TILE][16];
 };
 
-/* One decoded panel and one tile of activation rows, over so many groups as have their sums in memory at a time. */
+/* One unfolded panel and one tile of activation rows, over so many groups as have their sums in memory at a time. */
 struct meeting {
-    const struct decoded *w;
+    const struct unfolded_units *w;
     uint32_t group0, groups; /* of the K panel */
     uint32_t tile;           /* rows that the activations' tiles have */
     const int8_t *q, *low;   /* of the first row, as of the K panel */
@@ -77,7 +67,7 @@ struct meeting {
     __mmask16 mask;
 };
 
-typedef void (*decode_fn)(const uint8_t *panel, size_t unit, uint32_t units, struct decoded *ret);
+typedef void (*unfold_fn)(const uint8_t *panel, size_t unit, uint32_t units, struct unfolded_units *ret);
 /* Adds up what `scaled` has, and makes what `made` will; either may be NULL. late: tiles are stored two products later. */
 typedef void (*meet_fn)(const struct meeting *scaled, const struct meeting *made, bool late, uint32_t rows);
 
@@ -143,29 +133,6 @@ INLINE void tile_store(int tile, int32_t *sums)
     }
 }
 
-/* --- weights ------------------------------------------------------------------------------------------------------------ */
-
-INLINE void decode(enum quant_type type, const uint8_t *panel, size_t unit, uint32_t units, struct decoded *ret)
-{
-    const struct r16_form f = r16_forms[type];
-    const bool subtracts = f.has_min && type != QUANT_Q4_1 && type != QUANT_Q5_1;
-    const int per_unit = 32 / f.group;
-    struct unfolded u;
-    for (uint32_t i = 0; i < units; i++) {
-        unfold_scales(type, panel + (f.head ? r16_head_at(&f, unit + i) : 0), panel + r16_scales_at(&f, unit + i), &u);
-        unfold_ints(type, panel + r16_ints_at(&f, unit + i), u.kg);
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++)
-            _mm512_store_si512(ret->q[i][g], f.offset ? _mm512_sub_epi8(u.kg[g], _mm512_set1_epi8((char)f.offset)) : u.kg[g]);
-#pragma GCC unroll 2
-        for (int h = 0; h < per_unit; h++) {
-            _mm512_store_ps(ret->scale[per_unit * (int)i + h], u.scale[h]);
-            if (f.has_min) /* fma(-min, sum, acc) is what fnmadd rounds; the product by -1 keeps a zero's sign right, too */
-                _mm512_store_ps(ret->min[per_unit * (int)i + h], subtracts ? _mm512_mul_ps(u.min[h], _mm512_set1_ps(-1.0f)) : u.min[h]);
-        }
-    }
-}
-
 /* --- one panel, one tile of rows ---------------------------------------------------------------------------------------- */
 
 /* The sums of one group of a meeting, into tile(s) s on; of 16-bit activations a group takes two, the high parts' first. */
@@ -173,7 +140,7 @@ INLINE void make_sums(uint32_t group, bool wide, int s, const struct meeting *m,
 {
     const uint32_t of_panel = m->group0 + g;
     const size_t a = 32 * (size_t)m->tile * (of_panel * group / 32) + of_panel * group % 32;
-    const int8_t *b = &m->w->q[0][0][0] + 16 * group * (size_t)of_panel;
+    const int8_t *b = (const int8_t *)m->w->kg + 16 * group * (size_t)of_panel;
     tile_product(s, wide, m->q + a, b);
     if (wide)
         tile_product(s + 1, wide, m->low + a, b);
@@ -190,7 +157,7 @@ INLINE void store_sums(bool wide, int s, const struct meeting *m, uint32_t g)
 INLINE void add_sums(uint32_t group, bool has_min, bool wide, const uint32_t rows, const struct meeting *m, uint32_t g, __m512 *acc)
 {
     const uint32_t of_panel = m->group0 + g;
-    const __m512 scale = _mm512_load_ps(m->w->scale[of_panel]), min = has_min ? _mm512_load_ps(m->w->min[of_panel]) : _mm512_setzero_ps();
+    const __m512 scale = m->w->scale[of_panel], min = has_min ? m->w->min[of_panel] : _mm512_setzero_ps();
     int32_t(*sums)[SUMS] = m->sums + (wide ? 2 * g : g);
     const size_t at = of_panel * group / 32 * (size_t)m->tile;
     const float *a_scale = m->a_scale + at, *a_sum = m->a_sum + (group == 32 ? at : 2 * at + of_panel % 2);
@@ -260,11 +227,11 @@ INLINE void meet(uint32_t group, bool has_min, bool wide, const uint32_t rows, c
 /* The same where nothing is missing: both meetings, all groups, a whole tile. Every address is a constant apart. */
 INLINE void meet_whole(uint32_t group, bool has_min, const struct meeting *scaled, const struct meeting *made)
 {
-    const int8_t *const b = &made->w->q[0][0][0] + 16 * group * (size_t)made->group0;
+    const int8_t *const b = (const int8_t *)made->w->kg + 16 * group * (size_t)made->group0;
     const int8_t *const a = made->q + 32 * TILE * (size_t)(made->group0 * group / 32);
     int32_t(*const now)[SUMS] = made->sums;
     int32_t(*const sums)[SUMS] = scaled->sums;
-    const float *const scale = scaled->w->scale[scaled->group0], *const min = scaled->w->min[scaled->group0];
+    const __m512 *const scale = scaled->w->scale + scaled->group0, *const min = scaled->w->min + scaled->group0;
     const float *const a_scale = scaled->a_scale + TILE * (size_t)(scaled->group0 * group / 32);
     const float *const a_sum = scaled->a_sum + TILE * (size_t)scaled->group0;
     float(*const kept)[16] = scaled->acc;
@@ -277,7 +244,7 @@ INLINE void meet_whole(uint32_t group, bool has_min, const struct meeting *scale
         tile_product(g % 4, false, a + 32 * TILE * (g * (int)group / 32) + g * (int)group % 32, b + 16 * (int)group * g);
         tile_store((g + 2) % 4, g < 2 ? sums[SLOTS + g - 2] : now[g - 2]);
         settle();
-        const __m512 w_scale = _mm512_load_ps(scale + 16 * g), w_min = has_min ? _mm512_load_ps(min + 16 * g) : _mm512_setzero_ps();
+        const __m512 w_scale = scale[g], w_min = has_min ? min[g] : _mm512_setzero_ps();
 #pragma GCC unroll 16
         for (int r = 0; r < TILE; r++) {
             __m512 sum = _mm512_sub_ps(_mm512_load_ps(sums[g] + 16 * r), _mm512_set1_ps(SUMS_BEGIN));
@@ -297,43 +264,41 @@ INLINE void meet_whole(uint32_t group, bool has_min, const struct meeting *scale
             _mm512_store_ps(kept[r], acc[r]);
 }
 
-/* 8-bit activations: all heights have code of their own, their accumulators in registers. */
-#define MEET(name, group, has_min)                                                                    \
-    static void name(const struct meeting *scaled, const struct meeting *made, bool late, uint32_t rows) \
-    {                                                                                                 \
-        if (rows == TILE && scaled && made && scaled->groups == SLOTS && made->groups == SLOTS) {              \
-            meet_whole(group, has_min, scaled, made);                                                 \
-            return;                                                                                   \
-        }                                                                                             \
-        switch (rows) {                                                                               \
-            HEIGHT(group, has_min, 1) HEIGHT(group, has_min, 2) HEIGHT(group, has_min, 3)             \
-            HEIGHT(group, has_min, 4) HEIGHT(group, has_min, 5) HEIGHT(group, has_min, 6)             \
-            HEIGHT(group, has_min, 7) HEIGHT(group, has_min, 8) HEIGHT(group, has_min, 9)             \
-            HEIGHT(group, has_min, 10) HEIGHT(group, has_min, 11) HEIGHT(group, has_min, 12)          \
-            HEIGHT(group, has_min, 13) HEIGHT(group, has_min, 14) HEIGHT(group, has_min, 15)          \
-            HEIGHT(group, has_min, 16)                                                                \
-        }                                                                                             \
+/* 8-bit activations: all heights have code of their own, their accumulators in registers. 16-bit ones, a small part of the work: only
+ * whole tiles have. */
+INLINE void meet_rows(uint32_t group, bool has_min, bool wide, uint32_t rows, const struct meeting *scaled, const struct meeting *made, bool late)
+{
+    if (!wide && rows == TILE && scaled && made && scaled->groups == SLOTS && made->groups == SLOTS) {
+        meet_whole(group, has_min, scaled, made);
+        return;
     }
-#define HEIGHT(group, has_min, n) \
-    case n: meet(group, has_min, false, n, scaled, made, late); break;
-MEET(meet32, 32, false)
-MEET(meet32_min, 32, true)
-MEET(meet16, 16, false)
+    switch (wide && rows < TILE ? 0 : rows) {
+#define HEIGHT(n)                                                              \
+    case n:                                                                    \
+        if (!wide || n == TILE)                                                \
+            meet(group, has_min, wide, n, scaled, made, late);                 \
+        break;
+        HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8) HEIGHT(9) HEIGHT(10) HEIGHT(11) HEIGHT(12)
+        HEIGHT(13) HEIGHT(14) HEIGHT(15) HEIGHT(16)
 #undef HEIGHT
-#undef MEET
+    default:
+        if (wide)
+            meet(group, has_min, wide, rows, scaled, made, late);
+        break;
+    }
+}
 
-/* 16-bit ones, a small part of the work: only whole tiles have. */
-#define MEET(name, group, has_min)                                                                       \
+#define MEET(name, group, has_min, wide)                                                                 \
     static void name(const struct meeting *scaled, const struct meeting *made, bool late, uint32_t rows) \
     {                                                                                                    \
-        if (rows == TILE)                                                                                \
-            meet(group, has_min, true, TILE, scaled, made, late);                                        \
-        else                                                                                             \
-            meet(group, has_min, true, rows, scaled, made, late);                                        \
+        meet_rows(group, has_min, wide, rows, scaled, made, late);                                       \
     }
-MEET(wide32, 32, false)
-MEET(wide32_min, 32, true)
-MEET(wide16, 16, false)
+MEET(meet32, 32, false, false)
+MEET(meet32_min, 32, true, false)
+MEET(meet16, 16, false, false)
+MEET(wide32, 32, false, true)
+MEET(wide32_min, 32, true, true)
+MEET(wide16, 16, false, true)
 #undef MEET
 
 static meet_fn meet_of(const struct r16_form *f, bool wide)
@@ -344,7 +309,7 @@ static meet_fn meet_of(const struct r16_form *f, bool wide)
 
 /* --- a matrix ----------------------------------------------------------------------------------------------------------- */
 
-/* A share of the bytes that the next K panel will be decoded from. */
+/* A share of the bytes that the next K panel will be unfolded from. */
 INLINE void prefetch_share(const uint8_t *p, size_t bytes, uint32_t share, uint32_t shares)
 {
     for (size_t at = bytes * share / shares; at < bytes * (share + 1) / shares; at += 64)
@@ -352,7 +317,7 @@ INLINE void prefetch_share(const uint8_t *p, size_t bytes, uint32_t share, uint3
 }
 
 /* `panels` panels at w, of panel_bytes each, with the rows [r0, r1) of the activations: out as of row 0 and the first panel. */
-static void mat_block(enum quant_type type, decode_fn decode_panel, meet_fn meet_tile, struct work *work, const uint8_t *w, uint32_t panels,
+static void mat_block(enum quant_type type, unfold_fn unfold_panel, meet_fn meet_tile, struct work *work, const uint8_t *w, uint32_t panels,
                       size_t panel_bytes, uint32_t weight_rows, const struct acts *x, uint32_t r0, uint32_t r1, float *out, size_t out_stride)
 {
     const struct r16_form *f = &r16_forms[type];
@@ -365,7 +330,7 @@ static void mat_block(enum quant_type type, decode_fn decode_panel, meet_fn meet
         const uint8_t *begin = w + unit / UNITS * ((size_t)UNITS * (f->scales + f->ints) + f->head);
         struct meeting meeting[2], *before = NULL;
         for (uint32_t p = 0; p < panels; p++)
-            decode_panel(w + p * panel_bytes, unit, n, &work->w[p]);
+            unfold_panel(w + p * panel_bytes, unit, n, &work->w[p]);
         settle();
         for (uint32_t t = 0; t < tiles; t++) {
             uint32_t r = r0 + t * x->tile, rows = r1 - r < x->tile ? r1 - r : x->tile;
@@ -409,7 +374,7 @@ static void mat_block(enum quant_type type, decode_fn decode_panel, meet_fn meet
     }
 }
 
-static void mat_tiles(decode_fn decode_panel, const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
+static void mat_tiles(unfold_fn unfold_panel, const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
                       size_t out_stride)
 {
     const size_t panel_bytes = r16_panel_bytes(w->type, w->cols);
@@ -419,23 +384,23 @@ static void mat_tiles(decode_fn decode_panel, const struct weight *w, uint32_t m
     for (uint32_t r = 0; r < x->rows; r += block)
         for (uint32_t j = row0; j < row1; j += 16 * PANELS) {
             uint32_t weight_rows = row1 - j < 16 * PANELS ? row1 - j : 16 * PANELS;
-            mat_block(w->type, decode_panel, meet_of(&r16_forms[w->type], x->low != NULL), &work, base + j / 16 * panel_bytes, (weight_rows + 15) / 16,
+            mat_block(w->type, unfold_panel, meet_of(&r16_forms[w->type], x->low != NULL), &work, base + j / 16 * panel_bytes, (weight_rows + 15) / 16,
                       panel_bytes, weight_rows, x, r, x->rows - r < block ? x->rows : r + block, out + j, out_stride);
         }
     _tile_release();
 }
 
-#define MAT(name, type)                                                                                                                   \
-    static void decode_##name(const uint8_t *panel, size_t unit, uint32_t units, struct decoded *ret)                                     \
-    {                                                                                                                                     \
-        decode(type, panel, unit, units, ret);                                                                                            \
-    }                                                                                                                                     \
+#define MAT(name, type)                                                                                                                         \
+    static void unfold_##name(const uint8_t *panel, size_t unit, uint32_t units, struct unfolded_units *ret)                                    \
+    {                                                                                                                                           \
+        unfold_units(type, r16_forms[type].offset, panel, unit, units, 0, ret);                                                                 \
+    }                                                                                                                                           \
     static void mat_##name(const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out, size_t stride) \
-    {                                                                                                                                     \
-        if (BY_VECTORS(type, x))                                                                                                                  \
-            avx512_mat(type)(w, mat, row0, row1, x, out, stride);                                                                         \
-        else                                                                                                                              \
-            mat_tiles(decode_##name, w, mat, row0, row1, x, out, stride);                                                                 \
+    {                                                                                                                                           \
+        if (BY_VECTORS(type, x))                                                                                                                \
+            avx512_mat(type)(w, mat, row0, row1, x, out, stride);                                                                               \
+        else                                                                                                                                    \
+            mat_tiles(unfold_##name, w, mat, row0, row1, x, out, stride);                                                                       \
     }
 MAT(q4_0, QUANT_Q4_0)
 MAT(q4_1, QUANT_Q4_1)

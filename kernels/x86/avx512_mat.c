@@ -5,6 +5,9 @@
  * bytes broadcast from memory), a conversion, a product of scales and an fma; minimums one fma more. The accumulators of a
  * tile stay in registers over all of K. With one row this is the mat-vec: it reads memory linearly.
  *
+ * More rows than a tile has: some units of a panel are unfolded into the first cache, all tiles of a block of rows meet them, and the
+ * accumulators wait in memory between units, which changes no bit.
+ *
  * Unsigned integers are q + offset: the sum starts at -offset * (sum of the activations), so that it ends exact. */
 #include <immintrin.h>
 #include <string.h>
@@ -13,9 +16,6 @@
 #include "kernels/x86/avx512_unfold.h"
 #include "kernels/x86/x86.h"
 
-#ifndef AB
-#define AB 4
-#endif
 enum { TILE = 16, TILE16 = 4, AHEAD = 2048, ABREAST_MAX = 6 };
 
 /* What the instructions below read, at any address. */
@@ -51,10 +51,22 @@ INLINE __m512i first_four(__m512i w, const int8_t *a)
 #endif
 }
 
-/* A sum begins with what the stored numbers' sum would have too much, taken off. */
-INLINE __m512i start_sum(const struct r16_form *f, const struct acts *x, size_t row, int half)
+/* A sum begins with what the stored numbers' sum would have too much, taken off: for `rows` rows of some units, at most UNFOLD_UNITS, at
+ * once, since a number that comes from memory takes no vector unit's time and one that is reckoned beside them does. */
+INLINE void begin_sums(const struct r16_form f, const struct acts *x, size_t at, uint32_t units, int rows, int32_t *begin)
 {
-    return _mm512_set1_epi32(-f->offset * (f->group == 16 ? x->isum[2 * row + (size_t)half] : x->isum32[row]));
+    const int32_t *isum = f.group == 16 ? x->isum + 2 * at : x->isum32 + at;
+    uint32_t n = 32 / f.group * ((units - 1) * x->tile + (uint32_t)rows), i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m512i v = _mm512_loadu_si512(isum + i), sum = _mm512_setzero_si512();
+#pragma GCC unroll 8
+        for (unsigned bit = 0; bit < 8; bit++)
+            if (f.offset >> bit & 1)
+                sum = _mm512_sub_epi32(sum, _mm512_slli_epi32(v, bit));
+        _mm512_store_si512(begin + i, sum);
+    }
+    for (; i < n; i++)
+        begin[i] = -f.offset * isum[i];
 }
 
 /* acc + min * sum; K-quants subtract theirs. */
@@ -89,10 +101,7 @@ INLINE void meet(const struct r16_form f, bool subtracts, bool wide, const int n
 #pragma GCC unroll 6
         for (int r = 0; r < n; r++) {
             const int8_t *a = x->q + byte + 32 * (size_t)r;
-            if (f.offset && !wide)
-                sum[r] = add_four(begin ? _mm512_set1_epi32(begin[halves * r + h]) : start_sum(&f, x, at + (size_t)r, h), u->kg[kgs * h], a);
-            else
-                sum[r] = first_four(u->kg[kgs * h], a);
+            sum[r] = f.offset && !wide ? add_four(_mm512_set1_epi32(begin[halves * r + h]), u->kg[kgs * h], a) : first_four(u->kg[kgs * h], a);
         }
 #pragma GCC unroll 8
         for (int g = 1; g < kgs; g++)
@@ -104,7 +113,7 @@ INLINE void meet(const struct r16_form f, bool subtracts, bool wide, const int n
             for (int r = 0; r < n; r++) {
                 sum[r] = _mm512_sub_epi32(_mm512_slli_epi32(sum[r], 8), sum[r]);
                 if (f.offset)
-                    sum[r] = _mm512_add_epi32(sum[r], begin ? _mm512_set1_epi32(begin[halves * r + h]) : start_sum(&f, x, at + (size_t)r, h));
+                    sum[r] = _mm512_add_epi32(sum[r], _mm512_set1_epi32(begin[halves * r + h]));
             }
 #pragma GCC unroll 8
             for (int g = 0; g < kgs; g++)
@@ -128,6 +137,7 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
 {
     const struct r16_form f = r16_forms[type];
     const int abreast = shared(rows, rows == TILE && f.group == 32 ? 6 : 4);
+    int32_t begin[2 * UNFOLD_UNITS * TILE] __attribute__((aligned(64)));
     __m512 acc[TILE];
     struct unfolded u;
     const uint8_t *head = panel;
@@ -138,6 +148,8 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
         acc[r] = _mm512_setzero_ps();
     for (uint32_t k = 0; k < units; k++) {
         const uint8_t *scales, *ints;
+        if (f.offset && k % UNFOLD_UNITS == 0)
+            begin_sums(f, x, at0 + (size_t)k * x->tile, units - k < UNFOLD_UNITS ? units - k : UNFOLD_UNITS, rows, begin);
         if (f.head) {
             head = panel + k / 8 * super;
             scales = head + f.head + k % 8 * f.scales;
@@ -152,181 +164,146 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
         unfold_ints(type, ints, u.kg);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r += abreast)
-            meet(f, type != QUANT_Q4_1 && type != QUANT_Q5_1, wide, rows - r < abreast ? rows - r : abreast, &u, x, at0 + (size_t)k * x->tile + (size_t)r, NULL, acc + r);
+            meet(f, type != QUANT_Q4_1 && type != QUANT_Q5_1, wide, rows - r < abreast ? rows - r : abreast, &u, x,
+                 at0 + (size_t)k * x->tile + (size_t)r, begin + 32 / f.group * (int)(k % UNFOLD_UNITS * x->tile + (uint32_t)r), acc + r);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
         _mm512_mask_storeu_ps(out + (size_t)r * out_stride, mask, acc[r]);
 }
 
-/* Rows of one tile: all heights have code of their own, so that no height is slower than the one below it. */
-INLINE void panel_rows(enum quant_type type, uint32_t rows, const uint8_t *panel, const struct acts *x, size_t at0, uint32_t units, float *out,
-                       size_t out_stride, __mmask16 mask)
-{
-    switch (rows) {
-#define HEIGHT(n) \
-    case n: panel_tile(type, false, n, panel, x, at0, units, out, out_stride, mask); break;
-        HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8) HEIGHT(9) HEIGHT(10) HEIGHT(11) HEIGHT(12)
-        HEIGHT(13) HEIGHT(14) HEIGHT(15) HEIGHT(16)
-#undef HEIGHT
-    }
-}
+/* What a tile of 8-bit activations and one of 16-bit ones may have: each height has code of its own, so that none is slower than the
+ * one below it. */
+#define HEIGHTS                                                                                                             \
+    HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8) HEIGHT(9) HEIGHT(10) HEIGHT(11) HEIGHT(12) \
+    HEIGHT(13) HEIGHT(14) HEIGHT(15) HEIGHT(16)
 
-/* The same for 16-bit activations. */
-INLINE void panel_rows16(enum quant_type type, uint32_t rows, const uint8_t *panel, const struct acts *x, size_t at0, uint32_t units, float *out,
-                         size_t out_stride, __mmask16 mask)
+/* Rows of one tile. */
+INLINE void panel_rows(enum quant_type type, bool wide, uint32_t rows, const uint8_t *panel, const struct acts *x, size_t at0, uint32_t units,
+                       float *out, size_t out_stride, __mmask16 mask)
 {
     switch (rows) {
-    case 1: panel_tile(type, true, 1, panel, x, at0, units, out, out_stride, mask); break;
-    case 2: panel_tile(type, true, 2, panel, x, at0, units, out, out_stride, mask); break;
-    case 3: panel_tile(type, true, 3, panel, x, at0, units, out, out_stride, mask); break;
-    default: panel_tile(type, true, TILE16, panel, x, at0, units, out, out_stride, mask); break;
+#define HEIGHT(n)                                                                         \
+    case n:                                                                               \
+        if (!wide || n <= TILE16)                                                         \
+            panel_tile(type, wide, n, panel, x, at0, units, out, out_stride, mask);       \
+        break;
+        HEIGHTS
+#undef HEIGHT
     }
 }
 
 /* --- more rows than a tile has --- */
 
-/* Some units of a panel, unfolded once for all tiles of rows that meet them: unsigned bytes, q + 128 where the type has an offset,
- * and minimums with the sign they are added with. */
-enum { UNITS = 8, BLOCK_TILES = 16 };
-struct decoded {
-    __m512i kg[UNITS][8];
-    __m512 scale[UNITS][2], min[UNITS][2];
+enum { BLOCK_TILES = 16 };
+
+/* Unfolded units, and rows of activations that meet them: what they are at, and where they wait between units. */
+struct block_job {
+    const struct unfolded_units *w; /* with an offset: q + 128 */
+    uint32_t units;
+    const struct acts *x;
+    size_t at;
+    float (*sums)[16];
+    bool first;
+    float *out; /* NULL: more units follow */
+    size_t out_stride;
+    __mmask16 mask;
 };
 
-INLINE void decode(enum quant_type type, const uint8_t *panel, size_t unit, uint32_t units, struct decoded *ret)
-{
-    const struct r16_form f = r16_forms[type];
-    const bool subtracts = f.has_min && type != QUANT_Q4_1 && type != QUANT_Q5_1;
-    struct unfolded u;
-    for (uint32_t i = 0; i < units; i++) {
-        const uint8_t *ints = panel + r16_ints_at(&f, unit + i);
-        for (int line = 0; line < f.ints; line += 64)
-            _mm_prefetch((const char *)ints + AHEAD + line, _MM_HINT_T0);
-        unfold_scales(type, panel + (f.head ? r16_head_at(&f, unit + i) : 0), panel + r16_scales_at(&f, unit + i), &u);
-        unfold_ints(type, ints, u.kg);
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++)
-            ret->kg[i][g] = f.offset && f.offset != 128 ? _mm512_sub_epi8(u.kg[g], _mm512_set1_epi8((char)(f.offset - 128))) : u.kg[g];
-#pragma GCC unroll 2
-        for (int h = 0; h < 32 / f.group; h++) {
-            ret->scale[i][h] = u.scale[h];
-            if (f.has_min) /* fma(-min, sum, acc) is what fnmadd rounds; the product by -1 keeps a zero's sign right, too */
-                ret->min[i][h] = subtracts ? _mm512_mul_ps(u.min[h], _mm512_set1_ps(-1.0f)) : u.min[h];
-        }
-    }
-}
-
-/* The tile's rows of activations at `at` against decoded units. */
-INLINE void block_tile(const int group, const bool has_min, const bool wide, const int rows, const struct decoded *w, uint32_t units, const struct acts *x, size_t at,
-                       float (*sums)[16], bool first, float *out, size_t out_stride, __mmask16 mask)
+INLINE void block_tile(const int group, const bool has_min, const bool wide, const int rows, const struct block_job *j)
 {
     const struct r16_form form = {.group = (uint8_t)group, .has_min = has_min, .offset = has_min ? 0 : 128};
-    int32_t begin[2 * UNITS * TILE] __attribute__((aligned(64))); /* of all sums */
-    if (!has_min) {
-        const int32_t *isum = group == 16 ? x->isum + 2 * at : x->isum32 + at;
-        uint32_t n = 32 / group * ((units - 1) * x->tile + (uint32_t)rows), i = 0;
-        for (; i + 16 <= n; i += 16)
-            _mm512_store_si512(begin + i, _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(_mm512_loadu_si512(isum + i), 7)));
-        for (; i < n; i++)
-            begin[i] = -128 * isum[i];
-    }
+    const int abreast = shared(rows, group == 32 ? has_min ? 4 : 6 : has_min ? 3 : 4), per_unit = 32 / group;
+    const struct acts *x = j->x;
+    int32_t begin[2 * UNFOLD_UNITS * TILE] __attribute__((aligned(64)));
+    if (!has_min)
+        begin_sums(form, x, j->at, j->units, rows, begin);
     __m512 acc[TILE];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
         acc[r] = _mm512_setzero_ps();
-    if (!first)
+    if (!j->first)
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++)
-            acc[r] = _mm512_load_ps(sums[r]);
-    const int abreast = shared(rows, group == 32 ? has_min ? 4 : 6 : has_min ? 3 : 4);
-    for (uint32_t k = 0; k < units; k++) {
+            acc[r] = _mm512_load_ps(j->sums[r]);
+    for (uint32_t k = 0; k < j->units; k++) {
         struct unfolded u;
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++)
-            u.kg[g] = w->kg[k][g];
+            u.kg[g] = j->w->kg[k][g];
 #pragma GCC unroll 2
-        for (int h = 0; h < 32 / group; h++) {
-            u.scale[h] = w->scale[k][h];
-            u.min[h] = w->min[k][h];
+        for (int h = 0; h < per_unit; h++) {
+            u.scale[h] = j->w->scale[per_unit * (int)k + h];
+            u.min[h] = j->w->min[per_unit * (int)k + h];
         }
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r += abreast)
-            meet(form, false, wide, rows - r < abreast ? rows - r : abreast, &u, x, at + (size_t)k * x->tile + (size_t)r,
-                 begin + (32 / group) * (k * x->tile + (uint32_t)r), acc + r);
+            meet(form, false, wide, rows - r < abreast ? rows - r : abreast, &u, x, j->at + (size_t)k * x->tile + (size_t)r,
+                 begin + per_unit * (int)(k * x->tile + (uint32_t)r), acc + r);
     }
-    if (out)
+    if (j->out)
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++)
-            _mm512_mask_storeu_ps(out + (size_t)r * out_stride, mask, acc[r]);
+            _mm512_mask_storeu_ps(j->out + (size_t)r * j->out_stride, j->mask, acc[r]);
     else
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++)
-            _mm512_store_ps(sums[r], acc[r]);
+            _mm512_store_ps(j->sums[r], acc[r]);
 }
 
-typedef void (*block_fn)(uint32_t rows, const struct decoded *w, uint32_t units, const struct acts *x, size_t at, float (*sums)[16], bool first,
-                         float *out, size_t out_stride, __mmask16 mask);
-#define BLOCK(name, group, has_min)                                                                                                        \
-    static void name(uint32_t rows, const struct decoded *w, uint32_t units, const struct acts *x, size_t at, float (*sums)[16], bool first, \
-                     float *out, size_t out_stride, __mmask16 mask)                                                                        \
-    {                                                                                                                                      \
-        switch (rows) {                                                                                                                    \
-            HEIGHT(group, has_min, 1) HEIGHT(group, has_min, 2) HEIGHT(group, has_min, 3) HEIGHT(group, has_min, 4)                        \
-            HEIGHT(group, has_min, 5) HEIGHT(group, has_min, 6) HEIGHT(group, has_min, 7) HEIGHT(group, has_min, 8)                        \
-            HEIGHT(group, has_min, 9) HEIGHT(group, has_min, 10) HEIGHT(group, has_min, 11) HEIGHT(group, has_min, 12)                     \
-            HEIGHT(group, has_min, 13) HEIGHT(group, has_min, 14) HEIGHT(group, has_min, 15) HEIGHT(group, has_min, 16)                    \
-        }                                                                                                                                  \
-    }
-#define HEIGHT(group, has_min, n) \
-    case n: block_tile(group, has_min, false, n, w, units, x, at, sums, first, out, out_stride, mask); break;
-BLOCK(block32, 32, false)
-BLOCK(block32_min, 32, true)
-BLOCK(block16, 16, false)
-BLOCK(block16_min, 16, true)
+INLINE void block_rows(const int group, const bool has_min, const bool wide, uint32_t rows, const struct block_job *j)
+{
+    switch (rows) {
+#define HEIGHT(n)                                     \
+    case n:                                           \
+        if (!wide || n <= TILE16)                     \
+            block_tile(group, has_min, wide, n, j);   \
+        break;
+        HEIGHTS
 #undef HEIGHT
+    }
+}
+
+typedef void (*block_fn)(uint32_t rows, const struct block_job *j);
+#define BLOCK(name, group, has_min, wide)                           \
+    static void name(uint32_t rows, const struct block_job *j)      \
+    {                                                               \
+        block_rows(group, has_min, wide, rows, j);                  \
+    }
+BLOCK(block32, 32, false, false)
+BLOCK(block32_min, 32, true, false)
+BLOCK(block16, 16, false, false)
+BLOCK(block16_min, 16, true, false)
+BLOCK(wide32, 32, false, true)
+BLOCK(wide32_min, 32, true, true)
+BLOCK(wide16, 16, false, true)
+BLOCK(wide16_min, 16, true, true)
 #undef BLOCK
 
-#define BLOCK(name, group, has_min)                                                                                                        \
-    static void name(uint32_t rows, const struct decoded *w, uint32_t units, const struct acts *x, size_t at, float (*sums)[16], bool first, \
-                     float *out, size_t out_stride, __mmask16 mask)                                                                        \
-    {                                                                                                                                      \
-        switch (rows) {                                                                                                                    \
-            HEIGHT(group, has_min, 1) HEIGHT(group, has_min, 2) HEIGHT(group, has_min, 3) HEIGHT(group, has_min, 4)                        \
-        }                                                                                                                                  \
-    }
-#define HEIGHT(group, has_min, n) \
-    case n: block_tile(group, has_min, true, n, w, units, x, at, sums, first, out, out_stride, mask); break;
-BLOCK(wide32, 32, false)
-BLOCK(wide32_min, 32, true)
-BLOCK(wide16, 16, false)
-BLOCK(wide16_min, 16, true)
-#undef HEIGHT
-#undef BLOCK
-
-/* Tiles [r0, r1) of rows with one panel: a K panel of it is decoded into the first cache, then every tile meets it. */
+/* Rows [r0, r1), whole tiles but for the last, with one panel. */
 INLINE void panel_block(enum quant_type type, const uint8_t *panel, const struct acts *x, uint32_t r0, uint32_t r1, float *out, size_t out_stride,
                         __mmask16 mask)
 {
     static const block_fn fns[2][2][2] = {{{block32, block32_min}, {block16, block16_min}}, {{wide32, wide32_min}, {wide16, wide16_min}}};
     const struct r16_form f = r16_forms[type];
     const block_fn fn = fns[x->low != NULL][f.group == 16][f.has_min];
-    const uint32_t units = x->k / 32;
-    struct decoded w;
+    const uint32_t units = x->k / 32, most = x->low ? TILE16 : TILE;
+    struct unfolded_units w;
     float sums[BLOCK_TILES * TILE][16] __attribute__((aligned(64)));
-    for (uint32_t unit = 0; unit < units; unit += UNITS) {
-        uint32_t n = units - unit < UNITS ? units - unit : UNITS;
-        decode(type, panel, unit, n, &w);
-        for (uint32_t r = r0; r < r1; r += x->tile) {
-            uint32_t rows = r1 - r < x->tile ? r1 - r : x->tile, most = x->low ? TILE16 : TILE;
-            for (uint32_t i = 0; i < rows; i += most)
-                fn(rows - i < most ? rows - i : most, &w, n, x, act_at(x, r + i, unit), sums + (r + i - r0), unit == 0,
-                   unit + n == units ? out + (r + i) * out_stride : NULL, out_stride, mask);
+    for (uint32_t unit = 0; unit < units; unit += UNFOLD_UNITS) {
+        uint32_t n = units - unit < UNFOLD_UNITS ? units - unit : UNFOLD_UNITS;
+        unfold_units(type, f.offset ? f.offset - 128 : 0, panel, unit, n, AHEAD, &w);
+        for (uint32_t r = r0, rows; r < r1; r += rows) {
+            uint32_t of_tile = x->tile - r % x->tile;
+            rows = r1 - r < of_tile ? r1 - r : of_tile;
+            rows = rows < most ? rows : most;
+            fn(rows, &(struct block_job){&w, n, x, act_at(x, r, unit), sums + (r - r0), unit == 0,
+                                         unit + n == units ? out + r * out_stride : NULL, out_stride, mask});
         }
     }
 }
 
-/* A tile of activations stays in the second cache while the task's panels pass. */
+/* A block of activations stays in the second cache while the task's panels pass. */
 INLINE void mat_type(enum quant_type type, const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out,
                      size_t out_stride)
 {
@@ -345,9 +322,9 @@ INLINE void mat_type(enum quant_type type, const struct weight *w, uint32_t mat,
             if (many)
                 panel_block(type, panel, x, r, r + rows, out + j, out_stride, mask);
             else if (x->low)
-                panel_rows16(type, rows, panel, x, at, units, o, out_stride, mask);
+                panel_rows(type, true, rows, panel, x, at, units, o, out_stride, mask);
             else
-                panel_rows(type, rows, panel, x, at, units, o, out_stride, mask);
+                panel_rows(type, false, rows, panel, x, at, units, o, out_stride, mask);
         }
     }
 }

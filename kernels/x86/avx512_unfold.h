@@ -155,6 +155,37 @@ UNFOLD void unfold_ints(enum quant_type type, const uint8_t *p, __m512i kg[8])
         look_up(kg, mxfp4_table());
 }
 
+/* Some units of a panel, unfolded once for all tiles of rows that meet them. */
+enum { UNFOLD_UNITS = 8 }; /* those of a K-quant's head */
+struct unfolded_units {
+    __m512i kg[UNFOLD_UNITS][8];                        /* bytes q + offset - less */
+    __m512 scale[2 * UNFOLD_UNITS], min[2 * UNFOLD_UNITS]; /* of groups; minimums have the sign that they are added with */
+};
+
+UNFOLD void unfold_units(enum quant_type type, int less, const uint8_t *panel, size_t unit, uint32_t units, size_t ahead, struct unfolded_units *ret)
+{
+    const struct r16_form f = r16_forms[type];
+    const bool subtracts = f.has_min && type != QUANT_Q4_1 && type != QUANT_Q5_1;
+    const int per_unit = 32 / f.group;
+    struct unfolded u;
+    for (uint32_t i = 0; i < units; i++) {
+        const uint8_t *ints = panel + r16_ints_at(&f, unit + i);
+        for (int line = 0; ahead && line < f.ints; line += 64)
+            _mm_prefetch((const char *)ints + ahead + line, _MM_HINT_T0);
+        unfold_scales(type, panel + (f.head ? r16_head_at(&f, unit + i) : 0), panel + r16_scales_at(&f, unit + i), &u);
+        unfold_ints(type, ints, u.kg);
+#pragma GCC unroll 8
+        for (int g = 0; g < 8; g++)
+            ret->kg[i][g] = less ? _mm512_sub_epi8(u.kg[g], _mm512_set1_epi8((char)less)) : u.kg[g];
+#pragma GCC unroll 2
+        for (int h = 0; h < per_unit; h++) {
+            ret->scale[per_unit * (int)i + h] = u.scale[h];
+            if (f.has_min) /* fma(-min, sum, acc) is what fnmadd rounds; the product by -1 keeps a zero's sign right, too */
+                ret->min[per_unit * (int)i + h] = subtracts ? _mm512_mul_ps(u.min[h], _mm512_set1_ps(-1.0f)) : u.min[h];
+        }
+    }
+}
+
 #undef UNFOLD
 
 #endif /* __AVX512F__ */

@@ -26,6 +26,31 @@ static void mark(void *arg, uint32_t task, uint32_t thread)
     done[task]++;
 }
 
+/* The first task of the first thread ends when all others have: those that were dealt out to it, too. */
+static void wait_for_others(void *arg, uint32_t task, uint32_t thread)
+{
+    _Atomic uint32_t *others = arg;
+    (void)thread;
+    if (task != 0) {
+        atomic_fetch_add(others, 1);
+        return;
+    }
+    for (int i = 0; i < 10000 && atomic_load(others) < TASKS - 1; i++)
+        usleep(1000);
+    done[0] = atomic_load(others) == TASKS - 1;
+}
+
+static void test_held_up(void)
+{
+    struct err err;
+    struct threadpool *pool = threadpool_create(2, &err);
+    _Atomic uint32_t others = 0;
+    done[0] = 0;
+    threadpool_run(pool, wait_for_others, &others, TASKS);
+    ok(done[0], "a thread is held up: the other one takes what was dealt out to it (%u of %d)", atomic_load(&others), TASKS - 1);
+    threadpool_destroy(pool);
+}
+
 static double seconds(clockid_t clock)
 {
     struct timespec t;
@@ -269,6 +294,7 @@ int main(void)
     struct err err;
     test_crowd(); /* first: the process must not have looked at its processors yet */
     test_rounds();
+    test_held_up();
     test_idle();
     test_pinning();
     test_parts();
