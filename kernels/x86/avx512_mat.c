@@ -297,8 +297,18 @@ INLINE void panel_block(enum quant_type type, const uint8_t *panel, const struct
             uint32_t of_tile = x->tile - r % x->tile;
             rows = r1 - r < of_tile ? r1 - r : of_tile;
             rows = rows < most ? rows : most;
-            fn(rows, &(struct block_job){&w, n, x, act_at(x, r, unit), sums + (r - r0), unit == 0,
-                                         unit + n == units ? out + r * out_stride : NULL, out_stride, mask});
+            struct block_job job = {
+                .w = &w,
+                .units = n,
+                .x = x,
+                .at = act_at(x, r, unit),
+                .sums = &sums[r - r0],
+                .first = unit == 0,
+                .out = unit + n == units ? out + r * out_stride : NULL,
+                .out_stride = out_stride,
+                .mask = mask,
+            };
+            fn(rows, &job);
         }
     }
 }
