@@ -1,9 +1,10 @@
 #ifndef BASE_THREADPOOL_H
 #define BASE_THREADPOOL_H
 
-/* The team of threads that computes one operation together: the caller and n - 1 helpers. Work is cut into tasks; each
- * thread has a run of neighbouring ones and takes of others' when it is through, so uneven cores even out; the call returns when all are done (one barrier an operation). Helpers
- * spin some microseconds for the next operation, then sleep: an idle team uses no CPU. One caller at a time.
+/* The team of threads that computes one operation together: the caller and n - 1 helpers. Work is cut into tasks; each thread has
+ * a run of neighbouring ones, and takes of others' when it is through, so that uneven cores even out. The call returns when all
+ * are done (one barrier an operation). Helpers spin some microseconds for the next operation, then sleep: an idle team uses no CPU.
+ * One caller at a time.
  *
  * A team may be pinned, each thread to a processor of its own; one of each core first. Teams of all processes on the machine
  * ask each other first (base/cpus.h), so that two never sit on the same processors while others are idle. */

@@ -5,7 +5,6 @@ enum { MAT_TASK_BYTES = 64 << 10, MAT_TASK_ROWS = 16, MAT_THREAD_TASKS = 4 };
 /* A task goes over all activations, which of a prompt no cache near a core holds: it is to meet more weights with them. */
 enum { MAT_MANY_ACTS = 32, MAT_MANY_ROWS = 64 };
 
-
 struct quantize_job {
     const struct kernels *k;
     struct acts *x;

@@ -91,6 +91,7 @@ static inline uint32_t r16_block_rows(const struct acts *x, uint32_t most)
     tiles = tiles < most ? tiles : most;
     return (tiles ? tiles : 1) * x->tile;
 }
+
 /* Lets a table keep a type in this layout, computed by fn. */
 void r16_use(struct kernels *k, enum quant_type type, mat_fn fn);
 
