@@ -213,8 +213,28 @@ static pid_t own_pid(struct engine *e, size_t worker)
     return pid;
 }
 
-/* Of two or three workers of our own the last is drained for so long that nothing else waits for it; the first gets no more memory. */
-static struct engine *begin_own_without_memory(const char *model, unsigned workers, pid_t *ret_pid)
+/* Which of the first n workers has the fewest layers: another cut in which they have all of them gives it more. */
+static unsigned with_fewest(struct engine *e, unsigned n)
+{
+    json_t *status = engine_status(e), *stage;
+    int layers[8] = {0};
+    size_t i;
+    unsigned fewest = 0;
+    json_array_foreach(json_object_get(status, "stages"), i, stage) {
+        const json_t *range = json_object_get(stage, "layers");
+        unsigned worker = 0;
+        if (sscanf(json_string_value(json_object_get(stage, "node")), "worker%u", &worker) == 1 && worker < 8)
+            layers[worker] += (int)(json_integer_value(json_array_get(range, 1)) - json_integer_value(json_array_get(range, 0))) + 1;
+    }
+    json_decref(status);
+    for (unsigned w = 1; w < n; w++)
+        fewest = layers[w] < layers[fewest] ? w : fewest;
+    return fewest;
+}
+
+/* Of two or three workers of our own the last is drained for so long that nothing else waits for it; one of the others, which would take
+ * more layers then, gets no more memory. */
+static struct engine *begin_own_without_memory(const char *model, unsigned workers, unsigned *ret_worker, pid_t *ret_pid)
 {
     enum { LONG_S = 600 };
     struct engine_options o = rig_options(NULL, model, workers);
@@ -224,7 +244,8 @@ static struct engine *begin_own_without_memory(const char *model, unsigned worke
 
     snprintf(name, sizeof name, "worker%u", workers - 1);
     rig_forget_notes();
-    rig_limit_memory(*ret_pid = own_pid(e, 0), true);
+    *ret_worker = with_fewest(e, workers - 1);
+    rig_limit_memory(*ret_pid = own_pid(e, *ret_worker), true);
     if (engine_command(e, ENGINE_DRAIN, name, LONG_S, &err) != 0)
         rig_bail("drain", &err);
     return e;
@@ -232,15 +253,17 @@ static struct engine *begin_own_without_memory(const char *model, unsigned worke
 
 static void test_own_no_memory(const char *model)
 {
-    char text[256] = "";
+    char text[256] = "", said[32];
+    unsigned worker;
     pid_t pid;
-    struct engine *e = begin_own_without_memory(model, 3, &pid);
+    struct engine *e = begin_own_without_memory(model, 3, &worker, &pid);
 
     ok(all_the_same(e, false, 0, NULL, NULL, NULL), "one of our own gets no memory for more layers: the others take them");
-    ok(rig_note("node worker0: ", text, sizeof text), "what it said is told: %s", text);
+    snprintf(said, sizeof said, "node worker%u: ", worker);
+    ok(rig_note(said, text, sizeof text), "what it said is told: %s", text);
     engine_destroy(e);
 
-    e = begin_own_without_memory(model, 2, &pid);
+    e = begin_own_without_memory(model, 2, &worker, &pid);
     for (int64_t until = rig_now_ms() + STREAM_MS; !rig_note("no plan", text, sizeof text) && rig_now_ms() < until;)
         rig_sleep_ms(20);
     ok(strstr(text, "no plan"), "where there are no others, there is no plan: %s", text);
