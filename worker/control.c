@@ -439,7 +439,8 @@ void control_stop(struct node *n)
     }
     n->stopping = true;
     n->stop_at_ms = n->now_ms + NODE_DRAIN_MS;
-    if (!n->control || !has_work(n) || control_send(n, &m) != 0)
+    bool told = n->control && control_send(n, &m) == 0; /* without work, too: else it would be taken for lost */
+    if (!told || !has_work(n))
         n->ended = true;
     else
         log_line(LOG_INFO, "draining: the coordinator is asked to go on without this worker");
