@@ -674,7 +674,8 @@ static void test_ends(void)
     boss_open(b, "boss");
     meet(b, &w, 1);
     kill(w.pid, SIGTERM);
-    is_int(ended(&w, 5000), 0, "SIGTERM ends a worker without work at once, in order");
+    ok(until(b, &b->member[0].draining, 5000), "SIGTERM: a worker without work says that it leaves");
+    is_int(ended(&w, 5000), 0, "and ends at once, in order");
 
     start(&w, 0, args);
     meet(b, &w, 1);
