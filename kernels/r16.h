@@ -76,6 +76,12 @@ static inline size_t r16_head_at(const struct r16_form *f, size_t u)
     return u / 8 * (f->head + 8 * (f->scales + f->ints));
 }
 
+/* Bytes of the stream that one unit takes, with its share of the head. */
+static inline size_t r16_unit_bytes(const struct r16_form *f)
+{
+    return f->head / 8 + f->scales + f->ints;
+}
+
 /* Rows [row0, row0 + n) of a matrix at dst, from as many rows of a GGUF at src; row0 is a multiple of 16, n too but for the
  * matrix's last rows. */
 void r16_pack(enum quant_type type, const void *src, uint32_t row0, uint32_t n, uint32_t cols, void *dst);

@@ -393,7 +393,7 @@ static void mat_tiles(unfold_fn unfold_panel, const struct weight *w, uint32_t m
 #define MAT(name, type)                                                                                                                         \
     static void unfold_##name(const uint8_t *panel, size_t unit, uint32_t units, struct unfolded_units *ret)                                    \
     {                                                                                                                                           \
-        unfold_units(type, r16_forms[type].offset, panel, unit, units, 0, ret);                                                                 \
+        unfold_units(type, r16_forms[type].offset, panel, unit, units, ret);                                                                    \
     }                                                                                                                                           \
     static void mat_##name(const struct weight *w, uint32_t mat, uint32_t row0, uint32_t row1, const struct acts *x, float *out, size_t stride) \
     {                                                                                                                                           \

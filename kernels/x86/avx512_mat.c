@@ -16,7 +16,10 @@
 #include "kernels/x86/avx512_unfold.h"
 #include "kernels/x86/x86.h"
 
-enum { TILE = 16, TILE16 = 4, AHEAD = 2048, ABREAST_MAX = 6 };
+enum { TILE = 16, TILE16 = 4, ABREAST_MAX = 6 };
+/* Weights are asked for so many bytes before they are read. Where few rows leave hardly any products to wait beneath, from memory to the second
+ * cache only: the first one has but sixteen places for what it waits for. */
+enum { FEW = 4, AHEAD_FEW = 3072, AHEAD = 2560 };
 
 /* What the instructions below read, at any address. */
 struct four_bytes {
@@ -87,11 +90,34 @@ INLINE int shared(int rows, int most)
     return (rows + parts - 1) / parts;
 }
 
+/* Lines of weights that are asked for while others are multiplied: [from, to) as of `at`. Requests that come all at once fill the places for
+ * what a core waits for, and then it waits itself; so they go out one by one, between products. */
+struct ask {
+    const uint8_t *at;
+    int from, to;
+    bool second; /* to the second cache only */
+};
+
+/* Those whose turn is at a step of so many. */
+INLINE void ask_some(const struct ask a, int step, int steps)
+{
+#pragma GCC unroll 16
+    for (int line = a.from; line < a.to; line++)
+        if ((line - a.from) * steps / (a.to - a.from) == step)
+            a.second ? __builtin_prefetch(a.at + 64 * line, 0, 2) : __builtin_prefetch(a.at + 64 * line);
+}
+
+/* The share of `lines` that falls to `n` rows of `rows`, as of row r. */
+INLINE struct ask share_of(const uint8_t *at, int lines, int r, int n, int rows, bool second)
+{
+    return (struct ask){at, lines * r / rows, lines * (rows - r < n ? rows : r + n) / rows, second};
+}
+
 /* One unit of weights against one group each of n rows' activations, whose sums are made side by side: a sum is a chain of
  * products, and one row's after another's would fill a processor's queues with what waits. Of 16-bit activations the high parts'
  * products times 255, and the low ones'. */
 INLINE void meet(const struct r16_form f, bool subtracts, bool wide, const int n, const struct unfolded *u, const struct acts *x, size_t at,
-                 const int32_t *begin, __m512 *acc)
+                 const int32_t *begin, const struct ask ask, __m512 *acc)
 {
     const int halves = 32 / f.group, kgs = 8 / halves;
     __m512i sum[ABREAST_MAX];
@@ -104,10 +130,12 @@ INLINE void meet(const struct r16_form f, bool subtracts, bool wide, const int n
             sum[r] = f.offset && !wide ? add_four(_mm512_set1_epi32(begin[halves * r + h]), u->kg[kgs * h], a) : first_four(u->kg[kgs * h], a);
         }
 #pragma GCC unroll 8
-        for (int g = 1; g < kgs; g++)
+        for (int g = 1; g < kgs; g++) {
+            ask_some(ask, (kgs - 1) * h + g - 1, 8 - halves);
 #pragma GCC unroll 6
             for (int r = 0; r < n; r++)
                 sum[r] = add_four(sum[r], u->kg[kgs * h + g], x->q + byte + 32 * (size_t)r + 4 * (size_t)g);
+        }
         if (wide) {
 #pragma GCC unroll 6
             for (int r = 0; r < n; r++) {
@@ -141,7 +169,8 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
     __m512 acc[TILE];
     struct unfolded u;
     const uint8_t *head = panel;
-    const size_t super = f.head + 8 * (size_t)(f.scales + f.ints);
+    const size_t super = f.head + 8 * (size_t)(f.scales + f.ints), bytes = r16_unit_bytes(&f);
+    const int lines = (int)((bytes + 63) / 64);
 
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
@@ -158,14 +187,13 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
             scales = panel + (size_t)k * (f.scales + f.ints);
             ints = scales + f.scales;
         }
-        for (int line = 0; line < f.ints; line += 64)
-            _mm_prefetch((const char *)ints + AHEAD + line, _MM_HINT_T0);
         unfold_scales(type, head, scales, &u);
         unfold_ints(type, ints, u.kg);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r += abreast)
             meet(f, type != QUANT_Q4_1 && type != QUANT_Q5_1, wide, rows - r < abreast ? rows - r : abreast, &u, x,
-                 at0 + (size_t)k * x->tile + (size_t)r, begin + 32 / f.group * (int)(k % UNFOLD_UNITS * x->tile + (uint32_t)r), acc + r);
+                 at0 + (size_t)k * x->tile + (size_t)r, begin + 32 / f.group * (int)(k % UNFOLD_UNITS * x->tile + (uint32_t)r),
+                 share_of(panel + k * bytes + (rows <= FEW ? AHEAD_FEW : AHEAD), lines, r, abreast, rows, rows <= FEW), acc + r);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
@@ -195,11 +223,12 @@ INLINE void panel_rows(enum quant_type type, bool wide, uint32_t rows, const uin
 
 /* --- more rows than a tile has --- */
 
-enum { BLOCK_TILES = 16 };
+enum { BLOCK_TILES = 16, ASKED_LINES = 5 }; /* lines of weights that are asked for while a tile meets a unit: two tiles ask for all */
 
 /* Unfolded units, and rows of activations that meet them: what they are at, and where they wait between units. */
 struct block_job {
     const struct unfolded_units *w; /* with an offset: q + 128 */
+    const uint8_t *ask, *asked;     /* the first line that is asked for meanwhile; where all have been */
     uint32_t units;
     const struct acts *x;
     size_t at;
@@ -226,6 +255,7 @@ INLINE void block_tile(const int group, const bool has_min, const bool wide, con
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++)
             acc[r] = _mm512_load_ps(j->sums[r]);
+    const uint8_t *ask = j->ask;
     for (uint32_t k = 0; k < j->units; k++) {
         struct unfolded u;
 #pragma GCC unroll 8
@@ -239,7 +269,8 @@ INLINE void block_tile(const int group, const bool has_min, const bool wide, con
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r += abreast)
             meet(form, false, wide, rows - r < abreast ? rows - r : abreast, &u, x, j->at + (size_t)k * x->tile + (size_t)r,
-                 begin + per_unit * (int)(k * x->tile + (uint32_t)r), acc + r);
+                 begin + per_unit * (int)(k * x->tile + (uint32_t)r), share_of(ask, ASKED_LINES, r, abreast, rows, true), acc + r);
+        ask = ask < j->asked ? ask + 64 * ASKED_LINES : ask; /* the last ones again: they are there */
     }
     if (j->out)
 #pragma GCC unroll 16
@@ -288,17 +319,21 @@ INLINE void panel_block(enum quant_type type, const uint8_t *panel, const struct
     const struct r16_form f = r16_forms[type];
     const block_fn fn = fns[x->low != NULL][f.group == 16][f.has_min];
     const uint32_t units = x->k / 32, most = x->low ? TILE16 : TILE;
+    const size_t bytes = r16_unit_bytes(&f);
     struct unfolded_units w;
     float sums[BLOCK_TILES * TILE][16] __attribute__((aligned(64)));
     for (uint32_t unit = 0; unit < units; unit += UNFOLD_UNITS) {
         uint32_t n = units - unit < UNFOLD_UNITS ? units - unit : UNFOLD_UNITS;
-        unfold_units(type, f.offset ? f.offset - 128 : 0, panel, unit, n, AHEAD, &w);
+        unfold_units(type, f.offset ? f.offset - 128 : 0, panel, unit, n, &w);
+        const uint8_t *next = panel + (unit + n) * bytes, *ask = next, *asked = next + UNFOLD_UNITS * bytes;
         for (uint32_t r = r0, rows; r < r1; r += rows) {
             uint32_t of_tile = x->tile - r % x->tile;
             rows = r1 - r < of_tile ? r1 - r : of_tile;
             rows = rows < most ? rows : most;
             struct block_job job = {
                 .w = &w,
+                .ask = ask,
+                .asked = asked,
                 .units = n,
                 .x = x,
                 .at = act_at(x, r, unit),
@@ -309,6 +344,7 @@ INLINE void panel_block(enum quant_type type, const uint8_t *panel, const struct
                 .mask = mask,
             };
             fn(rows, &job);
+            ask = ask < asked ? ask + 64 * ASKED_LINES * n : ask;
         }
     }
 }

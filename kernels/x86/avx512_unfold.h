@@ -162,7 +162,7 @@ struct unfolded_units {
     __m512 scale[2 * UNFOLD_UNITS], min[2 * UNFOLD_UNITS]; /* of groups; minimums have the sign that they are added with */
 };
 
-UNFOLD void unfold_units(enum quant_type type, int less, const uint8_t *panel, size_t unit, uint32_t units, size_t ahead, struct unfolded_units *ret)
+UNFOLD void unfold_units(enum quant_type type, int less, const uint8_t *panel, size_t unit, uint32_t units, struct unfolded_units *ret)
 {
     const struct r16_form f = r16_forms[type];
     const bool subtracts = f.has_min && type != QUANT_Q4_1 && type != QUANT_Q5_1;
@@ -170,8 +170,6 @@ UNFOLD void unfold_units(enum quant_type type, int less, const uint8_t *panel, s
     struct unfolded u;
     for (uint32_t i = 0; i < units; i++) {
         const uint8_t *ints = panel + r16_ints_at(&f, unit + i);
-        for (int line = 0; ahead && line < f.ints; line += 64)
-            _mm_prefetch((const char *)ints + ahead + line, _MM_HINT_T0);
         unfold_scales(type, panel + (f.head ? r16_head_at(&f, unit + i) : 0), panel + r16_scales_at(&f, unit + i), &u);
         unfold_ints(type, ints, u.kg);
 #pragma GCC unroll 8

@@ -9,12 +9,15 @@
 #include "tests/checkkernels/data.h"
 
 enum {
+#ifndef MCOLS
+#define MCOLS 2048
+#endif
     MAT_ROWS = 2048,
-    MAT_COLS = 2048,
+    MAT_COLS = MCOLS,
     TASK_BYTES = 64 << 10, /* as kernels/cpu_mat.c cuts */
     MAX_ACT_ROWS = 512,
     SAMPLE_ROWS = 64, /* of random numbers; the rest repeats them */
-    WORKING_SET = 96 << 20, /* of weights, of keys and values, at least */
+    WORKING_SET = 1 << 20, /* of weights, of keys and values, at least */
 };
 
 static void *pages(size_t bytes)
@@ -100,7 +103,8 @@ static void drop_weights(struct mat_bench *m)
 static struct acts make_acts(const struct kernels *k, uint32_t rows, bool wide)
 {
     struct rng r = {rows};
-    struct acts x = wide ? data_acts16(&r, rows, MAT_COLS, 1, k->act_tile16) : data_acts(&r, rows, MAT_COLS, 1, k->act_tile);
+    uint32_t most = wide ? k->act_tile16 : k->act_tile, tiles = (rows + most - 1) / most, tile = (rows + tiles - 1) / tiles; /* as cpu_mat.c shares */
+    struct acts x = wide ? data_acts16(&r, rows, MAT_COLS, 1, tile) : data_acts(&r, rows, MAT_COLS, 1, tile);
     for (uint32_t i = 0; i < rows; i++)
         k->quantize(&x, i);
     return x;
