@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
+
+static const uint64_t BEYOND_CACHES_MAX = (uint64_t)1 << 30;
 
 /* The number in a one-line file; false if there is none ("max", no such file). */
 static int number_in(const char *path, uint64_t *ret)
@@ -36,6 +39,15 @@ uint64_t sysinfo_memory_available(void)
         available = rest < available ? rest : available;
     }
     return available;
+}
+
+uint64_t sysinfo_beyond_caches(uint64_t least)
+{
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    uint64_t bytes = cache > 0 ? 2 * (uint64_t)cache : 0, available = sysinfo_memory_available() / 8;
+    bytes = bytes < BEYOND_CACHES_MAX ? bytes : BEYOND_CACHES_MAX;
+    bytes = bytes < available ? bytes : available;
+    return bytes > least ? bytes : least;
 }
 
 unsigned sysinfo_cpu_quota(void)

@@ -78,14 +78,16 @@ static uint32_t type_index(const struct plan_model *m, const char *name)
 }
 
 /* Workers of our own measure nothing when they start. What one thread makes of our kernels is known well enough by its instruction
- * set (checkkernels --bench), with one row, with few and with many; the schedule corrects itself by what steps take. */
+ * set (checkkernels --bench), with one row, with few and with many, and so is what it reads; the schedule corrects itself by what steps take. */
+static const double THREAD_READ_BPS = 18e9;
+
 static const double *usual_gops(const char *isa)
 {
     static const struct {
         const char *isa;
         double gops[COST_ROWS];
-    } usual[] = {{"scalar", {6, 8, 8}},          {"avx2", {55, 135, 160}}, {"avxvnni", {60, 200, 240}}, {"avx512vnni", {70, 450, 640}},
-                 {"amx", {70, 450, 900}},        {"neon", {40, 55, 60}},   {"dotprod", {60, 110, 120}}, {"i8mm", {60, 160, 200}}};
+    } usual[] = {{"scalar", {6, 8, 8}},          {"avx2", {55, 135, 160}}, {"avxvnni", {60, 200, 240}}, {"avx512vnni", {50, 270, 420}},
+                 {"amx", {50, 270, 560}},        {"neon", {40, 55, 60}},   {"dotprod", {60, 110, 120}}, {"i8mm", {60, 160, 200}}};
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
         if (strcmp(usual[i].isa, isa) == 0)
             return usual[i].gops;
@@ -177,6 +179,8 @@ static void adjust_device(const struct plan_model *m, const struct msg_hello *h,
         d->memory_bytes = from->memory_bytes;
     if (is_measured(from->read_bytes_per_s))
         d->read_bps = from->read_bytes_per_s;
+    else if (own && !is_gpu(from) && d->read_bps > THREAD_READ_BPS * threads)
+        d->read_bps = THREAD_READ_BPS * threads;
     d->numerics = from->numerics_class;
     if (from->n_rates == 0 && !is_gpu(from))
         take_usual_rates(m, h->isa, threads < most ? threads : most, d);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/sysinfo.h"
 
 enum {
     FILL = 0x11, /* pages of zeros would be one page */
@@ -74,7 +75,7 @@ static void read_task(void *arg, uint32_t task, uint32_t thread)
 
 int profile_read(struct threadpool *team, uint64_t bytes, unsigned ms, double *ret_per_s, struct err *err)
 {
-    uint32_t tasks = (uint32_t)(bytes / READ_TASK_BYTES);
+    uint32_t tasks = (uint32_t)(sysinfo_beyond_caches(bytes) / READ_TASK_BYTES);
     char *pages = mem_pages_alloc((size_t)tasks * READ_TASK_BYTES, err);
     struct reading r = {.from = pages};
     struct profile_watch w;

@@ -36,7 +36,7 @@ struct profile_rate {
     double per_s[PROFILE_ROWS]; /* multiplications and additions; 0: not measured */
 };
 
-/* Bytes a second that the team's threads read together from memory larger than any cache. */
+/* Bytes a second that the team's threads read together from memory larger than any cache, of `bytes` at least. */
 int profile_read(struct threadpool *team, uint64_t bytes, unsigned ms, double *ret_per_s, struct err *err);
 /* The backend's products with matrices of ret->type, for about ms with each number of rows. Matrices of which few rows make use
  * come from memory, as a model's do, not from a cache. */

@@ -10,13 +10,14 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/sysinfo.h"
 #include "kernels/cuda/cuda.h"
 #include "worker/profile.h"
 
 enum {
-    LAYERS_MAX = 32, CACHES_MAX = 128, /* layers' weights, keys and values */
+    LAYERS_MAX = 160, CACHES_MAX = 512, /* layers' weights, keys and values */
     FILL = 0x11, FILL_BYTES = 1 << 20,
-    HOST_CACHES = 64 << 20, DEVICE_CACHES = 256 << 20, /* layers together are larger */
+    HOST_CACHES = 64 << 20, DEVICE_CACHES = 256 << 20, /* layers together are larger; the host's may be larger still */
     ROOM_SHARE = 4,    /* of a device's free memory as much as this part at most */
     LITTLE = 10,       /* so many times a step that does nothing a layer must take to be timed alone */
     SLOW_ROWS = 32,    /* of a prompt, where more would take too long */
@@ -50,7 +51,7 @@ static uint64_t room_of(struct backend *be)
 
 static uint64_t beyond_caches(const struct backend *be)
 {
-    return be->ops->host_memory ? HOST_CACHES : DEVICE_CACHES;
+    return be->ops->host_memory ? sysinfo_beyond_caches(HOST_CACHES) : DEVICE_CACHES;
 }
 
 /* --- steps ---------------------------------------------------------------------------------------------------------------- */

@@ -17,9 +17,9 @@
 #include "kernels/x86/x86.h"
 
 enum { TILE = 16, TILE16 = 4, ABREAST_MAX = 6 };
-/* Weights are asked for so many bytes before they are read. Where few rows leave hardly any products to wait beneath, from memory to the second
- * cache only: the first one has but sixteen places for what it waits for. */
-enum { FEW = 4, AHEAD_FEW = 3072, AHEAD = 2560 };
+/* Weights are asked for so many bytes before they are read: from memory to the second cache, and from there to the first, which has but sixteen
+ * places for what it waits for. */
+enum { AHEAD = 3584, AHEAD_SECOND = 1024 };
 
 /* What the instructions below read, at any address. */
 struct four_bytes {
@@ -90,12 +90,11 @@ INLINE int shared(int rows, int most)
     return (rows + parts - 1) / parts;
 }
 
-/* Lines of weights that are asked for while others are multiplied: [from, to) as of `at`. Requests that come all at once fill the places for
- * what a core waits for, and then it waits itself; so they go out one by one, between products. */
+/* Lines of weights that are asked for while others are multiplied: [from, to) as of two places. Requests that come all at once fill the places
+ * for what a core waits for, and then it waits itself; so they go out one by one, between products. */
 struct ask {
-    const uint8_t *at;
+    const uint8_t *memory, *second; /* from memory to the second cache; from that one to the first, or NULL */
     int from, to;
-    bool second; /* to the second cache only */
 };
 
 /* Those whose turn is at a step of so many. */
@@ -103,14 +102,17 @@ INLINE void ask_some(const struct ask a, int step, int steps)
 {
 #pragma GCC unroll 16
     for (int line = a.from; line < a.to; line++)
-        if ((line - a.from) * steps / (a.to - a.from) == step)
-            a.second ? __builtin_prefetch(a.at + 64 * line, 0, 2) : __builtin_prefetch(a.at + 64 * line);
+        if ((line - a.from) * steps / (a.to - a.from) == step) {
+            _mm_prefetch((const char *)a.memory + 64 * line, _MM_HINT_T1);
+            if (a.second)
+                _mm_prefetch((const char *)a.second + 64 * line, _MM_HINT_T0);
+        }
 }
 
 /* The share of `lines` that falls to `n` rows of `rows`, as of row r. */
-INLINE struct ask share_of(const uint8_t *at, int lines, int r, int n, int rows, bool second)
+INLINE struct ask share_of(const uint8_t *memory, const uint8_t *second, int lines, int r, int n, int rows)
 {
-    return (struct ask){at, lines * r / rows, lines * (rows - r < n ? rows : r + n) / rows, second};
+    return (struct ask){memory, second, lines * r / rows, lines * (rows - r < n ? rows : r + n) / rows};
 }
 
 /* One unit of weights against one group each of n rows' activations, whose sums are made side by side: a sum is a chain of
@@ -193,7 +195,7 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
         for (int r = 0; r < rows; r += abreast)
             meet(f, type != QUANT_Q4_1 && type != QUANT_Q5_1, wide, rows - r < abreast ? rows - r : abreast, &u, x,
                  at0 + (size_t)k * x->tile + (size_t)r, begin + 32 / f.group * (int)(k % UNFOLD_UNITS * x->tile + (uint32_t)r),
-                 share_of(panel + k * bytes + (rows <= FEW ? AHEAD_FEW : AHEAD), lines, r, abreast, rows, rows <= FEW), acc + r);
+                 share_of(panel + k * bytes + AHEAD, panel + k * bytes + AHEAD_SECOND, lines, r, abreast, rows), acc + r);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
@@ -269,7 +271,7 @@ INLINE void block_tile(const int group, const bool has_min, const bool wide, con
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r += abreast)
             meet(form, false, wide, rows - r < abreast ? rows - r : abreast, &u, x, j->at + (size_t)k * x->tile + (size_t)r,
-                 begin + per_unit * (int)(k * x->tile + (uint32_t)r), share_of(ask, ASKED_LINES, r, abreast, rows, true), acc + r);
+                 begin + per_unit * (int)(k * x->tile + (uint32_t)r), share_of(ask, NULL, ASKED_LINES, r, abreast, rows), acc + r);
         ask = ask < j->asked ? ask + 64 * ASKED_LINES : ask; /* the last ones again: they are there */
     }
     if (j->out)

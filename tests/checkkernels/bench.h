@@ -24,8 +24,6 @@ struct bench_work {
 /* Multiply-adds of bytes per second with operands in registers, by the level's own instruction, on every thread of the pool together.
  * 0: not known for this level. */
 double bench_dot_peak(const char *level, struct threadpool *pool);
-/* Bytes that no cache holds, for a working set that is to come from memory: at least so many. */
-size_t bench_beyond_caches(size_t least);
 /* Bytes per second read from memory by the pool's threads together. 0: no memory for it. */
 double bench_read_peak(struct threadpool *pool);
 /* Seconds of one unit, the pool's threads together; the best of several runs. */

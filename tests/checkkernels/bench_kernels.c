@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/sysinfo.h"
 #include "tests/checkkernels/bench.h"
 #include "tests/checkkernels/data.h"
 
@@ -76,7 +77,7 @@ static void make_weights(struct mat_bench *m, const struct kernels *k, enum quan
     m->k = k;
     m->w = (struct weight){.type = type, .layout = layout, .rows = MAT_ROWS, .cols = MAT_COLS, .row_bytes = row_bytes};
     m->w.mat_bytes = layout == LAYOUT_FILE ? file_bytes : (k->packed_bytes(type, MAT_ROWS, MAT_COLS) + 63) / 64 * 64;
-    m->w.mats = (uint32_t)(bench_beyond_caches(WORKING_SET) / m->w.mat_bytes) + 1;
+    m->w.mats = (uint32_t)(sysinfo_beyond_caches(WORKING_SET) / m->w.mat_bytes) + 1;
     m->data_bytes = m->w.mat_bytes * m->w.mats;
     m->task_rows = per_task ? per_task : PACK_ROWS;
     m->tasks = (MAT_ROWS + m->task_rows - 1) / m->task_rows;
@@ -220,7 +221,7 @@ static void make_cache(struct attention_bench *a, enum kv_type type, uint32_t di
     struct rng r = {dim};
     a->attn = (struct attention){.n_heads = 32, .n_kv_heads = 8, .head_dim_k = dim, .head_dim_v = dim, .scale = 0.1f};
     a->kv = (struct kv_view){.type = type, .block_bytes = kv_layout_of(&a->attn, type).head_bytes * a->attn.n_kv_heads};
-    uint32_t blocks = (uint32_t)(bench_beyond_caches(WORKING_SET) / a->kv.block_bytes) + 1, most = 8192 / KV_BLOCK;
+    uint32_t blocks = (uint32_t)(sysinfo_beyond_caches(WORKING_SET) / a->kv.block_bytes) + 1, most = 8192 / KV_BLOCK;
     blocks = (blocks + most - 1) / most * most;
     a->kv.n_blocks = blocks;
     a->kv.base = pages(blocks * a->kv.block_bytes);

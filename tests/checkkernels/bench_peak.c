@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/sysinfo.h"
 #include "tests/checkkernels/bench.h"
 
 enum { PEAK_STEPS = 20000, READ_PIECE = 1 << 20, PEAK_RUNS = 3 };
@@ -182,20 +183,11 @@ READER(read_ahead, 1, true)
 READER(read_twice, STREAMS, false)
 READER(read_twice_ahead, STREAMS, true)
 
-size_t bench_beyond_caches(size_t least)
-{
-    const size_t most = (size_t)1 << 30;
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE); /* a virtual machine may see its host's, of some hundred MiB */
-    size_t bytes = cache > 0 ? 2 * (size_t)cache : 0;
-    bytes = bytes < most ? bytes : most;
-    return bytes > least ? bytes : least;
-}
-
 double bench_read_peak(struct threadpool *pool)
 {
     void (*const readers[])(void *, uint32_t, uint32_t) = {read_plainly, read_ahead, read_twice, read_twice_ahead};
     struct err err;
-    size_t bytes = bench_beyond_caches((size_t)512 << 20) / READ_PIECE * READ_PIECE;
+    size_t bytes = sysinfo_beyond_caches((size_t)512 << 20) / READ_PIECE * READ_PIECE;
     char *p = mem_pages_alloc(bytes, &err);
     if (!p)
         return 0;
