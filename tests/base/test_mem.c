@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sysinfo.h"
 #include "tests/tap.h"
 
 int main(void)
@@ -47,5 +48,10 @@ int main(void)
     char *pages = mem_pages_alloc(5 << 20, &err);
     ok(pages && pages[0] == 0 && pages[(5 << 20) - 1] == 0, "pages are zero");
     mem_pages_free(pages, 5 << 20);
+
+    const uint64_t most = (uint64_t)1 << 30;
+    uint64_t beyond = sysinfo_beyond_caches(1);
+    ok(beyond >= 1 && beyond <= most, "more than caches hold is a gigabyte at most");
+    ok(sysinfo_beyond_caches(most + 5) == most + 5, "and as much as is asked for, whatever the caches are");
     return tap_done();
 }
