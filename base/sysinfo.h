@@ -9,7 +9,7 @@
  * UINT64_MAX when the system does not say. */
 uint64_t sysinfo_memory_available(void);
 
-/* Bytes that no cache holds for long, at least `least`: twice the largest cache that the system tells of (a virtual machine may see its
+/* Bytes that no cache holds for long, at least `least`: twice the third cache, where the system tells of one (a virtual machine may see its
  * host's, of some hundred MiB), within a gigabyte and an eighth of what is available. */
 uint64_t sysinfo_beyond_caches(uint64_t least);
 

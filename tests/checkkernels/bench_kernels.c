@@ -10,15 +10,12 @@
 #include "tests/checkkernels/data.h"
 
 enum {
-#ifndef MCOLS
-#define MCOLS 2048
-#endif
     MAT_ROWS = 2048,
-    MAT_COLS = MCOLS,
+    MAT_COLS = 2048,
     TASK_BYTES = 64 << 10, /* as kernels/cpu_mat.c cuts */
     MAX_ACT_ROWS = 512,
     SAMPLE_ROWS = 64, /* of random numbers; the rest repeats them */
-    WORKING_SET = 1 << 20, /* of weights, of keys and values, at least */
+    WORKING_SET = 96 << 20, /* of weights, of keys and values, at least */
 };
 
 static void *pages(size_t bytes)
