@@ -1,7 +1,7 @@
 /* Matrix products of the CPU backend, cut into tasks. See cpu.h. */
 #include "kernels/cpu.h"
 
-enum { MAT_TASK_BYTES = 64 << 10, MAT_TASK_ROWS = 16, MAT_THREAD_TASKS = 4 };
+enum { MAT_TASK_BYTES = 64 << 10, MAT_TASK_ROWS = 16, MAT_EVEN_ROWS = 32, MAT_THREAD_TASKS = 4 };
 /* A task goes over all activations, which of a prompt no cache near a core holds: it is to meet more weights with them. */
 enum { MAT_MANY_ACTS = 32, MAT_MANY_ROWS = 64 };
 
@@ -91,11 +91,12 @@ static void mat_task(void *arg, uint32_t task, uint32_t thread)
 void cpu_mat_add(struct mat_job *job, const struct weight *w, uint32_t mat, float *out, size_t stride)
 {
     struct mat_part *p = &job->part[job->n++];
-    uint32_t rows = (uint32_t)(MAT_TASK_BYTES / (w->row_bytes ? w->row_bytes : 1)) / MAT_TASK_ROWS * MAT_TASK_ROWS;
+    uint32_t share = w->rows / (job->threads * MAT_THREAD_TASKS); /* of small ones: so that all finish together */
+    uint32_t step = share < MAT_EVEN_ROWS ? MAT_TASK_ROWS : MAT_EVEN_ROWS; /* two panels at a time are faster, where there is a choice */
+    uint32_t rows = max_u32((uint32_t)(MAT_TASK_BYTES / (w->row_bytes ? w->row_bytes : 1)), step);
     if (job->x->rows >= MAT_MANY_ACTS)
         rows = max_u32(rows, MAT_MANY_ROWS);
-    uint32_t share = w->rows / (job->threads * MAT_THREAD_TASKS) / MAT_TASK_ROWS * MAT_TASK_ROWS; /* small ones: so that all finish together */
-    rows = rows < share ? rows : share;
+    rows = (rows < share ? rows : share) / step * step;
     *p = (struct mat_part){.x = job->x, .w = w, .mat = mat, .out = out, .stride = stride, .first_task = job->n_tasks};
     p->task_rows = by_blas(job->r, w, job->x->rows) ? BLAS_PANEL_ROWS : max_u32(rows, MAT_TASK_ROWS);
     job->n_tasks += (w->rows + p->task_rows - 1) / p->task_rows;

@@ -3,7 +3,8 @@
  * One family for 1 to N rows: a panel of 16 weight rows meets a tile of up to TILE rows of activations; lane = weight row.
  * Per unit of 32 along K the weights are unfolded once into 8 registers, then each activation row takes 8 vpdpbusd (its
  * bytes broadcast from memory), a conversion, a product of scales and an fma; minimums one fma more. The accumulators of a
- * tile stay in registers over all of K. With one row this is the mat-vec: it reads memory linearly.
+ * tile stay in registers over all of K. With one row this is the mat-vec: it reads memory linearly. Two to eight rows meet two panels at
+ * a time.
  *
  * More rows than a tile has: some units of a panel are unfolded into the first cache, all tiles of a block of rows meet them, and the
  * accumulators wait in memory between units, which changes no bit.
@@ -16,10 +17,11 @@
 #include "kernels/x86/avx512_unfold.h"
 #include "kernels/x86/x86.h"
 
-enum { TILE = 16, TILE16 = 4, ABREAST_MAX = 6 };
-/* Weights are asked for so many bytes before they are read: from memory to the second cache, and from there to the first, which has but sixteen
- * places for what it waits for. */
-enum { AHEAD = 3584, AHEAD_SECOND = 1024 };
+enum { TILE = 16, TILE16 = 4, ABREAST_MAX = 6, PAIR_ROWS = 8 };
+/* Weights are asked for so many bytes before they are read, by rows that meet them. More than one: a processor that meets requests one after
+ * another goes on by itself, up to the end of a page; so each line is asked for once, and the first ones of a page earlier, too. One, whose
+ * products are soon done: each line twice, from memory to the second cache and from there to the first. */
+enum { AHEAD = 2048, PAGE_AHEAD = 4096, PAGE = 4096, PAGE_LINES = 6, ONE_AHEAD = 1024, ONE_FAR_AHEAD = 3584 };
 
 /* What the instructions below read, at any address. */
 struct four_bytes {
@@ -91,9 +93,10 @@ INLINE int shared(int rows, int most)
 }
 
 /* Lines of weights that are asked for while others are multiplied: [from, to) as of two places. Requests that come all at once fill the places
- * for what a core waits for, and then it waits itself; so they go out one by one, between products. */
+ * for what a core waits for, of which the first cache has but sixteen, and then it waits itself; so they go out one by one, between products. */
 struct ask {
-    const uint8_t *memory, *second; /* from memory to the second cache; from that one to the first, or NULL */
+    const uint8_t *near, *far; /* to the first cache, or NULL; to the second one */
+    bool pages;                /* of far's only those where a page begins */
     int from, to;
 };
 
@@ -103,16 +106,19 @@ INLINE void ask_some(const struct ask a, int step, int steps)
 #pragma GCC unroll 16
     for (int line = a.from; line < a.to; line++)
         if ((line - a.from) * steps / (a.to - a.from) == step) {
-            _mm_prefetch((const char *)a.memory + 64 * line, _MM_HINT_T1);
-            if (a.second)
-                _mm_prefetch((const char *)a.second + 64 * line, _MM_HINT_T0);
+            const uint8_t *far = a.far + 64 * line;
+            if (a.near)
+                _mm_prefetch((const char *)a.near + 64 * line, _MM_HINT_T0);
+            if (!a.pages || (uintptr_t)far % PAGE < 64 * PAGE_LINES)
+                _mm_prefetch((const char *)far, _MM_HINT_T1);
         }
 }
 
-/* The share of `lines` that falls to `n` rows of `rows`, as of row r. */
-INLINE struct ask share_of(const uint8_t *memory, const uint8_t *second, int lines, int r, int n, int rows)
+/* The share that falls to `n` rows of `rows`, as of row r, of what is asked for while the unit at p is met: `lines` of each place. */
+INLINE struct ask share_of(const uint8_t *p, int lines, int r, int n, int rows)
 {
-    return (struct ask){memory, second, lines * r / rows, lines * (rows - r < n ? rows : r + n) / rows};
+    const int from = lines * r / rows, to = lines * (rows - r < n ? rows : r + n) / rows;
+    return rows == 1 ? (struct ask){p + ONE_AHEAD, p + ONE_FAR_AHEAD, false, from, to} : (struct ask){p + AHEAD, p + PAGE_AHEAD, true, from, to};
 }
 
 /* One unit of weights against one group each of n rows' activations, whose sums are made side by side: a sum is a chain of
@@ -161,6 +167,16 @@ INLINE void meet(const struct r16_form f, bool subtracts, bool wide, const int n
     }
 }
 
+/* Where the parts of a panel's unit k are. */
+struct unit_parts {
+    const uint8_t *head, *scales, *ints;
+};
+
+INLINE struct unit_parts parts_of(const struct r16_form f, const uint8_t *panel, uint32_t k)
+{
+    return (struct unit_parts){panel + (f.head ? r16_head_at(&f, k) : 0), panel + r16_scales_at(&f, k), panel + r16_ints_at(&f, k)};
+}
+
 /* One panel against `rows` rows of activations that begin at group index `at0` and lie side by side. */
 INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const uint8_t *panel, const struct acts *x, size_t at0, uint32_t units,
                        float *out, size_t out_stride, __mmask16 mask)
@@ -170,36 +186,154 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
     int32_t begin[2 * UNFOLD_UNITS * TILE] __attribute__((aligned(64)));
     __m512 acc[TILE];
     struct unfolded u;
-    const uint8_t *head = panel;
-    const size_t super = f.head + 8 * (size_t)(f.scales + f.ints), bytes = r16_unit_bytes(&f);
+    const size_t bytes = r16_unit_bytes(&f);
     const int lines = (int)((bytes + 63) / 64);
 
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
         acc[r] = _mm512_setzero_ps();
     for (uint32_t k = 0; k < units; k++) {
-        const uint8_t *scales, *ints;
+        const struct unit_parts part = parts_of(f, panel, k);
         if (f.offset && k % UNFOLD_UNITS == 0)
             begin_sums(f, x, at0 + (size_t)k * x->tile, units - k < UNFOLD_UNITS ? units - k : UNFOLD_UNITS, rows, begin);
-        if (f.head) {
-            head = panel + k / 8 * super;
-            scales = head + f.head + k % 8 * f.scales;
-            ints = head + f.head + 8 * f.scales + k % 8 * f.ints;
-        } else {
-            scales = panel + (size_t)k * (f.scales + f.ints);
-            ints = scales + f.scales;
-        }
-        unfold_scales(type, head, scales, &u);
-        unfold_ints(type, ints, u.kg);
+        unfold_scales(type, part.head, part.scales, &u);
+        unfold_ints(type, part.ints, u.kg);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r += abreast)
             meet(f, type != QUANT_Q4_1 && type != QUANT_Q5_1, wide, rows - r < abreast ? rows - r : abreast, &u, x,
                  at0 + (size_t)k * x->tile + (size_t)r, begin + 32 / f.group * (int)(k % UNFOLD_UNITS * x->tile + (uint32_t)r),
-                 share_of(panel + k * bytes + AHEAD, panel + k * bytes + AHEAD_SECOND, lines, r, abreast, rows), acc + r);
+                 share_of(panel + k * bytes, lines, r, abreast, rows), acc + r);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
         _mm512_mask_storeu_ps(out + (size_t)r * out_stride, mask, acc[r]);
+}
+
+/* --- two panels ---------------------------------------------------------------------------------------------------------- */
+
+/* Four bytes of activations in every lane, by a load alone, for more than one product. */
+INLINE __m512i four_of(const int8_t *a)
+{
+#if defined BY_INTRINSICS || defined __clang__
+    int32_t v;
+    memcpy(&v, a, sizeof v);
+    return _mm512_set1_epi32(v);
+#else
+    __m512i v;
+    __asm("vpbroadcastd %1, %0" : "=v"(v) : "m"(*(const struct four_bytes *)a));
+    return v;
+#endif
+}
+
+INLINE __m512i first_product(__m512i w, __m512i a)
+{
+#if defined BY_INTRINSICS || defined __clang__
+    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, a);
+#else
+    __m512i sum;
+    __asm("vpxord %0, %0, %0\n\tvpdpbusd %2, %1, %0" : "=&v"(sum) : "v"(w), "v"(a));
+    return sum;
+#endif
+}
+
+INLINE __m512i add_product(__m512i sum, __m512i w, __m512i a)
+{
+#if defined BY_INTRINSICS || defined __clang__
+    return _mm512_dpbusd_epi32(sum, w, a);
+#else
+    __asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(a));
+    return sum;
+#endif
+}
+
+/* Two panels against the same rows: what a row's bytes cost to be broadcast, more than a product where one follows each, is halved. */
+INLINE void pair_tile(enum quant_type type, const int rows, const uint8_t *panel, size_t panel_bytes, const struct acts *x, size_t at0, uint32_t units,
+                      float *out, size_t out_stride, __mmask16 mask)
+{
+    const struct r16_form f = r16_forms[type];
+    const bool subtracts = type != QUANT_Q4_1 && type != QUANT_Q5_1;
+    const int halves = 32 / f.group, kgs = 8 / halves;
+    int32_t begin[2 * UNFOLD_UNITS * TILE] __attribute__((aligned(64)));
+    __m512 acc[2][PAIR_ROWS];
+    const size_t bytes = r16_unit_bytes(&f);
+    const int lines = (int)((bytes + 63) / 64);
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+        acc[0][r] = acc[1][r] = _mm512_setzero_ps();
+    for (uint32_t k = 0; k < units; k++) {
+        struct unfolded u[2];
+        struct unit_parts part[2];
+        struct ask ask[2];
+        if (f.offset && k % UNFOLD_UNITS == 0)
+            begin_sums(f, x, at0 + (size_t)k * x->tile, units - k < UNFOLD_UNITS ? units - k : UNFOLD_UNITS, rows, begin);
+#pragma GCC unroll 2
+        for (int p = 0; p < 2; p++) {
+            const uint8_t *at = panel + (size_t)p * panel_bytes;
+            part[p] = parts_of(f, at, k);
+            unfold_scales(type, part[p].head, part[p].scales, &u[p]);
+            ask[p] = share_of(at + k * bytes, lines, 0, rows, rows);
+            if (p == 0) { /* what follows the first panel is the second one; next to be read are the two behind it */
+                ask[p].near += k * bytes + AHEAD < panel_bytes ? 0 : 2 * panel_bytes;
+                ask[p].far += k * bytes + PAGE_AHEAD < panel_bytes ? 0 : 2 * panel_bytes;
+            }
+        }
+        const size_t row = at0 + (size_t)k * x->tile;
+        const int8_t *a = x->q + 32 * row;
+        const int32_t *b = begin + 32 / f.group * (int)(k % UNFOLD_UNITS * x->tile);
+#pragma GCC unroll 2
+        for (int h = 0; h < halves; h++) {
+            __m512i sum[2][PAIR_ROWS];
+#pragma GCC unroll 8
+            for (int i = 0; i < kgs; i++) {
+                const int g = halves == 2 ? 4 * h + i : i / 2 + i % 2 * 4; /* two of a line of nibbles one after the other */
+                const __m512i w0 = unfold_group(type, part[0].ints, g), w1 = unfold_group(type, part[1].ints, g);
+                ask_some(ask[0], kgs * h + i, 8);
+#pragma GCC unroll 16
+                for (int r = 0; r < rows; r++) {
+                    const __m512i v = four_of(a + 32 * r + 4 * g);
+                    if (i > 0) {
+                        sum[0][r] = add_product(sum[0][r], w0, v);
+                        sum[1][r] = add_product(sum[1][r], w1, v);
+                    } else if (f.offset) {
+                        const __m512i begins = _mm512_set1_epi32(b[halves * r + h]);
+                        sum[0][r] = add_product(begins, w0, v);
+                        sum[1][r] = add_product(begins, w1, v);
+                    } else {
+                        sum[0][r] = first_product(w0, v);
+                        sum[1][r] = first_product(w1, v);
+                    }
+                }
+                ask_some(ask[1], kgs * h + i, 8);
+            }
+#pragma GCC unroll 16
+            for (int r = 0; r < rows; r++) {
+                const float a_scale = x->scale[row + (size_t)r];
+                const float a_sum = f.has_min ? f.group == 16 ? x->sum16[2 * (row + (size_t)r) + (size_t)h] : x->sum[row + (size_t)r] : 0;
+#pragma GCC unroll 2
+                for (int p = 0; p < 2; p++) {
+                    acc[p][r] = add_group(sum[p][r], u[p].scale[h], a_scale, acc[p][r]);
+                    if (f.has_min)
+                        acc[p][r] = add_min(subtracts, u[p].min[h], a_sum, acc[p][r]);
+                }
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++) {
+        _mm512_storeu_ps(out + (size_t)r * out_stride, acc[0][r]);
+        _mm512_mask_storeu_ps(out + (size_t)r * out_stride + 16, mask, acc[1][r]);
+    }
+}
+
+INLINE void pair_rows(enum quant_type type, uint32_t rows, const uint8_t *panel, size_t panel_bytes, const struct acts *x, size_t at0, uint32_t units,
+                      float *out, size_t out_stride, __mmask16 mask)
+{
+    switch (rows) {
+#define HEIGHT(n) \
+    case n: pair_tile(type, n, panel, panel_bytes, x, at0, units, out, out_stride, mask); break;
+        HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8)
+#undef HEIGHT
+    }
 }
 
 /* What a tile of 8-bit activations and one of 16-bit ones may have: each height has code of its own, so that none is slower than the
@@ -241,6 +375,13 @@ struct block_job {
     __mmask16 mask;
 };
 
+/* As share_of, of the units that come next: they wait in the second cache. */
+INLINE struct ask next_share(const uint8_t *p, int r, int n, int rows)
+{
+    const struct ask all = share_of(p, ASKED_LINES, r, n, rows);
+    return (struct ask){NULL, p, false, all.from, all.to};
+}
+
 INLINE void block_tile(const int group, const bool has_min, const bool wide, const int rows, const struct block_job *j)
 {
     const struct r16_form form = {.group = (uint8_t)group, .has_min = has_min, .offset = has_min ? 0 : 128};
@@ -271,7 +412,7 @@ INLINE void block_tile(const int group, const bool has_min, const bool wide, con
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r += abreast)
             meet(form, false, wide, rows - r < abreast ? rows - r : abreast, &u, x, j->at + (size_t)k * x->tile + (size_t)r,
-                 begin + per_unit * (int)(k * x->tile + (uint32_t)r), share_of(ask, NULL, ASKED_LINES, r, abreast, rows), acc + r);
+                 begin + per_unit * (int)(k * x->tile + (uint32_t)r), next_share(ask, r, abreast, rows), acc + r);
         ask = ask < j->asked ? ask + 64 * ASKED_LINES : ask; /* the last ones again: they are there */
     }
     if (j->out)
@@ -363,10 +504,16 @@ INLINE void mat_type(enum quant_type type, const struct weight *w, uint32_t mat,
     for (uint32_t r = 0; r < x->rows; r += block) {
         uint32_t rows = x->rows - r < block ? x->rows - r : block;
         size_t at = act_at(x, r, 0);
-        for (uint32_t j = row0; j < row1; j += 16) {
+        for (uint32_t j = row0, step; j < row1; j += step) {
             const uint8_t *panel = base + j / 16 * panel_bytes;
-            __mmask16 mask = (__mmask16)(row1 - j < 16 ? (1u << (row1 - j)) - 1 : 0xFFFF);
             float *o = out + r * out_stride + j;
+            step = 16;
+            if (!many && !x->low && rows > 1 && rows <= PAIR_ROWS && row1 - j > 16) {
+                pair_rows(type, rows, panel, panel_bytes, x, at, units, o, out_stride, (__mmask16)(row1 - j < 32 ? (1u << (row1 - j - 16)) - 1 : 0xFFFF));
+                step = 32;
+                continue;
+            }
+            __mmask16 mask = (__mmask16)(row1 - j < 16 ? (1u << (row1 - j)) - 1 : 0xFFFF);
             if (many)
                 panel_block(type, panel, x, r, r + rows, out + j, out_stride, mask);
             else if (x->low)

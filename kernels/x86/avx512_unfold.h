@@ -33,47 +33,28 @@ UNFOLD __m512 floats_of(__m128i bytes)
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
 }
 
-UNFOLD void unfold_nibbles(const uint8_t *p, __m512i kg[8])
+UNFOLD __m512i nibbles(const uint8_t *p, int g)
 {
-    const __m512i low = _mm512_set1_epi8(15);
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        __m512i v = _mm512_loadu_si512(p + 64 * i);
-        kg[i] = _mm512_and_si512(v, low);
-        kg[i + 4] = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-    }
+    __m512i v = _mm512_loadu_si512(p + 64 * (g % 4));
+    return _mm512_and_si512(g < 4 ? v : _mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
 }
 
-/* kg |= the one-bit line's bits at `to`. */
-UNFOLD void add_one_bits(const uint8_t *p, __m512i kg[8], int to)
+/* Bits at `from` of each byte, brought to `to`; what comes with them from other bytes is for the caller to mask. */
+UNFOLD __m512i shifted(__m512i v, int from, int to)
 {
-    __m512i v = _mm512_loadu_si512(p), bit = _mm512_set1_epi8((char)(1 << to));
-#pragma GCC unroll 8
-    for (int g = 0; g < 8; g++) {
-        __m512i at = g <= to ? _mm512_slli_epi16(v, (unsigned)(to - g)) : _mm512_srli_epi16(v, (unsigned)(g - to));
-        kg[g] = _mm512_ternarylogic_epi32(kg[g], at, bit, 0xF8); /* a | (b & c) */
-    }
+    return from <= to ? _mm512_slli_epi16(v, (unsigned)(to - from)) : _mm512_srli_epi16(v, (unsigned)(from - to));
 }
 
-/* kg |= the two-bit lines' bits at `to`. */
-UNFOLD void add_two_bits(const uint8_t *p, __m512i kg[8], int to)
+/* kg with the one-bit line's bits of k-group g at `to`. */
+UNFOLD __m512i with_one_bit(__m512i kg, const uint8_t *p, int g, int to)
 {
-    __m512i bits = _mm512_set1_epi8((char)(3 << to));
-#pragma GCC unroll 8
-    for (int g = 0; g < 8; g++) {
-        __m512i v = _mm512_loadu_si512(p + 64 * (g / 4));
-        int from = 2 * (g % 4);
-        __m512i at = from <= to ? _mm512_slli_epi16(v, (unsigned)(to - from)) : _mm512_srli_epi16(v, (unsigned)(from - to));
-        kg[g] = _mm512_ternarylogic_epi32(kg[g], at, bits, 0xF8);
-    }
+    return _mm512_ternarylogic_epi32(kg, shifted(_mm512_loadu_si512(p), g, to), _mm512_set1_epi8((char)(1 << to)), 0xF8); /* a | (b & c) */
 }
 
-UNFOLD void look_up(__m512i kg[8], __m128i table)
+/* kg with the two-bit lines' bits of k-group g at `to`. */
+UNFOLD __m512i with_two_bits(__m512i kg, const uint8_t *p, int g, int to)
 {
-    __m512i t = _mm512_broadcast_i32x4(table);
-#pragma GCC unroll 8
-    for (int g = 0; g < 8; g++)
-        kg[g] = _mm512_shuffle_epi8(t, kg[g]);
+    return _mm512_ternarylogic_epi32(kg, shifted(_mm512_loadu_si512(p + 64 * (g / 4)), 2 * (g % 4), to), _mm512_set1_epi8((char)(3 << to)), 0xF8);
 }
 
 UNFOLD __m128i iq4_table(void) /* values + 128 */
@@ -126,33 +107,33 @@ UNFOLD void unfold_scales(enum quant_type type, const uint8_t *head, const uint8
     }
 }
 
+/* K-group g of a unit's integers. */
+UNFOLD __m512i unfold_group(enum quant_type type, const uint8_t *p, int g)
+{
+    __m512i kg;
+    if (type == QUANT_Q8_0)
+        return _mm512_loadu_si512(p + 64 * g);
+    if (type == QUANT_Q2_K)
+        return with_two_bits(_mm512_setzero_si512(), p, g, 0);
+    if (type == QUANT_Q3_K)
+        return with_one_bit(with_two_bits(_mm512_setzero_si512(), p, g, 0), p + 128, g, 2);
+    kg = nibbles(p, g);
+    if (type == QUANT_Q5_0 || type == QUANT_Q5_1 || type == QUANT_Q5_K)
+        return with_one_bit(kg, p + 256, g, 4);
+    if (type == QUANT_Q6_K)
+        return with_two_bits(kg, p + 256, g, 4);
+    if (type == QUANT_IQ4_NL || type == QUANT_IQ4_XS)
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(iq4_table()), kg);
+    if (type == QUANT_MXFP4)
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(mxfp4_table()), kg);
+    return kg;
+}
+
 UNFOLD void unfold_ints(enum quant_type type, const uint8_t *p, __m512i kg[8])
 {
-    switch (type) {
-    case QUANT_Q8_0:
 #pragma GCC unroll 8
-        for (int g = 0; g < 8; g++)
-            kg[g] = _mm512_loadu_si512(p + 64 * g);
-        return;
-    case QUANT_Q2_K:
-    case QUANT_Q3_K:
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++)
-            kg[g] = _mm512_setzero_si512();
-        add_two_bits(p, kg, 0);
-        if (type == QUANT_Q3_K)
-            add_one_bits(p + 128, kg, 2);
-        return;
-    default: unfold_nibbles(p, kg);
-    }
-    if (type == QUANT_Q5_0 || type == QUANT_Q5_1 || type == QUANT_Q5_K)
-        add_one_bits(p + 256, kg, 4);
-    if (type == QUANT_Q6_K)
-        add_two_bits(p + 256, kg, 4);
-    if (type == QUANT_IQ4_NL || type == QUANT_IQ4_XS)
-        look_up(kg, iq4_table());
-    if (type == QUANT_MXFP4)
-        look_up(kg, mxfp4_table());
+    for (int g = 0; g < 8; g++)
+        kg[g] = unfold_group(type, p, g);
 }
 
 /* Some units of a panel, unfolded once for all tiles of rows that meet them. */
