@@ -247,8 +247,8 @@ INLINE __m512i add_product(__m512i sum, __m512i w, __m512i a)
 }
 
 /* Two panels against the same rows: what a row's bytes cost to be broadcast, more than a product where one follows each, is halved. */
-INLINE void pair_tile(enum quant_type type, const int rows, const uint8_t *panel, size_t panel_bytes, const struct acts *x, size_t at0, uint32_t units,
-                      float *out, size_t out_stride, __mmask16 mask)
+INLINE void pair_tile(enum quant_type type, const int rows, const uint8_t *panel, size_t panel_bytes, const struct acts *x, size_t at0,
+                      uint32_t units, float *out, size_t out_stride, __mmask16 mask)
 {
     const struct r16_form f = r16_forms[type];
     const bool subtracts = type != QUANT_Q4_1 && type != QUANT_Q5_1;
@@ -509,7 +509,8 @@ INLINE void mat_type(enum quant_type type, const struct weight *w, uint32_t mat,
             float *o = out + r * out_stride + j;
             step = 16;
             if (!many && !x->low && rows > 1 && rows <= PAIR_ROWS && row1 - j > 16) {
-                pair_rows(type, rows, panel, panel_bytes, x, at, units, o, out_stride, (__mmask16)(row1 - j < 32 ? (1u << (row1 - j - 16)) - 1 : 0xFFFF));
+                __mmask16 second = (__mmask16)(row1 - j < 32 ? (1u << (row1 - j - 16)) - 1 : 0xFFFF);
+                pair_rows(type, rows, panel, panel_bytes, x, at, units, o, out_stride, second);
                 step = 32;
                 continue;
             }
