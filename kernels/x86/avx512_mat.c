@@ -246,7 +246,7 @@ INLINE __m512i add_product(__m512i sum, __m512i w, __m512i a)
 #endif
 }
 
-/* Two panels against the same rows: what a row's bytes cost to be broadcast, more than a product where one follows each, is halved. */
+/* Two panels against the same rows: a row's bytes are broadcast once for both, and loads hold products up less. */
 INLINE void pair_tile(enum quant_type type, const int rows, const uint8_t *panel, size_t panel_bytes, const struct acts *x, size_t at0,
                       uint32_t units, float *out, size_t out_stride, __mmask16 mask)
 {
