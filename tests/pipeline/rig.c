@@ -690,19 +690,38 @@ long rig_rss_kib(pid_t pid)
     return kib;
 }
 
-void rig_limit_memory(pid_t pid, bool on)
+static long address_space_kib(pid_t pid)
 {
     char path[64], line[256];
     long kib = 0;
-    struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
-
     snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    FILE *f = on ? fopen(path, "re") : NULL;
+    FILE *f = fopen(path, "re");
     while (f && fgets(line, sizeof line, f))
         if (sscanf(line, "VmSize: %ld kB", &kib) == 1)
-            limit.rlim_cur = (rlim_t)(kib + 64) << 10;
+            break;
     if (f)
         fclose(f);
+    return kib;
+}
+
+/* What it has now and a little more: nothing that a layer needs, but what libzmq asks for, which ends the process where it gets none. A
+ * thread that starts maps its heap twice and gives half of it back: so "now" is when it has stayed the same for a while. */
+void rig_limit_memory(pid_t pid, bool on)
+{
+    enum { MORE_KIB = 384, SAME = 10, TRIES = 500, PAUSE_MS = 5 };
+    struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+    long kib = on ? address_space_kib(pid) : 0;
+
+    for (int same = 0, i = 0; kib && same < SAME && i < TRIES; i++) {
+        long before = kib;
+        rig_sleep_ms(PAUSE_MS);
+        kib = address_space_kib(pid);
+        same = kib == before ? same + 1 : 0;
+    }
+    if (on && !kib)
+        return; /* it has ended */
+    if (on)
+        limit.rlim_cur = (rlim_t)(kib + MORE_KIB) << 10;
     prlimit(pid, RLIMIT_AS, &limit, NULL);
 }
 
