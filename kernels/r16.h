@@ -88,12 +88,11 @@ void r16_pack(enum quant_type type, const void *src, uint32_t row0, uint32_t n, 
 size_t r16_packed_bytes(enum quant_type type, uint32_t rows, uint32_t cols);
 /* Row j of a packed matrix as floats: the embedding of a token, where it shares its matrix with the head. */
 void r16_row(const struct weight *w, uint32_t j, float *out);
-/* Rows of activations that a panel of weights, unfolded once, meets: so many tiles as stay in a core's own cache while one panel after
- * another passes, at most `most`. */
-static inline uint32_t r16_block_rows(const struct acts *x, uint32_t most)
+/* Rows of activations that a panel of weights, unfolded once, meets: so many tiles as are cache_bytes of a core's own cache, where they stay
+ * while one panel after another passes, at most `most`. */
+static inline uint32_t r16_block_rows(const struct acts *x, uint32_t cache_bytes, uint32_t most)
 {
-    enum { CACHED = 768 << 10 };
-    uint32_t tiles = CACHED / (x->k * (x->low ? 2 : 1) * x->tile + 1);
+    uint32_t tiles = cache_bytes / (x->k * (x->low ? 2 : 1) * x->tile + 1);
     tiles = tiles < most ? tiles : most;
     return (tiles ? tiles : 1) * x->tile;
 }

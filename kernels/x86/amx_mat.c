@@ -36,11 +36,12 @@
 #define BY_VECTORS(type, x) (FEW_ROWS(x) || (r16_forms[type].group == 16 && r16_forms[type].has_min))
 
 enum {
-    TILE = 16,        /* rows of activations in a tile */
-    PANELS = 4,       /* of 16 weight rows, unfolded together */
+    TILE = 16,  /* rows of activations in a tile */
+    PANELS = 4, /* of 16 weight rows, unfolded together */
     UNITS = UNFOLD_UNITS,
-    BLOCK_TILES = 16, /* of activation rows that meet them */
-    SLOTS = 8,       /* tile products of a meeting */
+    BLOCK_TILES = 16,    /* of activation rows that meet them */
+    CACHED = 1536 << 10, /* bytes of these: a core with tiles has 2 MiB of second cache */
+    SLOTS = 8,           /* tile products of a meeting */
     SUMS = TILE * 16 /* of one tile product */
 };
 
@@ -175,6 +176,14 @@ INLINE void add_sums(uint32_t group, bool has_min, bool wide, const uint32_t row
     }
 }
 
+/* Of what the meeting will write, if it is a panel's last, the lines whose turn it is while the products of one of so many groups are made. */
+INLINE void own_lines(const struct meeting *m, uint32_t rows, uint32_t g, uint32_t groups)
+{
+    if (m->last)
+        for (uint32_t r = rows * g / groups; r < rows * (g + 1) / groups; r++)
+            x86_own_line(m->out + r * m->out_stride);
+}
+
 /* While the next meeting's products are made, the sums of the one before are scaled. A product takes the array some 50 cycles, so that
  * its tile is stored two products later. */
 INLINE void meet(uint32_t group, bool has_min, bool wide, const uint32_t rows, const struct meeting *scaled, const struct meeting *made, bool late)
@@ -209,6 +218,8 @@ INLINE void meet(uint32_t group, bool has_min, bool wide, const uint32_t rows, c
             settle();
             if (g < to_scale)
                 add_sums(group, has_min, wide, rows, scaled, g, acc);
+            if (g < to_make)
+                own_lines(made, rows, g, wide ? SLOTS / 2 : SLOTS);
             settle();
         }
     if (!scaled)
@@ -235,12 +246,16 @@ INLINE void meet_whole(uint32_t group, bool has_min, const struct meeting *scale
     const float *const a_scale = scaled->a_scale + TILE * (size_t)(scaled->group0 * group / 32);
     const float *const a_sum = scaled->a_sum + TILE * (size_t)scaled->group0;
     float(*const kept)[16] = scaled->acc;
+    const float *const own = made->last ? made->out : kept[0]; /* without a branch below: it would cost more than it spares */
+    const size_t own_stride = made->last ? made->out_stride : 0;
     __m512 acc[TILE];
 #pragma GCC unroll 16
     for (int r = 0; r < TILE; r++)
         acc[r] = scaled->first ? _mm512_setzero_ps() : _mm512_load_ps(kept[r]);
 #pragma GCC unroll 8
     for (int g = 0; g < SLOTS; g++) {
+        x86_own_line(own + (size_t)(2 * g) * own_stride);
+        x86_own_line(own + (size_t)(2 * g + 1) * own_stride);
         tile_product(g % 4, false, a + 32 * TILE * (g * (int)group / 32) + g * (int)group % 32, b + 16 * (int)group * g);
         tile_store((g + 2) % 4, g < 2 ? sums[SLOTS + g - 2] : now[g - 2]);
         settle();
@@ -379,7 +394,7 @@ static void mat_tiles(unfold_fn unfold_panel, const struct weight *w, uint32_t m
 {
     const size_t panel_bytes = r16_panel_bytes(w->type, w->cols);
     const uint8_t *base = (const uint8_t *)w->data + mat * w->mat_bytes;
-    const uint32_t block = r16_block_rows(x, BLOCK_TILES);
+    const uint32_t block = r16_block_rows(x, CACHED, BLOCK_TILES);
     struct work work __attribute__((aligned(64)));
     for (uint32_t r = 0; r < x->rows; r += block)
         for (uint32_t j = row0; j < row1; j += 16 * PANELS) {

@@ -359,7 +359,9 @@ INLINE void panel_rows(enum quant_type type, bool wide, uint32_t rows, const uin
 
 /* --- more rows than a tile has --- */
 
-enum { BLOCK_TILES = 16, ASKED_LINES = 5 }; /* lines of weights that are asked for while a tile meets a unit: two tiles ask for all */
+/* Bytes of activations that stay in the second cache, at most so many tiles; lines of weights that are asked for while a tile meets a unit: two
+ * tiles ask for all. */
+enum { BLOCK_TILES = 16, CACHED = 768 << 10, ASKED_LINES = 5 };
 
 /* Unfolded units, and rows of activations that meet them: what they are at, and where they wait between units. */
 struct block_job {
@@ -371,6 +373,7 @@ struct block_job {
     float (*sums)[16];
     bool first;
     float *out; /* NULL: more units follow */
+    float *own; /* where the tile that comes next will write, or NULL */
     size_t out_stride;
     __mmask16 mask;
 };
@@ -399,8 +402,14 @@ INLINE void block_tile(const int group, const bool has_min, const bool wide, con
         for (int r = 0; r < rows; r++)
             acc[r] = _mm512_load_ps(j->sums[r]);
     const uint8_t *ask = j->ask;
+    float *own = j->own;
     for (uint32_t k = 0; k < j->units; k++) {
         struct unfolded u;
+        if (own) {
+#pragma GCC unroll 2
+            for (int i = 0; i < (rows + UNFOLD_UNITS - 1) / UNFOLD_UNITS; i++, own += j->out_stride)
+                x86_own_line(own);
+        }
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++)
             u.kg[g] = j->w->kg[k][g];
@@ -473,6 +482,8 @@ INLINE void panel_block(enum quant_type type, const uint8_t *panel, const struct
             uint32_t of_tile = x->tile - r % x->tile;
             rows = r1 - r < of_tile ? r1 - r : of_tile;
             rows = rows < most ? rows : most;
+            const bool last = unit + n == units;
+            float *o = out + r * out_stride;
             struct block_job job = {
                 .w = &w,
                 .ask = ask,
@@ -482,7 +493,8 @@ INLINE void panel_block(enum quant_type type, const uint8_t *panel, const struct
                 .at = act_at(x, r, unit),
                 .sums = &sums[r - r0],
                 .first = unit == 0,
-                .out = unit + n == units ? out + r * out_stride : NULL,
+                .out = last ? o : NULL,
+                .own = last ? o + (r + 2 * rows <= r1 ? rows * out_stride : 0) : NULL,
                 .out_stride = out_stride,
                 .mask = mask,
             };
@@ -500,7 +512,7 @@ INLINE void mat_type(enum quant_type type, const struct weight *w, uint32_t mat,
     uint32_t units = w->cols / 32;
     const uint8_t *base = (const uint8_t *)w->data + mat * w->mat_bytes;
     bool many = x->rows > (x->low ? TILE16 : x->tile);
-    uint32_t block = many ? r16_block_rows(x, BLOCK_TILES) : x->tile;
+    uint32_t block = many ? r16_block_rows(x, CACHED, BLOCK_TILES) : x->tile;
     for (uint32_t r = 0; r < x->rows; r += block) {
         uint32_t rows = x->rows - r < block ? x->rows - r : block;
         size_t at = act_at(x, r, 0);

@@ -31,4 +31,11 @@ enum { AMX_ROWS_MIN = 48, AMX_ROWS_MIN16 = 12 };
 /* AVX-512's product for a type, for the few rows where tiles do not pay; NULL: it has none. */
 mat_fn avx512_mat(enum quant_type type);
 
+/* The line at p is brought to this core, for it alone, to be written soon. A product's outputs lie a page or more apart, and the stores of a
+ * tile, all at once, would take every place for what a core waits for, so that whatever else it reads waits behind them. */
+static inline void x86_own_line(const void *p)
+{
+    __asm volatile("prefetchw %0" : : "m"(*(const char *)p));
+}
+
 #endif
