@@ -105,22 +105,45 @@ static const int32_t sums_begin[16] __attribute__((aligned(64))) = {
 };
 #define SUMS_BEGIN 12582912.0f
 
-/* A tile of sums = a . b; four that products take in turn. */
-INLINE void tile_product(int tile, bool wide, const int8_t *a, const int8_t *b)
+/* The steps of a product, a tile of sums = a . b, of which four take turns. */
+INLINE void tile_begin(int tile, bool wide)
 {
     switch (tile) {
-#define CASE(c, ta, tb)                     \
-    case c:                                 \
-        if (wide)                           \
-            _tile_zero(c);                  \
-        else                                \
-            _tile_loadd(c, sums_begin, 0);  \
-        _tile_loadd(ta, a, 32);             \
-        _tile_loadd(tb, b, 64);             \
-        _tile_dpbssd(c, ta, tb);            \
+#define CASE(c)                            \
+    case c:                                \
+        if (wide)                          \
+            _tile_zero(c);                 \
+        else                               \
+            _tile_loadd(c, sums_begin, 0); \
         break;
-        CASE(0, 4, 6) CASE(1, 5, 7) CASE(2, 4, 6) CASE(3, 5, 7)
+        CASE(0) CASE(1) CASE(2) CASE(3)
 #undef CASE
+    }
+}
+
+INLINE void tile_acts(int tile, const int8_t *a)
+{
+    if (tile % 2 == 0)
+        _tile_loadd(4, a, 32);
+    else
+        _tile_loadd(5, a, 32);
+}
+
+INLINE void tile_weights(int tile, const int8_t *b)
+{
+    if (tile % 2 == 0)
+        _tile_loadd(6, b, 64);
+    else
+        _tile_loadd(7, b, 64);
+}
+
+INLINE void tile_multiply(int tile)
+{
+    switch (tile) {
+    case 0: _tile_dpbssd(0, 4, 6); break;
+    case 1: _tile_dpbssd(1, 5, 7); break;
+    case 2: _tile_dpbssd(2, 4, 6); break;
+    case 3: _tile_dpbssd(3, 5, 7); break;
     }
 }
 
@@ -142,9 +165,13 @@ INLINE void make_sums(uint32_t group, bool wide, int s, const struct meeting *m,
     const uint32_t of_panel = m->group0 + g;
     const size_t a = 32 * (size_t)m->tile * (of_panel * group / 32) + of_panel * group % 32;
     const int8_t *b = (const int8_t *)m->w->kg + 16 * group * (size_t)of_panel;
-    tile_product(s, wide, m->q + a, b);
-    if (wide)
-        tile_product(s + 1, wide, m->low + a, b);
+#pragma GCC unroll 2
+    for (int t = s; t <= s + wide; t++) {
+        tile_begin(t, wide);
+        tile_acts(t, (t == s ? m->q : m->low) + a);
+        tile_weights(t, b);
+        tile_multiply(t);
+    }
 }
 
 INLINE void store_sums(bool wide, int s, const struct meeting *m, uint32_t g)
@@ -235,7 +262,8 @@ INLINE void meet(uint32_t group, bool has_min, bool wide, const uint32_t rows, c
         _mm512_store_ps(scaled->acc[r], acc[r]);
 }
 
-/* The same where nothing is missing: both meetings, all groups, a whole tile. Every address is a constant apart. */
+/* The same where nothing is missing: both meetings, all groups, a whole tile. Every address is a constant apart, and a product's steps stand
+ * between the scalings of rows: one after another they would fill a core's queues, and neither would go on beside the other. */
 INLINE void meet_whole(uint32_t group, bool has_min, const struct meeting *scaled, const struct meeting *made)
 {
     const int8_t *const b = (const int8_t *)made->w->kg + 16 * group * (size_t)made->group0;
@@ -254,14 +282,20 @@ INLINE void meet_whole(uint32_t group, bool has_min, const struct meeting *scale
         acc[r] = scaled->first ? _mm512_setzero_ps() : _mm512_load_ps(kept[r]);
 #pragma GCC unroll 8
     for (int g = 0; g < SLOTS; g++) {
+        const int tile = g % 4, before = (g + 2) % 4;
+        const __m512 w_scale = scale[g], w_min = has_min ? min[g] : _mm512_setzero_ps();
         x86_own_line(own + (size_t)(2 * g) * own_stride);
         x86_own_line(own + (size_t)(2 * g + 1) * own_stride);
-        tile_product(g % 4, false, a + 32 * TILE * (g * (int)group / 32) + g * (int)group % 32, b + 16 * (int)group * g);
-        tile_store((g + 2) % 4, g < 2 ? sums[SLOTS + g - 2] : now[g - 2]);
-        settle();
-        const __m512 w_scale = scale[g], w_min = has_min ? min[g] : _mm512_setzero_ps();
 #pragma GCC unroll 16
         for (int r = 0; r < TILE; r++) {
+            switch (r) {
+            case 0: tile_begin(tile, false); break;
+            case 4: tile_acts(tile, a + 32 * TILE * (g * (int)group / 32) + g * (int)group % 32); break;
+            case 7: tile_weights(tile, b + 16 * (int)group * g); break;
+            case 10: tile_multiply(tile); break;
+            case 12: tile_store(before, g < 2 ? sums[SLOTS + g - 2] : now[g - 2]); break;
+            }
+            settle();
             __m512 sum = _mm512_sub_ps(_mm512_load_ps(sums[g] + 16 * r), _mm512_set1_ps(SUMS_BEGIN));
             acc[r] = _mm512_fmadd_ps(sum, _mm512_mul_ps(w_scale, _mm512_set1_ps(a_scale[TILE * (g * (int)group / 32) + r])), acc[r]);
             if (has_min)
