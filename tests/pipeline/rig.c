@@ -676,32 +676,24 @@ int rig_fds(pid_t pid)
     return n - 2;
 }
 
-long rig_rss_kib(pid_t pid)
+/* A line of what the system says of a process, "VmRSS:" for one; -1: it has ended. */
+static long status_kib(pid_t pid, const char *name)
 {
     char path[64], line[256];
     long kib = -1;
     snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
     FILE *f = fopen(path, "re");
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "VmRSS: %ld kB", &kib) == 1)
-            break;
+    while (f && kib < 0 && fgets(line, sizeof line, f))
+        if (strncmp(line, name, strlen(name)) == 0)
+            kib = atol(line + strlen(name));
     if (f)
         fclose(f);
     return kib;
 }
 
-static long address_space_kib(pid_t pid)
+long rig_rss_kib(pid_t pid)
 {
-    char path[64], line[256];
-    long kib = 0;
-    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    FILE *f = fopen(path, "re");
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "VmSize: %ld kB", &kib) == 1)
-            break;
-    if (f)
-        fclose(f);
-    return kib;
+    return status_kib(pid, "VmRSS:");
 }
 
 /* What it has now and a little more: nothing that a layer needs, but what libzmq asks for, which ends the process where it gets none. A
@@ -710,18 +702,19 @@ void rig_limit_memory(pid_t pid, bool on)
 {
     enum { MORE_KIB = 384, SAME = 10, TRIES = 500, PAUSE_MS = 5 };
     struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
-    long kib = on ? address_space_kib(pid) : 0;
 
-    for (int same = 0, i = 0; kib && same < SAME && i < TRIES; i++) {
-        long before = kib;
-        rig_sleep_ms(PAUSE_MS);
-        kib = address_space_kib(pid);
-        same = kib == before ? same + 1 : 0;
-    }
-    if (on && !kib)
-        return; /* it has ended */
-    if (on)
+    if (on) {
+        long kib = status_kib(pid, "VmSize:");
+        for (int same = 0, i = 0; kib >= 0 && same < SAME && i < TRIES; i++) {
+            long before = kib;
+            rig_sleep_ms(PAUSE_MS);
+            kib = status_kib(pid, "VmSize:");
+            same = kib == before ? same + 1 : 0;
+        }
+        if (kib < 0)
+            return; /* it has ended */
         limit.rlim_cur = (rlim_t)(kib + MORE_KIB) << 10;
+    }
     prlimit(pid, RLIMIT_AS, &limit, NULL);
 }
 
