@@ -685,7 +685,7 @@ static long status_kib(pid_t pid, const char *name)
     FILE *f = fopen(path, "re");
     while (f && kib < 0 && fgets(line, sizeof line, f))
         if (strncmp(line, name, strlen(name)) == 0)
-            kib = atol(line + strlen(name));
+            sscanf(line + strlen(name), "%ld", &kib);
     if (f)
         fclose(f);
     return kib;

@@ -185,24 +185,42 @@ static struct engine *begin_without_memory(struct rig *rig, const char *model)
     return e;
 }
 
+/* A limit cannot be set so that only layers get nothing: a thread may give memory back after it was taken, so that all is loaded, or libzmq
+ * may be the first to get none, and ends the process without a word of ours. Then it is tried anew. */
+enum { LIMIT_TRIES = 5 };
+
 static void test_no_memory(const char *model)
 {
-    struct rig *rig = rig_create(model, 4, 1, rig_memory_for(model, 3) + SLACK_BYTES);
-    struct engine *e = begin_without_memory(rig, model);
     char text[256] = "";
     struct err err = {0};
+    bool told = false;
 
-    is_int(engine_wait_ready(e, STREAM_MS, &err), 0, "a worker gets no memory for its layers at the start; another stands by %s", err.text);
-    ok(rig_note("node n1: ", text, sizeof text), "what it said is told: %s", text);
-    ok(all_the_same(e, false, 0, NULL, NULL, NULL), "the other has taken its place");
-    engine_destroy(e);
-    rig_destroy(rig);
+    for (int i = 0; i < LIMIT_TRIES && !told; i++) {
+        struct rig *rig = rig_create(model, 4, 1, rig_memory_for(model, 3) + SLACK_BYTES);
+        struct engine *e = begin_without_memory(rig, model);
+        if (engine_wait_ready(e, STREAM_MS, &err) < 0)
+            rig_bail("a worker gets no memory for its layers at the start, another stands by", &err);
+        told = rig_note("node n1: ", text, sizeof text);
+        if (!told)
+            tap_note("try %d: it got memory, or libzmq got none", i + 1);
+        if (told || i + 1 == LIMIT_TRIES)
+            ok(all_the_same(e, false, 0, NULL, NULL, NULL), "a worker gets no memory for its layers at the start: another has taken its place");
+        engine_destroy(e);
+        rig_destroy(rig);
+    }
+    ok(told, "what it said is told: %s", text);
 
-    rig = rig_create(model, 3, 0, rig_memory_for(model, 3) + SLACK_BYTES);
-    e = begin_without_memory(rig, model);
-    ok(engine_wait_ready(e, STREAM_MS, &err) < 0 && strstr(err.text, "node n1: "), "where nobody can, the start fails with the worker's sentence: %s", err.text);
-    engine_destroy(e);
-    rig_destroy(rig);
+    told = false;
+    for (int i = 0; i < LIMIT_TRIES && !told; i++) {
+        struct rig *rig = rig_create(model, 3, 0, rig_memory_for(model, 3) + SLACK_BYTES);
+        struct engine *e = begin_without_memory(rig, model);
+        told = engine_wait_ready(e, STREAM_MS, &err) < 0 && strstr(err.text, "node n1: ");
+        if (!told)
+            tap_note("try %d: it got memory, or libzmq got none: %s", i + 1, err.text);
+        engine_destroy(e);
+        rig_destroy(rig);
+    }
+    ok(told, "where nobody can, the start fails with the worker's sentence: %s", err.text);
 }
 
 static pid_t own_pid(struct engine *e, size_t worker)
