@@ -274,12 +274,20 @@ static void test_own_no_memory(const char *model)
     char text[256] = "", said[32];
     unsigned worker;
     pid_t pid;
-    struct engine *e = begin_own_without_memory(model, 3, &worker, &pid);
+    struct engine *e;
+    bool good = true, told = false;
 
-    ok(all_the_same(e, false, 0, NULL, NULL, NULL), "one of our own gets no memory for more layers: the others take them");
-    snprintf(said, sizeof said, "node worker%u: ", worker);
-    ok(rig_note(said, text, sizeof text), "what it said is told: %s", text);
-    engine_destroy(e);
+    for (int i = 0; i < LIMIT_TRIES && !told; i++) {
+        e = begin_own_without_memory(model, 3, &worker, &pid);
+        good = all_the_same(e, false, 0, NULL, NULL, NULL) && good;
+        snprintf(said, sizeof said, "node worker%u: ", worker);
+        told = rig_note(said, text, sizeof text);
+        if (!told)
+            tap_note("try %d: it got memory, or libzmq got none", i + 1);
+        engine_destroy(e);
+    }
+    ok(good, "one of our own gets no memory for more layers: the others take them");
+    ok(told, "what it said is told: %s", text);
 
     e = begin_own_without_memory(model, 2, &worker, &pid);
     for (int64_t until = rig_now_ms() + STREAM_MS; !rig_note("no plan", text, sizeof text) && rig_now_ms() < until;)
