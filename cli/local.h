@@ -22,7 +22,7 @@ struct model_options {
     int64_t ctx, parallel; /* 0: not given */
     struct compute_options compute;
     const char *topology, *wire, *keys, *objective;
-    double prompt_share;
+    double prompt_share, gather;
     int64_t workers;
     const char *join_listen; /* serve: nodes may join, and the topology's file need not be there yet */
 };

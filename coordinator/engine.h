@@ -55,6 +55,7 @@ struct engine_options {
     bool wire_auto;
     enum plan_objective objective;
     double prompt_share; /* as in plan_settings */
+    uint32_t gather_ms; /* as in sched_config */
     unsigned recover_timeout_ms; /* 0: 120 s */
     /* Called from the engine's thread; must not block and must not call the engine. NULL: nobody listens. */
     void (*note)(void *arg, const struct engine_note *note);

@@ -546,6 +546,7 @@ static int make_sched(struct engine *e, struct err *err)
         .block = KV_BLOCK,
         .n_blocks = {e->n_blocks[0], e->n_blocks[1]},
         .window = e->window,
+        .gather_ms = e->options.gather_ms,
         .seed = wire_net_instance(e->net),
     };
     planning_costs(e, &c.costs);

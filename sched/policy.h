@@ -5,15 +5,23 @@
  * (blocks, tables, fences, preemption, order of prompts) is the same for all. A new policy is a file policy_x.c and a row in
  * policy.c. A policy is a pure function of the view: it keeps nothing, reads no clock. */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "sched/cost.h"
+
+/* Kernels take rows by tiles of so many: one row more costs as much as some (docs/performance.md: 61 ms for 16 rows, 79 for 17). The cost
+ * model, which knows powers of two, does not see that. */
+enum { POLICY_TILE = 16 };
+
+/* What the stretch limit is divided by, so that few steps in a hundred pass it, in 1 / COST_ONE. */
+enum { HAND_LEAST = COST_ONE + COST_ONE / 32, HAND_MOST = COST_ONE * 5 / 4 };
 
 struct policy_view {
     const struct costs *costs;
     uint32_t max_in_flight, max_rows;
     uint32_t stretch_percent, fixed_rows; /* the configuration's knobs */
-    uint32_t hand;        /* in 1 / COST_ONE: what the stretch limit is to be divided by */
+    uint32_t hand;        /* HAND_LEAST … HAND_MOST */
     uint32_t n_decoding;  /* sequences that have one token a step to compute, under way or not */
     uint32_t n_prompting; /* whose prompts are being read, or that could begin to be */
     uint64_t decode_ctx;  /* sum of their positions */
@@ -34,6 +42,9 @@ struct policy_plan {
 struct policy {
     const char *name, *help;
     void (*plan)(const struct policy_view *v, struct policy_plan *ret);
+    /* Whether prompts of such a length, of which none is read, are to be read before the first of them is answered, if that takes about
+     * limit_ns at most. NULL: never. */
+    bool (*gathers)(const struct policy_view *v, uint32_t length, uint64_t limit_ns);
 };
 
 extern const struct policy policy_balanced, policy_depth, policy_sarathi, policy_throttle;

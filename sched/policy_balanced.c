@@ -21,9 +21,12 @@ static uint32_t best_chunk(const struct policy_view *v)
 {
     uint64_t n = v->prompt_rows, best_time = UINT64_MAX;
     uint32_t best = 1, most = n < v->max_rows ? (uint32_t)n : v->max_rows;
-    /* Whole chunks only, from the largest down in steps of about an eighth: among equals the fewest steps. */
+    /* Whole chunks only, of whole tiles unless all goes at once, from the largest down in steps of about an eighth: among equals the
+     * fewest steps. */
     for (uint32_t c = most; c > 0; c -= (c + 7) / 8) {
-        uint64_t time = prompt_time(v, n, c);
+        uint64_t time;
+        c = c > POLICY_TILE && c < n ? c / POLICY_TILE * POLICY_TILE : c;
+        time = prompt_time(v, n, c);
         if (time < best_time) {
             best_time = time;
             best = c;
@@ -112,8 +115,35 @@ static void plan_balanced(const struct policy_view *v, struct policy_plan *ret)
     mix(v, ret);
 }
 
+/* Reading n prompts one after another without answers beside them gives all of them their first token when the last one is read; beside
+ * the answers of those that are read, the average one comes when half of the rest is. The share of that time which makes the first
+ * way the better one is less than one: first tokens come later on average then, but the last ones, and all that follows, sooner. */
+enum { GATHER_PERCENT = 75, GATHER_FEW = 4 };
+
+static bool gathers(const struct policy_view *v, uint32_t length, uint64_t limit_ns)
+{
+    uint32_t n = v->n_prompting, enough = n < GATHER_FEW ? n : GATHER_FEW;
+    uint64_t alone_ns = prompt_time(v, v->prompt_rows, best_chunk(v)), beside_ns;
+    struct policy_view half = *v;
+    struct policy_plan plan = {0};
+    struct load load;
+    if (alone_ns > limit_ns && n * limit_ns / alone_ns < enough)
+        return false;
+    half.n_decoding = n / 2;
+    half.decode_ctx = (uint64_t)half.n_decoding * length;
+    half.n_prompting = n - half.n_decoding;
+    half.hand = HAND_MOST;
+    plan.in_flight = policy_best_in_flight(&half);
+    plan.decode_rows = policy_share(&half, plan.in_flight);
+    mix(&half, &plan);
+    load = policy_load(&half, policy_share(&half, plan.in_flight), plan.prompt_rows);
+    beside_ns = v->prompt_rows * cost_cycle_ns(v->costs, &load, plan.in_flight) / (plan.in_flight * plan.prompt_rows);
+    return alone_ns <= beside_ns * GATHER_PERCENT / 100;
+}
+
 const struct policy policy_balanced = {
     .name = "balanced",
     .help = "steps under way and prompt rows by measured times, within the stretch limit of running answers",
     .plan = plan_balanced,
+    .gathers = gathers,
 };

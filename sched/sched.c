@@ -629,6 +629,7 @@ int sched_step_done(struct sched *s, uint64_t now_us, uint64_t batch, struct err
 void sched_measured(struct sched *s, uint64_t now_us, uint64_t batch, uint32_t stage, uint64_t compute_us)
 {
     const struct kept_load *k = &s->loads[batch % LOADS_KEPT];
+    s->tells = s->tells || stage == 0;
     for (uint32_t i = 0; i < s->n_flights; i++)
         if (s->flights[i].batch == batch && batch != 0 && stage >= s->flights[i].n_passed) {
             s->flights[i].n_passed = stage + 1;

@@ -81,6 +81,7 @@ struct sched_config {
     uint32_t max_in_flight;          /* steps; 0: n_stages + 2 */
     uint32_t stretch_percent;        /* how long a running answer's step may become because of prompts, of its usual; 0: 200 */
     uint32_t prompt_rows;            /* policies with a fixed budget: rows of a step; 0: 512 */
+    uint32_t gather_ms;              /* how long requests that came together may be held for one another's prompts; 0: never */
     uint32_t growth;                 /* positions a sequence must be able to grow when it is admitted; 0: 256 */
     uint64_t seed;                   /* keys the hash of blocks: take it from a random source, the trace records it */
     struct sched_costs costs;

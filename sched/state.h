@@ -9,7 +9,6 @@
 #include "sched/policy.h"
 #include "sched/sched.h"
 
-enum { HAND_LEAST = COST_ONE + COST_ONE / 32, HAND_MOST = COST_ONE * 5 / 4 };
 enum { NONE = UINT32_MAX, LOADS_KEPT = 256, MAX_DELTAS = 16384, TRACE_LINE_MAX = 64 << 20 };
 
 enum seq_state { SEQ_FREE, SEQ_WAITING, SEQ_RUNNING };
@@ -103,6 +102,9 @@ struct sched {
     struct load step_load;
     bool last_was_rebuild;
     uint64_t now_ns;
+    bool gathering;            /* see gather.h; those of gather_age and above are not waited for (0: nobody is held yet) */
+    uint64_t gather_age, gather_since_ns;
+    bool tells;                 /* the first stage has said when it was done with a step */
     uint32_t n_without_prompts; /* steps since one had prompt rows, while prompts waited */
     uint32_t hand; /* in 1 / COST_ONE: what the stretch limit is divided by, so that few steps in a hundred pass it */
     struct sched_op *ops;

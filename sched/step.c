@@ -7,6 +7,7 @@
  * larger than the pool, it always gets through: no deadlock. Whoever found no block stays at the head of the list, so that in
  * the next step nobody has rows before it. */
 #include "sched/forecast.h"
+#include "sched/gather.h"
 #include "sched/state.h"
 
 #include <assert.h>
@@ -36,22 +37,29 @@ static uint32_t n_startable(const struct sched *s)
     return s->waiting.n < slots ? s->waiting.n : slots;
 }
 
+static struct policy_view blank_view(const struct sched *s)
+{
+    return (struct policy_view){.costs = &s->costs,
+                                .max_in_flight = s->max_in_flight,
+                                .max_rows = s->config.max_rows,
+                                .stretch_percent = s->config.stretch_percent,
+                                .fixed_rows = s->config.prompt_rows,
+                                .hand = s->hand / HAND_STEP * HAND_STEP,
+                                .kv_free_percent = 100};
+}
+
 /* Counts, and puts the prompts of running sequences into their heap. */
 static struct policy_view look(struct sched *s, uint32_t *ret_rebuilding)
 {
-    struct policy_view v = {.costs = &s->costs,
-                            .max_in_flight = s->max_in_flight,
-                            .max_rows = s->config.max_rows,
-                            .stretch_percent = s->config.stretch_percent,
-                            .fixed_rows = s->config.prompt_rows,
-                            .hand = s->hand / HAND_STEP * HAND_STEP,
-                            .kv_free_percent = 100};
+    struct policy_view v = blank_view(s);
     uint64_t pos = 0;
     s->prompts.n = 0;
     *ret_rebuilding = 0;
     v.prompt_rows = s->waiting_rows;
     for (uint32_t i = 0; i < s->n_running; i++) {
         struct seq *q = &s->seqs[s->running[i]];
+        if (gather_holds(s, q))
+            continue;
         if (!seq_rebuilding(q) && q->n_sent + 1 >= q->n_tokens) {
             v.n_decoding += q->n_tokens == q->n_prompt || q->n_tokens < q->n_max;
             v.decode_ctx += q->n_tokens;
@@ -487,7 +495,13 @@ static void settle(struct sched *s, struct seq *q)
     seq_ready(s, q, seq_wants_row(q));
 }
 
-static void place_prompts(struct sched *s, uint32_t most)
+/* A prompt would be read to its end, where its first token is chosen. */
+static bool ends_with(const struct seq *q, uint32_t n)
+{
+    return n >= rows_left(q) && q->n_tokens == q->n_prompt && q->n_max > q->n_prompt;
+}
+
+static void place_prompts(struct sched *s, uint32_t most, bool answers)
 {
     bool try_waiting = true;
     uint32_t left = s->config.max_rows - s->n_rows;
@@ -496,8 +510,12 @@ static void place_prompts(struct sched *s, uint32_t most)
     while (left > 0 && (q = next_prompt(s, &try_waiting))) {
         if (seq_rebuilding(q) || !can_say(s)) /* not its turn */
             continue;
-        if (join(s, q))
-            left -= place(s, q, left, false);
+        if (join(s, q)) {
+            bool ends = ends_with(q, left);
+            if (ends && !s->gathering && !answers && gather_may_wait(s, rows_left(q)))
+                left = 0;
+            left -= place(s, q, ends && s->gathering ? rows_left(q) - 1 : left, false);
+        }
         settle(s, q);
     }
 }
@@ -623,6 +641,13 @@ static uint32_t prompt_rows_now(struct sched *s, const struct policy_view *v)
     return s->step_load.rows == 0 && lo < s->plan.prompt_rows / 2 ? 0 : lo;
 }
 
+/* n prompt rows beside decode rows, or a few less if those would need a tile more: they go with the next ones. */
+static uint32_t whole_tiles(uint32_t decodes, uint32_t n)
+{
+    uint32_t over = (decodes + n) % POLICY_TILE;
+    return decodes > 0 && decodes + n > POLICY_TILE && over <= POLICY_TILE / 4 && over < n ? n - over : n;
+}
+
 /* As many steps are under way as the plan wants: there may still be one for decode rows, if those under way are prompts, as they
  * are when the last prompt has just been sent. (Its last rows choose a token, but no answer waits for them.) */
 static bool is_full(const struct sched *s)
@@ -630,16 +655,17 @@ static bool is_full(const struct sched *s)
     uint32_t n = 0;
     for (uint32_t i = 0; i < s->n_flights; i++)
         n += s->flights[i].batch && s->flights[i].answers;
-    return s->in_flight >= s->plan.in_flight && (s->n_ready == 0 || n >= s->plan.in_flight);
+    return s->in_flight >= s->plan.in_flight && (s->n_ready == 0 || s->gathering || n >= s->plan.in_flight);
 }
 
 static bool usual_step(struct sched *s, const struct policy_view *v)
 {
     uint32_t decodes;
-    place_decodes(s, s->plan.decode_rows);
+    if (!s->gathering)
+        place_decodes(s, s->plan.decode_rows);
     decodes = s->n_rows;
     if (s->in_flight < s->plan.in_flight)
-        place_prompts(s, prompt_rows_now(s, v));
+        place_prompts(s, whole_tiles(decodes, prompt_rows_now(s, v)), v->n_decoding > 0);
     s->stats.n_prompt_rows += s->n_rows - decodes;
     if (s->n_rows == 0)
         return false;
@@ -657,13 +683,21 @@ static void make_step(struct sched *s)
     struct policy_view view;
     if (s->in_flight >= s->max_in_flight)
         return;
+    view = blank_view(s);
+    gather_update(s, &view);
     view = look(s, &n_rebuilding);
     make_plan(s, &view);
     if (is_full(s))
         return;
     begin_step(s);
     if (n_rebuilding == 0) {
-        usual_step(s, &view);
+        bool made = usual_step(s, &view);
+        if (!made && s->gathering && s->in_flight == 0) { /* no room for those that are waited for */
+            gather_end(s);
+            view = look(s, &n_rebuilding);
+            make_plan(s, &view);
+            usual_step(s, &view);
+        }
         return;
     }
     /* In turns, so that what is rebuilt already goes on meanwhile. Each try uses the heap up. */

@@ -9,7 +9,7 @@
 
 #include "base/err.h"
 
-enum { TRACE_VERSION = 3 };
+enum { TRACE_VERSION = 4 };
 
 struct replay;
 

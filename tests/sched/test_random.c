@@ -144,6 +144,7 @@ static bool one(uint64_t seed, bool alone, struct totals *t, char *said, size_t 
     uint64_t rng = seed, span_us;
     static int32_t texts[TEXTS][TEXT_LEN];
     struct sched_config c = random_config(&rng);
+    c.gather_ms = seed % 3 == 0 ? 1 + seed % 100 : 0;
     bool traced = seed % 8 == 0 && !alone, good;
     struct strbuf trace;
     struct sched_stats stats = {0};

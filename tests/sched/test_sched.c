@@ -211,6 +211,127 @@ static void uneven(void)
     sim_fini(&m);
 }
 
+/* --- requests that come together ------------------------------------------------------------------------------------------- */
+
+enum { CROWD = 16 };
+
+/* Stages that are bound by arithmetic from a few rows on, as processors are. */
+static struct sched_config slow_rows(uint32_t gather_ms)
+{
+    struct sched_config c = {.n_stages = 2, .max_seqs = 32, .max_rows = 512, .ctx = 4096, .block = 32, .n_blocks = {4096, 0}, .seed = 1, .gather_ms = gather_ms};
+    for (uint32_t s = 0; s < 2; s++)
+        c.costs.stage[s] = (struct sched_stage_cost){.fixed_ns = 200000, .weight_ns = 26000000, .start_ns = 12000000, .row_ns = 3300000, .kv_ps = 20000};
+    for (uint32_t s = 0; s <= 2; s++)
+        c.costs.hop[s] = (struct sched_hop_cost){.latency_ns = 100000, .row_ns = 1000};
+    return c;
+}
+
+/* A first request whose steps are measured, then a crowd within 30 ms, a second later. The caller adds what else there is. */
+static void crowd_init(struct sim *m, const struct sched_config *c, uint32_t n_prompt)
+{
+    sim_init(m, c, 1);
+    m->measure = true;
+    fill(sim_request(m, 0, 4, 4), 99);
+    for (uint32_t i = 0; i < CROWD; i++)
+        fill(sim_request(m, 1000000 + 2000 * i, n_prompt, 64), i);
+}
+
+/* When the first and the last first token of the crowd came, after the first of it. */
+static void first_tokens(const struct sim *m, uint64_t *ret_first, uint64_t *ret_last)
+{
+    *ret_first = UINT64_MAX;
+    *ret_last = 0;
+    for (uint32_t i = 1; i <= CROWD; i++) {
+        uint64_t us = m->requests[i].first_us - 1000000;
+        *ret_first = us < *ret_first ? us : *ret_first;
+        *ret_last = us > *ret_last ? us : *ret_last;
+    }
+}
+
+static void crowds(void)
+{
+    uint64_t first[2], last[2], end[2], reading, late;
+    struct sim m;
+    for (uint32_t with = 0; with < 2; with++) {
+        struct sched_config c = slow_rows(with * 10000);
+        crowd_init(&m, &c, 128);
+        runs(&m, "16 requests that come together%s", with ? " and answer together" : "");
+        first_tokens(&m, &first[with], &last[with]);
+        end[with] = m.last_result_ns / 1000 - 1000000;
+        sim_fini(&m);
+    }
+    ok(last[1] - first[1] < 200000, "first tokens come together: after %.2f to %.2f s", (double)first[1] / 1e6, (double)last[1] / 1e6);
+    ok(last[1] < last[0], "the last one sooner than one by one: %.2f s", (double)last[0] / 1e6);
+    ok(end[1] + end[1] / 10 < end[0], "and all is done sooner: after %.2f s instead of %.2f", (double)end[1] / 1e6, (double)end[0] / 1e6);
+    reading = last[1];
+
+    struct sched_config c = slow_rows(10000);
+    crowd_init(&m, &c, 128);
+    fill(sim_request(&m, 3000000, 3000, 4), 50);
+    runs(&m, "one more, of 3,000 tokens, while they are read");
+    first_tokens(&m, &first[0], &last[0]);
+    late = m.requests[CROWD + 1].first_us;
+    ok(last[0] < reading + reading / 10 && late > 1000000 + last[0], "nobody waits for it: first tokens after %.2f s, its own after %.2f",
+       (double)last[0] / 1e6, (double)late / 1e6);
+    sim_fini(&m);
+
+    c = slow_rows(1500);
+    crowd_init(&m, &c, 128);
+    runs(&m, "the same for 1.5 s at most");
+    first_tokens(&m, &first[0], &last[0]);
+    ok(first[0] > 1500000 && first[0] < 2600000, "the first answer begins after %.2f s", (double)first[0] / 1e6);
+    sim_fini(&m);
+
+    c = slow_rows(10000);
+    crowd_init(&m, &c, 128);
+    m.requests[CROWD].priority = 1;
+    runs(&m, "one of them of higher priority, the last to come");
+    ok(m.requests[CROWD].first_us < 1000000 + reading / 2, "it waits for none of the others: %.2f s", (double)m.requests[CROWD].first_us / 1e6 - 1);
+    sim_fini(&m);
+
+    c = slow_rows(10000);
+    c.n_blocks[0] = 48; /* of which each needs 6, and as many as it may grow by must be free */
+    crowd_init(&m, &c, 128);
+    runs(&m, "with room for a few of them at a time");
+    sim_fini(&m);
+
+    for (uint32_t with = 0; with < 2; with++) {
+        c = slow_rows(with * 10000);
+        crowd_init(&m, &c, 2000);
+        runs(&m, "prompts of which the limit allows for few");
+        first_tokens(&m, &first[with], &last[with]);
+        sim_fini(&m);
+    }
+    ok(first[1] < first[0] + first[0] / 50, "are not waited for: the first answer begins after %.2f s, without after %.2f", (double)first[1] / 1e6,
+       (double)first[0] / 1e6);
+}
+
+/* Where prompts are read nearly as fast beside answers, nothing changes; nor for one alone. */
+static void no_crowds(void)
+{
+    uint64_t first[2], last[2], one[2];
+    struct sim m;
+    for (uint32_t with = 0; with < 2; with++) {
+        struct sched_config c = slow_rows(with * 10000);
+        for (uint32_t s = 0; s < 2; s++)
+            c.costs.stage[s] = (struct sched_stage_cost){.fixed_ns = 300000, .weight_ns = 16000000, .row_ns = 500000, .kv_ps = 20000};
+        crowd_init(&m, &c, 128);
+        runs(&m, "16 requests where answers hardly hold prompts up");
+        first_tokens(&m, &first[with], &last[with]);
+        sim_fini(&m);
+        c = slow_rows(with * 10000);
+        sim_init(&m, &c, 1);
+        m.measure = true;
+        fill(sim_request(&m, 0, 4, 4), 99);
+        fill(sim_request(&m, 1000000, 500, 4), 1);
+        runs(&m, "one alone");
+        one[with] = m.requests[1].first_us - 1000000;
+        sim_fini(&m);
+    }
+    ok(first[1] < last[1] / 2, "they begin one by one: after %.2f to %.2f s", (double)first[1] / 1e6, (double)last[1] / 1e6);
+    ok(one[1] < one[0] + one[0] / 100, "one alone has its first token after %.1f ms, or %.1f if nobody is ever waited for", (double)one[1] / 1e3, (double)one[0] / 1e3);
+}
+
 /* The smallest driver: every step comes back at once, in order. Ends after n steps or when there are none. */
 static uint32_t drive(struct sched *s, uint32_t n, uint64_t *ret_rows)
 {
@@ -467,7 +588,7 @@ static void replays(void)
     replay_destroy(r);
     r = replay_create(&err);
     is_int(replay_line(r, "{\"trace\":1}", 11, &err), -1, "a trace of another version");
-    has_str(err.text, "version 3", "is refused");
+    has_str(err.text, "version 4", "is refused");
     replay_destroy(r);
     for (uint32_t i = 0; i < l.n; i++)
         free(l.text[i]);
@@ -502,6 +623,8 @@ int main(void)
     forgiven();
     saturation();
     uneven();
+    crowds();
+    no_crowds();
     formula();
     full_contexts();
     prefixes();
