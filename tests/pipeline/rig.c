@@ -638,7 +638,7 @@ struct engine_options rig_options(struct rig *rig, const char *model, unsigned w
 {
     static char keys[400];
     struct engine_options o = {.model = model, .program = rig_program(), .workers = workers, .threads = 1, .ctx = RIG_CTX,
-                               .parallel = RIG_PARALLEL, .batch_rows = RIG_ROWS, .note = on_note};
+                               .parallel = RIG_PARALLEL, .batch_rows = RIG_ROWS, .gather_ms = 10000, .note = on_note};
     if (rig) {
         snprintf(keys, sizeof keys, "%s/keys-chief", rig->folder);
         o.topology = rig->topology;

@@ -103,6 +103,7 @@ static struct engine *open_engine(unsigned workers, uint32_t parallel, uint32_t 
                                .ctx = CTX,
                                .parallel = parallel,
                                .batch_rows = rows,
+                               .gather_ms = 10000,
                                .note = on_note};
     struct engine *e = engine_create(&o, &err);
     if (!e)
