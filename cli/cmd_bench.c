@@ -37,6 +37,7 @@ static const struct opt options[] = {
      .help = "Tokens that each sequence holds before it generates"},
     {"concurrent", 0, OPT_STRING, .arg = "LIST", .offset = offsetof(struct values, concurrent),
      .help = "Numbers of requests that arrive at once at the scheduler, each with --depth prompt tokens (at least 1) and --tg to generate"},
+    GATHER_OPTION(values),
     {"prefix", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, prefix), .max = 1 << 20,
      .help = "Also the time to the first token of a prompt of N tokens and 16 more, then of one with the same N and 16 others"},
     {"beside", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, beside), .max = 1 << 20,

@@ -54,6 +54,7 @@ static const struct opt options[] = {
     {"kv-total", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, kv_total), .min = 1, .max = UINT32_MAX,
      .help = "Positions that all sequences together may have in the KV cache, at least one --ctx (default: --ctx for each of --parallel). With "
              "less memory than the worst case needs more answers run at once; where it gets tight the youngest waits, and is computed again"},
+    GATHER_OPTION(values),
     {"recover-timeout", 0, OPT_INT, .arg = "SECONDS", .offset = offsetof(struct values, recover_timeout_s), .min = 1, .max = 86400,
      .def = "120", .help = "How long answers wait for the pipeline to be repaired before they fail"},
     {"connections", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, connections), .min = CONNECTIONS_LEAST, .max = FRONT_MAX_CONNECTIONS,

@@ -16,7 +16,7 @@
 #include "coordinator/plan_input.h"
 #include "kernels/backend.h"
 
-enum { NOTES_MAX_BYTES = 4096, CTX_DEFAULT = 8192, CTX_MAX = 1 << 24, PARALLEL_MAX = 1024, GATHER_MAX = 3600 };
+enum { NOTES_MAX_BYTES = 4096, CTX_DEFAULT = 8192, CTX_MAX = 1 << 24, PARALLEL_MAX = 1024 };
 
 static const char *const kv_names[] = {"f16", "f32", "q8_0", NULL};
 static const enum kv_type kv_types[] = {KV_F16, KV_F32, KV_Q8_0};
@@ -45,8 +45,6 @@ const struct opt model_option_table[] = {
      .help = "What the layers are split for: one answer's latency, the throughput of many, or both"},
     {"prompt-share", 0, OPT_FLOAT, .arg = "X", .offset = offsetof(struct model_options, prompt_share), .max = PLAN_MAX_PROMPT_SHARE, .def = "4",
      .help = "Prompt tokens that are read for each token of an answer: what throughput and balanced reckon with (0: answers alone)"},
-    {"gather", 0, OPT_FLOAT, .arg = "SECONDS", .offset = offsetof(struct model_options, gather), .max = GATHER_MAX, .def = "10",
-     .help = "How long requests that come together may be held for one another's prompts, so that they answer together (0: not)"},
     {"keys", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct model_options, keys),
      .help = "This node's keys (default: ~/.config/stagecoach)"},
     {0},

@@ -22,7 +22,8 @@ struct model_options {
     int64_t ctx, parallel; /* 0: not given */
     struct compute_options compute;
     const char *topology, *wire, *keys, *objective;
-    double prompt_share, gather;
+    double prompt_share;
+    double gather; /* seconds; GATHER_OPTION where requests may come together */
     int64_t workers;
     const char *join_listen; /* serve: nodes may join, and the topology's file need not be there yet */
 };
@@ -31,6 +32,9 @@ extern const struct opt model_option_table[];
 #define MODEL_OPTION_GROUPS(values) \
     {"Model", model_option_table, offsetof(struct values, model)}, {"Computing", compute_option_table, offsetof(struct values, model.compute)}
 #define MODEL_SYNOPSIS "-m FILE"
+#define GATHER_OPTION(values)                                                                                                     \
+    {"gather", 0, OPT_FLOAT, .arg = "SECONDS", .offset = offsetof(struct values, model.gather), .max = 3600, .def = "10",          \
+     .help = "How long requests that come together may be held for one another's prompts, so that they answer together (0: not)"}
 
 struct sample_options {
     double temp, top_p, min_p, typical, repeat_penalty, presence_penalty, frequency_penalty;
