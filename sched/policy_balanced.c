@@ -137,8 +137,8 @@ static bool gathers(const struct policy_view *v, uint32_t length, uint64_t limit
     plan.decode_rows = policy_share(&half, plan.in_flight);
     mix(&half, &plan);
     load = policy_load(&half, policy_share(&half, plan.in_flight), plan.prompt_rows);
-    beside_ns = v->prompt_rows * cost_cycle_ns(v->costs, &load, plan.in_flight) / (plan.in_flight * plan.prompt_rows);
-    return alone_ns <= beside_ns * GATHER_PERCENT / 100;
+    beside_ns = cost_cycle_ns(v->costs, &load, plan.in_flight) / (plan.in_flight * plan.prompt_rows) * v->prompt_rows;
+    return alone_ns <= beside_ns / 100 * GATHER_PERCENT;
 }
 
 const struct policy policy_balanced = {

@@ -141,7 +141,8 @@ static int begin(struct replay *r, const json_t *o, struct err *err)
         get_u32(o, "max_wanted", &c.max_wanted, err) || get_u32(o, "ctx", &c.ctx, err) || get_u32(o, "block", &c.block, err) ||
         get_blocks(o, c.n_blocks, err) || get_u32(o, "window", &c.window, err) || get_u32(o, "max_in_flight", &c.max_in_flight, err) ||
         get_u32(o, "stretch_percent", &c.stretch_percent, err) || get_u32(o, "prompt_rows", &c.prompt_rows, err) ||
-        get_u32(o, "gather_ms", &c.gather_ms, err) || get_u32(o, "growth", &c.growth, err) || get_u64(o, "seed", &c.seed, err) || get_costs(o, c.n_stages, &c.costs, err))
+        get_u32(o, "gather_ms", &c.gather_ms, err) || get_u32(o, "growth", &c.growth, err) ||
+        get_u64(o, "seed", &c.seed, err) || get_costs(o, c.n_stages, &c.costs, err))
         return -1;
     if (!(r->sched = sched_create(&c, err)))
         return -1;

@@ -641,11 +641,11 @@ static uint32_t prompt_rows_now(struct sched *s, const struct policy_view *v)
     return s->step_load.rows == 0 && lo < s->plan.prompt_rows / 2 ? 0 : lo;
 }
 
-/* n prompt rows beside decode rows, or a few less if those would need a tile more: they go with the next ones. */
-static uint32_t whole_tiles(uint32_t decodes, uint32_t n)
+/* n of so many prompt rows beside decode rows, or a few less if those would need a tile more and can go with what is left anyway. */
+static uint32_t whole_tiles(uint32_t decodes, uint32_t n, uint64_t waiting)
 {
     uint32_t over = (decodes + n) % POLICY_TILE;
-    return decodes > 0 && decodes + n > POLICY_TILE && over <= POLICY_TILE / 4 && over < n ? n - over : n;
+    return decodes > 0 && n < waiting && decodes + n > POLICY_TILE && over <= POLICY_TILE / 4 && over < n ? n - over : n;
 }
 
 /* As many steps are under way as the plan wants: there may still be one for decode rows, if those under way are prompts, as they
@@ -665,7 +665,7 @@ static bool usual_step(struct sched *s, const struct policy_view *v)
         place_decodes(s, s->plan.decode_rows);
     decodes = s->n_rows;
     if (s->in_flight < s->plan.in_flight)
-        place_prompts(s, whole_tiles(decodes, prompt_rows_now(s, v)), v->n_decoding > 0);
+        place_prompts(s, whole_tiles(decodes, prompt_rows_now(s, v), v->prompt_rows), v->n_decoding > 0);
     s->stats.n_prompt_rows += s->n_rows - decodes;
     if (s->n_rows == 0)
         return false;

@@ -42,8 +42,7 @@ void trace_config(struct sched *s)
                   "\"block\":%u,\"n_blocks\":[%u,%u],\"window\":%u,\"max_in_flight\":%u,\"stretch_percent\":%u,\"prompt_rows\":%u,\"gather_ms\":%u,"
                   "\"growth\":%u,\"seed\":\"%" PRIu64 "\"",
                   TRACE_VERSION, c->policy, c->n_stages, c->max_seqs, c->max_waiting, c->max_rows, c->max_wanted, c->ctx, c->block, c->n_blocks[0],
-                  c->n_blocks[1], c->window, c->max_in_flight, c->stretch_percent, c->prompt_rows, c->gather_ms,
-                  c->growth, c->seed);
+                  c->n_blocks[1], c->window, c->max_in_flight, c->stretch_percent, c->prompt_rows, c->gather_ms, c->growth, c->seed);
     put_costs(s, c->n_stages, &c->costs);
     finish(s);
 }
