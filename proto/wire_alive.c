@@ -8,6 +8,9 @@
  * big frame on a slow link may take longer than that; it brings many bytes meanwhile, which the kernel counts. A stuck one does
  * not: behind it come signs of life, and no more than credit and queues still allow.
  *
+ * A sign of life has the number of the last frame before it (older programs: 0), so that one that was lost is missed although
+ * no other comes behind it.
+ *
  * Time that this process did not have (suspended, or a busy machine) is nobody's silence. Over ipc nothing is lost on the way. */
 #include "proto/wire_int.h"
 
@@ -46,7 +49,7 @@ void link_look(struct wire_link *link, bool forgive)
     if (link->state != LINK_UP)
         return;
     if (link->sent == link->sent_seen)
-        link_send_bare(link, MSG_ALIVE);
+        link_send_bare(link, MSG_ALIVE, link->sent);
     link->sent_seen = link->sent;
     link->silent = link->heard || coming || forgive ? 0 : link->silent + 1;
     link->heard = false;

@@ -306,8 +306,8 @@ void link_connect_next(struct wire_link *link);
 /* Greetings and goodbyes (number 0), registrations. */
 bool link_send_small(struct wire_link *link, const struct msg *m, uint64_t sent_number);
 void link_send_bye(struct wire_link *link, const char *text, bool fault);
-/* A frame of nothing but its prefix, without a number. */
-bool link_send_bare(struct wire_link *link, enum msg_type type);
+/* A frame of nothing but its prefix, not counted. */
+bool link_send_bare(struct wire_link *link, enum msg_type type, uint64_t number);
 
 /* signs of life (wire_alive.c) */
 /* It is up. */

@@ -95,7 +95,12 @@ static enum took take_frame(struct wire_link *link, zmq_msg_t *head, zmq_msg_t *
     if (!frame_prefix_get(zmq_msg_data(head), zmq_msg_size(head), &p)) {
         broken(link, "a frame without its beginning");
     } else if (p.type == MSG_ALIVE && !payload && zmq_msg_size(head) == FRAME_PREFIX) {
-        /* It has been heard, and that is all. */
+        /* It has been heard. libzmq drops a frame without a word when the bit in front of it that says "command" was flipped. */
+        if (p.number && p.number != link->received) {
+            snprintf(buf, sizeof buf, "the last frame was number %llu, here came %llu: something on the way loses frames",
+                     (unsigned long long)p.number, (unsigned long long)link->received);
+            broken(link, buf);
+        }
     } else if (p.type == MSG_LINK_OK || p.type == MSG_LINK_HELLO || p.type == MSG_BYE || p.type == MSG_REGISTER) {
         take_own(link, &p, head);
     } else if (link->state != LINK_UP && link->state != LINK_ENDING) {

@@ -245,12 +245,12 @@ bool link_send_small(struct wire_link *link, const struct msg *m, uint64_t sent_
 }
 
 /* If there is no room, what is in the queue says as much. */
-bool link_send_bare(struct wire_link *link, enum msg_type type)
+bool link_send_bare(struct wire_link *link, enum msg_type type, uint64_t number)
 {
     bool was_blocked = link->blocked;
     zmq_msg_t part;
 
-    if (head_part(&part, type, NULL, 0, 0, false, 0, NULL) != 0)
+    if (head_part(&part, type, NULL, 0, 0, false, number, NULL) != 0)
         return false;
     if (send_head(link, &part, false, NULL) == WIRE_SENT)
         return true;

@@ -510,12 +510,16 @@ static void place_prompts(struct sched *s, uint32_t most, bool answers)
     while (left > 0 && (q = next_prompt(s, &try_waiting))) {
         if (seq_rebuilding(q) || !can_say(s)) /* not its turn */
             continue;
+        uint32_t n = 0;
         if (join(s, q)) {
             bool ends = ends_with(q, left);
             if (ends && !s->gathering && !answers && gather_may_wait(s, rows_left(q)))
                 left = 0;
-            left -= place(s, q, ends && s->gathering ? rows_left(q) - 1 : left, false);
+            n = place(s, q, ends && s->gathering ? rows_left(q) - 1 : left, false);
+            left -= n;
         }
+        if (n == 0 && q->in_step == s->next_batch)
+            q->in_step = 0; /* just admitted; without rows of it this step may not be made, and the next try has its number */
         settle(s, q);
     }
 }

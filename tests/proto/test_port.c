@@ -41,9 +41,11 @@ enum {
     ROUND_MS = 8000,
     DIAL_MS = 2500,
     PIECE = 4096,
+    ALIVE_BYTES = 49, /* a frame of nothing but its prefix, in CURVE's message */
 };
 
-enum mutation { NOTHING, FLIP, DROP, DOUBLE, INSERT, CUT, MUTATIONS };
+/* LOSE: the bit that says "command" is set in front of the first message after the place; libzmq drops it. */
+enum mutation { NOTHING, FLIP, DROP, DOUBLE, INSERT, CUT, LOSE, MUTATIONS };
 
 static uint64_t lot;
 
@@ -139,7 +141,7 @@ static struct {
     unsigned port;
     struct conn conns[AT_ONCE];
     unsigned n;
-    bool mutate;
+    bool mutate, lose;
     uint8_t record[RECORD_BYTES]; /* of the first connection, to the port */
     size_t recorded;
 } proxy;
@@ -192,6 +194,18 @@ static void give(int fd, const uint8_t *bytes, size_t n)
     }
 }
 
+/* Where libzmq's next message begins, which CURVE put into one of its own and which is no sign of life; n: none begins here. */
+static size_t next_message(const uint8_t *bytes, size_t from, size_t n)
+{
+    static const uint8_t name[] = "\7MESSAGE";
+
+    for (size_t i = from; i + 9 + sizeof name <= n; i++)
+        if ((bytes[i] == 0 && bytes[i + 1] != ALIVE_BYTES && memcmp(bytes + i + 2, name, sizeof name - 1) == 0) ||
+            (bytes[i] == 2 && memcmp(bytes + i + 9, name, sizeof name - 1) == 0))
+            return i;
+    return n;
+}
+
 /* Passes a piece on with the connection's mutation, if its place is in it. */
 static void pass(struct conn *c, int way, uint8_t *bytes, size_t n)
 {
@@ -210,6 +224,14 @@ static void pass(struct conn *c, int way, uint8_t *bytes, size_t n)
         size_t some = 1 + draw(n - at);
         give(to, bytes, at);
         switch (c->kind) {
+        case LOSE: {
+            size_t next = next_message(bytes, at, n);
+            if (next < n)
+                bytes[next] |= 4;
+            else
+                c->at = c->passed[way] + n; /* in the next piece, then */
+            break;
+        }
         case FLIP: bytes[at] ^= (uint8_t)(1u << draw(8)); break;
         case DOUBLE: give(to, bytes + at, some); break;
         case DROP: at += some; break;
@@ -242,6 +264,10 @@ static void proxy_run(void)
             c->kind = (enum mutation)(1 + draw(MUTATIONS - 1));
             c->way = (int)draw(2);
             c->at = draw(draw(2) ? HANDSHAKE_BYTES : SESSION_BYTES);
+        } else if (proxy.lose) {
+            c->kind = LOSE;
+            c->way = (int)(proxy.n % 2);
+            c->at = HANDSHAKE_BYTES + draw(SESSION_BYTES / 2);
         }
     }
     for (unsigned i = 0; i < proxy.n; i++)
@@ -352,6 +378,10 @@ static void test_mutated(struct codec *codec)
     snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%u", proxy.port);
     proxy.mutate = false;
     is_int(round_of(AT_ONCE, endpoint, codec), AT_ONCE, "links through the proxy");
+    proxy.lose = true;
+    is_int(round_of(AT_ONCE, endpoint, codec), 0, "links of which each loses a frame");
+    ok(!spoiled && other_lives(), "all of them go down, though the rest would be good");
+    proxy.lose = false;
     proxy.mutate = true;
     for (unsigned i = 0; i < rounds && !spoiled && other_lives(); i++) {
         whole += round_of(AT_ONCE, endpoint, codec);

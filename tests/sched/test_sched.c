@@ -358,6 +358,39 @@ static int add(struct sched *s, uint64_t id, const int32_t *tokens, uint32_t n, 
     return sched_add(s, 0, &q, err);
 }
 
+/* Whose client has gone while his last step is under way: a prompt that comes then waits for the first stage, and when that step is back
+ * and nothing else is under way it has its turn. */
+static void gone_while_waited_for(void)
+{
+    struct sched_config c = slow_rows(10000);
+    struct sched_action a;
+    struct err err;
+    int32_t tokens[] = {1, 2};
+    uint32_t n = 0;
+    for (uint32_t h = 0; h < 2; h++)
+        c.costs.hop[h].latency_ns = 1000;
+    struct sched *s = sched_create(&c, &err);
+    is_int(add(s, 1, tokens, 1, 1000, 0, &err), 0, "one answers");
+    for (uint64_t now = 1; n < 5 && sched_poll(s, now, &a); now++)
+        if (a.kind == SCHED_STEP && ++n < 5) {
+            for (uint32_t stage = 0; stage < c.n_stages; stage++)
+                sched_measured(s, now, a.step.batch, stage, 1000);
+            sched_token(s, now, 1, 7, &err);
+            sched_step_done(s, now, a.step.batch, &err);
+        }
+    uint64_t batch = a.step.batch;
+    is_int(sched_cancel(s, 10, 1, &err), 0, "and goes while step %u is under way", n);
+    is_int(add(s, 2, tokens, 2, 4, 0, &err), 0, "another one comes");
+    while (sched_poll(s, 11, &a))
+        if (a.kind == SCHED_STEP)
+            tap_note("its step of %u rows did not wait", a.step.n_rows);
+    sched_token(s, 12, 1, 7, NULL);
+    is_int(sched_step_done(s, 12, batch, &err), 0, "the step is back");
+    uint64_t rows = 0;
+    is_int(drive(s, 100, &rows), 4, "the other one is answered");
+    sched_destroy(s);
+}
+
 /* A scheduler with n answers of one token and max_new more. */
 static struct sched *start(const struct sched_config *c, uint32_t n, uint32_t max_new)
 {
@@ -625,6 +658,7 @@ int main(void)
     uneven();
     crowds();
     no_crowds();
+    gone_while_waited_for();
     formula();
     full_contexts();
     prefixes();
