@@ -20,7 +20,7 @@ enum { BAR_CELLS = 16, BAR_LEAST = 6, PLACE_LEAST = 14, LABEL_COLUMNS = 16, SENT
 
 struct values {
     const char *model, *topology, *objective, *kv, *wire;
-    double prompt_share;
+    double prompt_share, effort;
     int64_t ctx, parallel, kv_total, depth;
     bool json, advice;
 };
@@ -51,6 +51,8 @@ static const struct opt options[] = {
      .help = "What activations travel as (default: the topology's, else f32)"},
     {"depth", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, depth), .min = 1, .max = MODEL_MAX_CTX,
      .help = "Positions that a sequence has on average, for predictions (default: half of --ctx, at most 1024)"},
+    {"effort", 0, OPT_FLOAT, .arg = "X", .offset = offsetof(struct values, effort), .max = PLAN_MAX_EFFORT, .def = "1",
+     .help = "How long to look for the best chain before settling for a good one: a multiple of some half a second"},
     {"advice", 0, OPT_FLAG, .offset = offsetof(struct values, advice), .def = "yes", .help = "Do not plan without each node to compare"},
     {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "One JSON object"},
     {0},
@@ -78,7 +80,7 @@ static struct plan_settings settings_of(const struct values *v, const struct top
     return (struct plan_settings){.objective = (enum plan_objective)index_of(objectives, v->objective), .kv = kv_types[index_of(kv_names, kv)],
                                   .wire = (enum plan_wire)index_of(wire_names, wire), .ctx = (uint32_t)v->ctx, .parallel = (uint32_t)v->parallel,
                                   .kv_total = (uint32_t)v->kv_total, .depth = (uint32_t)v->depth,
-                                  .prompt_share = v->prompt_share > 0 ? v->prompt_share : PLAN_ANSWERS_ALONE};
+                                  .prompt_share = v->prompt_share > 0 ? v->prompt_share : PLAN_ANSWERS_ALONE, .effort = v->effort};
 }
 
 struct planned {

@@ -1,6 +1,7 @@
 /* See plan_input.h. */
 #include "coordinator/plan_input.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -307,6 +308,8 @@ static int init(struct plan_source *s, const struct gguf *g, const struct model_
     s->in = (struct plan_input){.model = &s->model, .n_nodes = t->n_nodes, .nodes = s->nodes, .links = s->links, .n_groups = t->n_groups,
                                 .groups = s->groups, .n_pins = t->n_pins, .pins = s->pins, .objective = set->objective, .parallel = s->parallel,
                                 .context = depth_of(s, set), .prompt_share = prompt_share_of(set), .max_rows = o.max_rows, .price_per_kwh = t->price_per_kwh};
+    if (set->effort > 0)
+        s->in.effort = (uint64_t)ceil(set->effort * PLAN_EFFORT);
     rc = 0;
 done:
     model_costs_fini(&costs);

@@ -24,6 +24,7 @@ enum {
     PLAN_PROMPT_SHARE = 4,   /* prompt rows read for every token chosen, as in conversations (docs/planning.md) */
     PLAN_ANSWERS_ALONE = -1, /* none */
     PLAN_MAX_PROMPT_SHARE = 10000,
+    PLAN_MAX_EFFORT = 1000,
     PLAN_TOKEN_BYTES = 256,  /* a row between coordinator and pipeline, header included */
     PLAN_ROW_HEADER = 32,    /* a row's share of a frame's header */
 };
@@ -43,6 +44,7 @@ struct plan_settings {
     uint32_t max_rows; /* 0: the default */
     uint32_t depth;    /* positions a row looks at on average, for predictions; 0: min(half the context, 1024) */
     double prompt_share; /* 0: PLAN_PROMPT_SHARE; PLAN_ANSWERS_ALONE */
+    double effort;       /* a multiple of the default; 0: 1 */
 };
 
 struct plan_source {

@@ -7,7 +7,7 @@
 
 static const double WORTH_SAYING = 0.02;
 /* Planning again for every node takes as many times as long: of large clusters only what is quick to tell is told. */
-enum { FEW_NODES = 8, FEW_LEFT_OUT = 4 };
+enum { FEW_NODES = 8, EFFORT_MANY = 20000, FEW_LEFT_OUT = 4 };
 
 struct advising {
     const struct plan_input *in;
@@ -38,6 +38,8 @@ static void reset(struct advising *a)
     a->other = *a->in;
     a->other.nodes = a->nodes;
     a->other.use_resident = false;
+    if (a->in->n_nodes > FEW_NODES)
+        a->other.effort = EFFORT_MANY;
 }
 
 /* How a plan made otherwise compares: positive is faster. */

@@ -4,9 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-/* COARSE_EFFORT: of a question that is only to find a good chain, and proves nothing. */
-enum { PROBES_MAX = 200, STRIPS_MAX = 400, COARSE_EFFORT = 10000 };
-static const double CLOSE = 1e-8, BISECT_UNTIL = 5e-3, COARSELY = 0.04, CAP_STEP = 1.02, RESIDENT_TOLERANCE = 0.05;
+enum { PROBES_MAX = 200, STRIPS_MAX = 400, LITTLE_MAX = 4 };
+static const double CLOSE = 1e-8, BISECT_UNTIL = 5e-3, COARSELY = 0.04, COARSEST = 0.3, CAP_STEP = 1.02, RESIDENT_TOLERANCE = 0.05;
 
 /* --- a chain's value ------------------------------------------------------------------------------------------------------ */
 
@@ -87,11 +86,11 @@ static double candidate_value(const struct space *s, const struct form *f, const
 }
 
 /* One question; a better chain replaces *best. ret->found: there was one below below_us. */
-static int ask_within(struct planning *pl, uint64_t effort, const struct form *f, double cap, double below, double enough, struct candidate *best,
+static int ask_so(struct planning *pl, bool quick, const struct form *f, double cap, double below, double enough, struct candidate *best,
                       struct search_answer *ret)
 {
     struct search_ask q = {.batch = f->batch, .cap_us = cap, .below_us = below, .enough_us = enough, .byte_us = pl->byte_us,
-                           .effort = effort < pl->effort_left ? effort : pl->effort_left};
+                           .effort = pl->effort_left, .quick = quick};
     if (search_chain(pl->s, &q, ret, pl->err) != 0)
         return -1;
     pl->states += ret->states;
@@ -110,31 +109,33 @@ static int ask_within(struct planning *pl, uint64_t effort, const struct form *f
 
 static int ask(struct planning *pl, const struct form *f, double cap, double below, double enough, struct candidate *best, struct search_answer *ret)
 {
-    return ask_within(pl, UINT64_MAX, f, cap, below, enough, best, ret);
+    return ask_so(pl, false, f, cap, below, enough, best, ret);
 }
 
-/* Least max(weight M, S) below `below`: whether some value is possible is one question with a cap, so the range is halved, and
- * at the end the best found is proved by asking for anything better; coarsely: neither to the end nor proved. */
-static int least_max(struct planning *pl, const struct form *f, double below, bool coarsely, struct candidate *best)
+/* Least max(weight M, S) from low to high, which are known to be too little and not the best: whether some value is possible is one
+ * question with a cap. What is found is proved to be the best by asking for anything better; where that finds much better ones, the
+ * range is halved first. */
+static int least_max(struct planning *pl, const struct form *f, double low, double high, struct candidate *best)
 {
     struct search_answer a;
-    double low = 0, high = below, unsettled = INFINITY; /* unsettled: what may be, as far as the effort went */
+    double unsettled = INFINITY; /* what may be, as far as the effort went */
+    uint32_t little = 0;         /* so many finds in a row were hardly better, and by their sums, which are the least */
     best->proved = true;
     for (int i = 0; i < PROBES_MAX; i++) {
-        bool last = !best->found || high - low <= (coarsely ? COARSELY : BISECT_UNTIL) * high;
-        if (coarsely && last && best->found)
-            break;
+        bool last = !best->found || high - low <= BISECT_UNTIL * high || (little > 0 && little <= LITTLE_MAX);
         double value = last ? high * (1 - CLOSE) : (low + high) / 2;
         if (high == INFINITY) {
             if (ask(pl, f, INFINITY, INFINITY, INFINITY, best, &a) != 0) /* any chain at all */
                 return -1;
-        } else if (ask_within(pl, coarsely ? COARSE_EFFORT : UINT64_MAX, f, value / f->weight, value, value, best, &a) != 0) {
+        } else if (ask(pl, f, value / f->weight, value, value, best, &a) != 0) {
             return -1;
         }
         if (a.found && best->value < high) {
+            little = high - best->value <= BISECT_UNTIL * high && a.sum_us > best->value * (1 - BISECT_UNTIL) ? little + 1 : 0;
             high = best->value;
             continue;
         }
+        little = 0;
         best->proved &= a.proved;
         if (!a.proved)
             unsettled = fmin(unsettled, fmax(low, a.bound_us));
@@ -243,31 +244,92 @@ bool objective_any_disk(const struct space *s)
     return false;
 }
 
+/* So many batches under way at a time: values below low are known to be impossible. */
+struct round {
+    struct form form;
+    double low;
+};
+
+/* A chain that was found for one number of batches may be better still with another. */
+static void rate(const struct space *s, const struct round *rounds, uint32_t n, struct candidate *c, struct form *ret_form)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        double value = candidate_value(s, &rounds[i].form, c->stages, c->n_stages);
+        if (value <= c->value) {
+            c->value = value;
+            *ret_form = rounds[i].form;
+        }
+    }
+}
+
+/* Asks for chains that are better by a good part, until there is none, or none that a first look finds. */
+static int improve(struct planning *pl, struct round *rounds, uint32_t n, struct round *r, struct candidate *best, struct form *ret_form)
+{
+    double part = COARSELY;
+    for (int i = 0; i < PROBES_MAX; i++) {
+        struct candidate c = {.found = false};
+        struct search_answer a;
+        double value = best->value * (1 - part);
+        if (value <= r->low)
+            return 0;
+        if (ask_so(pl, true, &r->form, value / r->form.weight, value, value, &c, &a) != 0)
+            return -1;
+        if (a.proved && !a.found)
+            r->low = value;
+        if (c.found) {
+            rate(pl->s, rounds, n, &c, ret_form);
+            *best = c;
+            part = fmin(2 * part, COARSEST);
+        } else if (part > COARSELY) {
+            part = COARSELY;
+        } else {
+            return 0;
+        }
+    }
+    return 0;
+}
+
 static int least_round(struct planning *pl, struct candidate *best, struct form *ret_form)
 {
     const struct plan_input *in = pl->s->in;
-    uint32_t most, members = 0;
+    struct round rounds[COST_MAX_STAGES + 2];
+    struct search_answer a;
+    uint32_t n, members = 0;
     double bound = INFINITY;
     bool proved = true;
     for (uint32_t k = 0; k < pl->s->n_kinds; k++)
         members += pl->s->kinds[k].n_members * pl->s->kinds[k].n_devices;
-    most = in->parallel < members + 2 ? in->parallel : members + 2;
-    most = most < COST_MAX_STAGES + 2 ? most : COST_MAX_STAGES + 2;
-    /* From many batches to few: with many there is likely a good plan, against which the others fall quickly. First coarsely, since
-     * proofs are cheap only against the best. */
-    for (uint32_t i = 0; i < 2 * most; i++) {
-        uint32_t m = most - i % most;
-        struct form f = {.weight = m, .batch = objective_mixed_batch(in, (double)in->parallel / m)};
-        struct candidate c = {.found = false};
-        if (least_max(pl, &f, best->found ? best->value : INFINITY, i < most, &c) != 0)
+    n = in->parallel < members + 2 ? in->parallel : members + 2;
+    n = n < COST_MAX_STAGES + 2 ? n : COST_MAX_STAGES + 2;
+    for (uint32_t i = 0; i < n; i++) /* from many batches to few */
+        rounds[i] = (struct round){.form = {.weight = n - i, .batch = objective_mixed_batch(in, (double)in->parallel / (n - i))}};
+    if (ask(pl, &rounds[0].form, INFINITY, INFINITY, INFINITY, best, &a) != 0)
+        return -1;
+    if (!best->found) {
+        best->proved = a.proved;
+        best->bound = a.bound_us;
+        return 0;
+    }
+    *ret_form = rounds[0].form;
+    rate(pl->s, rounds, n, best, ret_form);
+    /* Proofs are cheap only against the best: so first those that are much better. */
+    for (uint32_t i = 0; i < n; i++)
+        if (improve(pl, rounds, n, &rounds[i], best, ret_form) != 0)
             return -1;
-        if (i >= most) {
-            proved &= c.proved;
-            bound = fmin(bound, c.proved && c.found ? c.value : c.proved ? INFINITY : c.bound);
-        }
-        if (c.found && (!best->found || c.value < best->value)) {
+    uint32_t begin = n - (uint32_t)ret_form->weight;
+    for (uint32_t k = 0; k < 2 * n; k++) { /* from there on both sides */
+        uint32_t i = k % 2 ? begin - (k + 1) / 2 : begin + k / 2;
+        struct candidate c = {.found = false};
+        if (i >= n || rounds[i].low >= best->value * (1 - 2 * CLOSE))
+            continue;
+        if (least_max(pl, &rounds[i].form, rounds[i].low, best->value, &c) != 0)
+            return -1;
+        proved &= c.proved;
+        if (!c.proved)
+            bound = fmin(bound, c.bound);
+        if (c.found) {
+            rate(pl->s, rounds, n, &c, ret_form);
             *best = c;
-            *ret_form = f;
         }
     }
     best->proved = proved;
@@ -291,7 +353,7 @@ int objective_best_chain(struct planning *pl, struct candidate *best, struct for
     default:
         if (objective_any_disk(pl->s)) {
             ret_form->weight = 1;
-            return least_max(pl, ret_form, INFINITY, false, best);
+            return least_max(pl, ret_form, 0, INFINITY, best);
         }
         ret_form->added = true;
         return least_added(pl, ret_form, best);

@@ -112,6 +112,9 @@ struct plan_pin {
 
 enum plan_objective { PLAN_LATENCY, PLAN_THROUGHPUT, PLAN_BALANCED, PLAN_OBJECTIVES };
 
+/* Some half a second of one core. Exact but where many nodes have hardly more memory than the model takes, or share links. */
+enum { PLAN_EFFORT = 250000 };
+
 struct plan_input {
     const struct plan_model *model;
     uint32_t n_nodes;
@@ -130,7 +133,7 @@ struct plan_input {
     bool use_resident;  /* among plans within resident_tolerance of the best prefer the one that loads the fewest bytes */
     double resident_tolerance; /* 0: 5% */
     double price_per_kwh; /* 0: not known */
-    uint64_t effort;      /* states to look at before it settles for a bound; 0: the default, which is exact in all but odd cases */
+    uint64_t effort;      /* states to look at before it settles for a bound; 0: PLAN_EFFORT */
 };
 
 /* --- the plan ----------------------------------------------------------------------------------------------------------- */

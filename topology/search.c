@@ -25,6 +25,8 @@
 
 enum {
     BEAM_WIDTH = 16,
+    QUICK_LABELS = 500, /* of a set */
+    SET_PRICE_STEPS = 60,
     EFFORT_LABELS = 600000,
     WORK_MAX_BYTES = 1 << 28,
 };
@@ -63,16 +65,21 @@ static void finish(struct search *x, const struct step *st, double sum)
     x->best_last = (struct search_stage){.kind = kind, .device = st->device, .first = st->begin, .last = x->n};
 }
 
-/* Hops to come, what nodes to come cost whatever they hold, and the head. */
+/* Hops to come, and the head. */
 static double after_us(const struct search *x, uint64_t used, uint32_t kind)
 {
-    double us;
     if (!x->whole)
         return x->least_end_us;
     if (used == x->full)
         return x->end_us[kind];
-    us = x->paths[(x->full - used) * x->ways + x->s->kinds[kind].way] * (1 - SEARCH_FLOAT_SLACK);
-    for (uint32_t k = 0; k < x->s->n_kinds; k++)
+    return x->paths[(x->full - used) * x->ways + x->s->kinds[kind].way] * (1 - SEARCH_FLOAT_SLACK);
+}
+
+/* What nodes to come cost whatever they hold. */
+static double fixed_us(const struct search *x, uint64_t used)
+{
+    double us = 0;
+    for (uint32_t k = 0; k < x->s->n_kinds && x->whole; k++)
         us += (x->s->kinds[k].n_members - search_count(x, used, k)) * x->fixed_us[k];
     return us;
 }
@@ -137,27 +144,50 @@ static void end_stage(struct search *x, const struct step *st, uint32_t q, const
     search_add_label(x, l, next.busy);
 }
 
+/* What comes behind a stage costs at least; the parts that are not needed are not computed. */
+struct outlook {
+    double after, fixed;       /* hops and the head; what nodes cost whatever they hold */
+    bool priced, has_bound;
+    struct search_bound *bound; /* the layers split at will */
+    uint32_t at;
+};
+
+/* INFINITY: it cannot be, or not in time. */
+static double rest_us(const struct search *x, const struct step *st, uint32_t q, struct outlook *o)
+{
+    const struct space_device *d = &x->s->devices[st->device];
+    double priced = 0;
+    if (o->priced && q < x->n) {
+        priced = search_priced_us(x, st->used, q) + search_priced_own_us(x, d->kind, st->mask, q);
+        if (st->sum + search_priced_stage_us(x, st->device, st->begin, q) + priced + o->after >= x->best)
+            return INFINITY;
+    }
+    if (!o->has_bound)
+        search_make_bound(x, st->used, d->kind, st->mask, o->bound);
+    o->has_bound = true;
+    return fmax(priced, search_bound_at(o->bound, 1 - x->share[q], &o->at) + o->fixed) + o->after;
+}
+
 /* All ends of a stage that begins where the step does. */
 static void extend(struct search *x, const struct step *st)
 {
     static const struct way_out home = {0, 0, false}; /* tokens go there */
     const struct space_device *d = &x->s->devices[st->device];
-    struct search_bound bound;
+    struct search_bound bound; /* large */
+    struct outlook outlook = {.priced = x->prices && x->whole, .bound = &bound};
     struct way_out ways[PLAN_MAX_DEVICES + 1];
-    uint32_t at = 0, p = st->begin, furthest = x->covers ? x->forward[st->device][p] : search_furthest(x, st->device, p), n_ways;
+    uint32_t p = st->begin, furthest = x->covers ? x->forward[st->device][p] : search_furthest(x, st->device, p), n_ways;
     if (furthest == p || !search_can_finish(x, st->used, d->kind, st->mask, furthest))
         return;
-    double after = after_us(x, st->used, d->kind);
-    if (st->sum + after >= x->best * (1 + SEARCH_FLOAT_SLACK))
+    outlook.after = after_us(x, st->used, d->kind);
+    outlook.fixed = fixed_us(x, st->used);
+    if (st->sum + outlook.after + outlook.fixed >= x->best * (1 + SEARCH_FLOAT_SLACK))
         return;
     n_ways = find_ways_out(x, st, ways);
-    search_make_bound(x, st->used, d->kind, st->mask, &bound);
-    for (uint32_t q = furthest; q > p; q--) {
-        double rest = search_bound_at(&bound, 1 - x->share[q], &at);
-        if (rest == INFINITY || !search_can_finish(x, st->used, d->kind, st->mask, q))
-            break; /* what is left only grows */
-        for (uint32_t i = 0; i < (q == x->n ? 1 : n_ways); i++)
-            end_stage(x, st, q, q == x->n ? &home : &ways[i], rest + after);
+    for (uint32_t q = furthest; q > p && search_can_finish(x, st->used, d->kind, st->mask, q); q--) { /* what is left only grows */
+        double rest = rest_us(x, st, q, &outlook);
+        for (uint32_t i = 0; rest < INFINITY && i < (q == x->n ? 1 : n_ways); i++)
+            end_stage(x, st, q, q == x->n ? &home : &ways[i], rest);
     }
 }
 
@@ -273,6 +303,7 @@ static int prepare(struct search *x)
     x->share = search_take(x, x->n + 1, sizeof *x->share);
     x->costs = search_take(x, s->n_devices, sizeof *x->costs);
     x->items = search_take(x, 2 * (size_t)s->n_devices, sizeof *x->items);
+    x->own_items = search_take(x, s->n_devices, sizeof *x->own_items);
     x->hops = search_take(x, (size_t)(s->n_kinds + 1) * (s->n_kinds + 1), sizeof *x->hops);
     x->home_us = search_take(x, s->n_kinds, sizeof *x->home_us);
     x->end_us = search_take(x, s->n_kinds, sizeof *x->end_us);
@@ -391,11 +422,36 @@ static bool best_first(struct search *x, uint64_t effort, double *ret_open)
 
 /* --- set by set ---------------------------------------------------------------------------------------------------------- */
 
+/* Best first in the present set, and what came of it kept. */
+static bool look_at_set(struct search *x, uint64_t effort, uint64_t *left, struct search_answer *ret)
+{
+    double open = INFINITY;
+    bool done = best_first(x, effort < *left ? effort : *left, &open);
+    ret->states += x->n_labels;
+    *left -= *left < x->n_labels ? *left : x->n_labels;
+    keep_best(x, ret);
+    forget(x);
+    return done;
+}
+
+/* A set that is not done with quickly gets prices of its own, and a beam. False when the effort is spent. */
+static bool look_closely(struct search *x, struct search_set *set, uint64_t *left, struct search_answer *ret)
+{
+    double path = x->paths[(uint64_t)set->nodes * x->ways + x->s->n_ways] * (1 - SEARCH_FLOAT_SLACK);
+    double bound = (path + search_better_prices(x, set->nodes, x->best - path, SET_PRICE_STEPS)) * (1 - SEARCH_FLOAT_SLACK);
+    if (bound > set->bound)
+        set->bound = (float)bound;
+    if (bound >= x->best)
+        return true;
+    search_use_prices(x);
+    beam(x, ret);
+    return look_at_set(x, UINT64_MAX, left, ret);
+}
+
 /* False when the effort is spent. */
 static bool set_by_set(struct search *x, uint32_t n, uint64_t effort, struct search_answer *ret)
 {
     bool done = true;
-    double open = INFINITY;
     x->whole = true;
     for (uint32_t i = 0; i < n && done && x->sets[i].bound < x->best * (1 - SEARCH_SLACK); i++) {
         if (x->best < x->ask->below_us && x->best <= x->ask->enough_us)
@@ -403,12 +459,8 @@ static bool set_by_set(struct search *x, uint32_t n, uint64_t effort, struct sea
         if (x->covers && x->covers[x->sets[i].nodes] > 0)
             continue;
         x->outside = x->full - x->sets[i].nodes;
-        done = best_first(x, effort, &open);
+        done = look_at_set(x, QUICK_LABELS, &effort, ret) || look_closely(x, &x->sets[i], &effort, ret);
         ret->bound_us = x->sets[i].bound;
-        ret->states += x->n_labels;
-        effort -= effort < x->n_labels ? effort : x->n_labels;
-        keep_best(x, ret);
-        forget(x);
     }
     return done;
 }
@@ -416,6 +468,21 @@ static bool set_by_set(struct search *x, uint32_t n, uint64_t effort, struct sea
 static bool answered(const struct search_answer *ret, const struct search_ask *ask)
 {
     return ret->found && ret->sum_us <= ask->enough_us;
+}
+
+/* Where sets can be listed: those that may hold something better. */
+static bool list_sets(struct search *x, uint32_t *ret_n)
+{
+    if (!search_find_paths(x) || !(x->sets = search_take(x, x->full + 1, sizeof *x->sets)))
+        return false;
+    *ret_n = search_list_sets(x);
+    return !x->failed;
+}
+
+static uint32_t price_sets(struct search *x, uint32_t n)
+{
+    search_make_prices(x);
+    return x->failed ? 0 : search_price_sets(x, n);
 }
 
 /* From what costs least to what costs most: most questions are answered early. */
@@ -426,29 +493,27 @@ static int look(struct search *x, uint64_t effort, struct search_answer *ret)
     uint32_t n = 0;
     if (!enough_room(x) || x->least_us >= x->best * (1 + SEARCH_FLOAT_SLACK))
         return 0;
-    if (ask->enough_us == INFINITY)
+    if (ask->enough_us == INFINITY || ask->quick)
         beam(x, ret);
-    if (answered(ret, ask))
+    if (answered(ret, ask) || ask->quick) {
+        ret->proved = ret->found;
+        ret->bound_us = x->least_us;
         return 0;
-    if (ask->below_us < INFINITY && (sets = search_find_paths(x))) {
-        if (!(x->sets = search_take(x, x->full + 1, sizeof *x->sets)))
-            return -1;
-        if ((n = search_list_sets(x)) == 0)
-            return 0;
     }
+    if (ask->below_us < INFINITY && (sets = list_sets(x, &n)) && n == 0)
+        return 0;
     search_make_table(x);
     if (x->failed)
         return -1;
     if (x->covers && x->covers[x->full] > 0)
         return 0;
+    if (sets && (n = price_sets(x, n)) == 0)
+        return x->failed ? -1 : 0;
     beam(x, ret);
     if (answered(ret, ask))
         return 0;
-    if (!sets && (sets = search_find_paths(x))) {
-        if (!(x->sets = search_take(x, x->full + 1, sizeof *x->sets)))
-            return -1;
-        n = search_list_sets(x);
-    }
+    if (!sets && (sets = list_sets(x, &n)))
+        n = price_sets(x, n);
     if (x->failed)
         return -1;
     if (sets) {

@@ -3,7 +3,7 @@
 
 /* Inside search*.c only: what one question (space.h) is answered with. search.c walks from partial chains to longer ones;
  * search_limits.c says what anything costs at least and what is impossible, search_labels.c keeps partial chains, search_sets.c
- * looks at sets of nodes. */
+ * looks at sets of nodes, search_prices.c bounds what they cost from below by what layers are worth. */
 
 #include "topology/space.h"
 
@@ -57,8 +57,8 @@ struct search {
     double *share; /* of all layers, in the first l: by bytes or time, whichever bounds more */
     bool by_time;
     struct search_device *costs;
-    struct search_item *items;
-    uint32_t n_items;
+    struct search_item *items, *own_items; /* own: those at their own price alone, which is all that counts in a set */
+    uint32_t n_items, n_own_items;
     struct cost_hop *hops; /* (kinds + 1)², the last is the coordinator; [k][k]: between two members */
     double *home_us;       /* from a kind to the coordinator */
     double *in_us, *out_us; /* of a kind: the least that copies cost when rows come from another node, and go to one */
@@ -76,6 +76,7 @@ struct search {
     uint64_t outside;  /* nodes that are not in the present set count as used */
     bool whole;        /* a chain must use all of the present set */
     double *fixed_us;  /* of a kind: the least that a batch costs on one of its devices */
+    struct search_prices *prices; /* NULL: none */
 
     struct search_label *labels;
     double *busy; /* n_groups a label */
@@ -110,6 +111,12 @@ void search_make_items(struct search *x);
 /* How many members of the kind are in `used`. */
 uint32_t search_count(const struct search *x, uint64_t used, uint32_t kind);
 double search_read_us(const struct search *x, uint32_t d, uint32_t p, uint32_t q);
+/* A set's smaller ones: the kinds of which it has some, one after another. Sets are counted up from 1. */
+struct search_members {
+    uint32_t digits[PLAN_MAX_NODES]; /* members of each kind */
+    uint32_t kinds[PLAN_MAX_NODES], n;
+};
+void search_next_set(const struct search *x, uint64_t set, struct search_members *m);
 /* The stage's time, so much of which are copies, without what it waits for its disk; false where the range cannot be there, or not
  * within the cap. */
 bool search_place(const struct search *x, uint32_t d, uint32_t p, uint32_t q, double copy_us, double *ret_us);
@@ -120,6 +127,8 @@ uint32_t search_furthest(const struct search *x, uint32_t d, uint32_t p);
 void search_make_bound(const struct search *x, uint64_t used, uint32_t open, uint32_t mask, struct search_bound *ret);
 /* INFINITY: more is left than all that is unused can take. *at is where the last question, of a smaller rest, was answered. */
 double search_bound_at(const struct search_bound *b, double rest, uint32_t *at);
+/* The least that a stage of this range may take by itself; INFINITY: it cannot be there, or not within the cap. */
+double search_least_stage_us(const struct search *x, uint32_t d, uint32_t p, uint32_t q);
 /* x->covers, where it is worth its time. */
 void search_make_table(struct search *x);
 bool search_can_finish(const struct search *x, uint64_t used, uint32_t kind, uint32_t mask, uint32_t last);
@@ -137,5 +146,23 @@ uint32_t search_pop(struct search *x);
 bool search_find_paths(struct search *x);
 /* Into x->sets, in ascending order: those whose bound is below the best so far. Returns how many. */
 uint32_t search_list_sets(struct search *x);
+/* Their bounds raised by prices; the same again. */
+uint32_t search_price_sets(struct search *x, uint32_t n);
+
+/* --- search_prices.c ------------------------------------------------------------------------------------------------------ */
+
+/* x->prices. */
+void search_make_prices(struct search *x);
+/* Better prices for chains that use all of the set. Returns the bound of their stages, without the head's least and copies; not below
+ * target_us is good enough. */
+double search_better_prices(struct search *x, uint64_t set, double target_us, int steps);
+/* What the following use are tables that this makes of the present prices. */
+void search_use_prices(struct search *x);
+/* A stage's least, as the following reckon it. */
+double search_priced_stage_us(const struct search *x, uint32_t d, uint32_t p, uint32_t q);
+/* What stages on all that is unused take at least for layers [from, n), without the head's least and copies. */
+double search_priced_us(const struct search *x, uint64_t used, uint32_t from);
+/* How much less that may be with other devices of the node that the chain is in; zero or negative. */
+double search_priced_own_us(const struct search *x, uint32_t kind, uint32_t mask, uint32_t from);
 
 #endif

@@ -47,6 +47,11 @@ static bool may_place(const struct search *x, uint32_t d, uint32_t p, uint32_t q
     return search_place(x, d, p, q, row_us * x->ask->batch.rows, &us);
 }
 
+double search_least_stage_us(const struct search *x, uint32_t d, uint32_t p, uint32_t q)
+{
+    return may_place(x, d, p, q) ? stage_us(x, d, p, q) : INFINITY;
+}
+
 void *search_take(struct search *x, size_t count, size_t size)
 {
     void *p = arena_alloc(&x->arena, count * size + 1, x->err);
@@ -173,6 +178,10 @@ void search_make_items(struct search *x)
         }
     }
     qsort(x->items, x->n_items, sizeof *x->items, by_price);
+    x->n_own_items = 0;
+    for (uint32_t i = 0; i < x->n_items; i++)
+        if (x->items[i].open)
+            x->own_items[x->n_own_items++] = x->items[i];
 }
 
 uint32_t search_count(const struct search *x, uint64_t used, uint32_t kind)
@@ -182,12 +191,30 @@ uint32_t search_count(const struct search *x, uint64_t used, uint32_t kind)
     return (uint32_t)(used / x->strides[kind] % (x->s->kinds[kind].n_members + 1));
 }
 
+void search_next_set(const struct search *x, uint64_t set, struct search_members *m)
+{
+    uint32_t k = 0;
+    m->n = 0;
+    if (x->singles) {
+        for (; set; set &= set - 1)
+            m->kinds[m->n++] = (uint32_t)__builtin_ctzll(set);
+        return;
+    }
+    while (m->digits[k] == x->s->kinds[k].n_members)
+        m->digits[k++] = 0;
+    m->digits[k]++;
+    for (k = 0; k < x->s->n_kinds; k++)
+        if (m->digits[k])
+            m->kinds[m->n++] = k;
+}
+
 void search_make_bound(const struct search *x, uint64_t used, uint32_t open, uint32_t mask, struct search_bound *ret)
 {
+    const struct search_item *items = x->whole ? x->own_items : x->items;
     double upto = 0, cost = 0;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < x->n_items && upto < 1; i++) {
-        const struct search_item *it = &x->items[i];
+    uint32_t n = 0, n_items = x->whole ? x->n_own_items : x->n_items;
+    for (uint32_t i = 0; i < n_items && upto < 1; i++) {
+        const struct search_item *it = &items[i];
         double times = 0;
         if (it->open)
             times = it->kind == open && !(mask >> it->index & 1);
@@ -305,17 +332,14 @@ void search_make_table(struct search *x)
     if (x->failed)
         return;
     x->covers[0] = (uint16_t)x->n;
-    uint32_t digits[PLAN_MAX_NODES] = {0};
+    struct search_members m = {.n = 0};
     for (uint64_t set = 1; set <= x->full; set++) {
-        uint32_t k = 0, least = x->n;
-        while (digits[k] == s->kinds[k].n_members)
-            digits[k++] = 0;
-        digits[k]++;
-        for (k = 0; k < s->n_kinds; k++)
-            if (digits[k]) {
-                uint32_t begin = back[k * (x->n + 1) + x->covers[set - x->strides[k]]];
-                least = begin < least ? begin : least;
-            }
+        uint32_t least = x->n;
+        search_next_set(x, set, &m);
+        for (uint32_t i = 0; i < m.n; i++) {
+            uint32_t k = m.kinds[i], begin = back[k * (x->n + 1) + x->covers[set - x->strides[k]]];
+            least = begin < least ? begin : least;
+        }
         x->covers[set] = (uint16_t)least;
     }
 }

@@ -6,6 +6,9 @@
 #include <string.h>
 
 enum { PATHS_MAX = 1 << 22, LANES = 4 };
+/* PRICE_STEPS: a round, for the set that costs least so far. */
+enum { PRICE_ROUNDS = 12, PRICE_STEPS = 12 };
+static const double PRICE_WORTH = 1e-4; /* what a round must raise the least bound by for another one */
 
 /* From any node of a way to a node of a kind; way n_ways is the coordinator. */
 static double least_hop(const struct search *x, uint32_t way, uint32_t to)
@@ -36,7 +39,8 @@ bool search_find_paths(struct search *x)
 {
     const struct space *s = x->s;
     struct space_paths *p = s->paths;
-    uint32_t ways = (s->n_ways + LANES) / LANES * LANES, digits[PLAN_MAX_NODES] = {0};
+    struct search_members m = {.n = 0};
+    uint32_t ways = (s->n_ways + LANES) / LANES * LANES;
     float *hops = search_take(x, (size_t)s->n_kinds * ways, sizeof *hops);
     if (x->failed || x->full + 1 > SEARCH_SETS_MAX || (x->full + 1) * ways > PATHS_MAX)
         return false;
@@ -56,15 +60,11 @@ bool search_find_paths(struct search *x)
     }
     for (uint64_t set = 1; set <= x->full; set++) {
         float *to = p->us + set * ways;
-        uint32_t k = 0;
-        while (digits[k] == s->kinds[k].n_members)
-            digits[k++] = 0;
-        digits[k]++;
         for (uint32_t w = 0; w < ways; w++)
             to[w] = INFINITY;
-        for (k = 0; k < s->n_kinds; k++) {
-            if (!digits[k])
-                continue;
+        search_next_set(x, set, &m);
+        for (uint32_t i = 0; i < m.n; i++) {
+            uint32_t k = m.kinds[i];
             uint64_t left = set - x->strides[k];
             float rest = left ? p->us[left * ways + s->kinds[k].way] + (float)x->out_us[k] : (float)x->end_us[k];
             const float *hop = hops + k * ways;
@@ -82,9 +82,8 @@ struct sums {
 
 static void kind_sums(const struct search *x, struct sums *ret)
 {
-    for (uint32_t i = 0; i < x->n_items; i++)
-        if (x->items[i].open)
-            ret[x->items[i].kind].room += (float)x->items[i].capacity;
+    for (uint32_t i = 0; i < x->n_own_items; i++)
+        ret[x->own_items[i].kind].room += (float)x->own_items[i].capacity;
     for (uint32_t k = 0; k < x->s->n_kinds; k++)
         ret[k].fixed_us = (float)x->fixed_us[k];
 }
@@ -93,9 +92,9 @@ static void kind_sums(const struct search *x, struct sums *ret)
 static double set_share_us(const struct search *x, const uint32_t *digits, double limit_us)
 {
     double left = 1 - SEARCH_SLACK, us = 0;
-    for (uint32_t i = 0; i < x->n_items && left > 0; i++) {
-        const struct search_item *it = &x->items[i];
-        if (!it->open || !digits[it->kind])
+    for (uint32_t i = 0; i < x->n_own_items && left > 0; i++) {
+        const struct search_item *it = &x->own_items[i];
+        if (!digits[it->kind])
             continue;
         if (us + left * it->price >= limit_us)
             return INFINITY;
@@ -135,6 +134,42 @@ uint32_t search_list_sets(struct search *x)
             bound = (bound + set_share_us(x, digits, x->best - bound)) * (1 - SEARCH_FLOAT_SLACK);
         if (bound < x->best)
             x->sets[n++] = (struct search_set){(float)bound, (uint32_t)set};
+    }
+    qsort(x->sets, n, sizeof *x->sets, by_bound);
+    return n;
+}
+
+/* Prices suit one set best, and bound all others as well. */
+static uint32_t raise_bounds(struct search *x, uint32_t n)
+{
+    uint32_t kept = 0, least = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct search_set set = x->sets[i];
+        double bound = x->paths[(uint64_t)set.nodes * x->ways + x->s->n_ways] * (1 - SEARCH_FLOAT_SLACK) + search_priced_us(x, x->full - set.nodes, 0);
+        bound *= 1 - SEARCH_FLOAT_SLACK;
+        set.bound = bound > set.bound ? (float)bound : set.bound;
+        if (set.bound >= x->best)
+            continue;
+        least = set.bound < x->sets[least].bound || kept == 0 ? kept : least;
+        x->sets[kept++] = set;
+    }
+    if (kept) {
+        struct search_set first = x->sets[least]; /* the next prices are for it */
+        x->sets[least] = x->sets[0];
+        x->sets[0] = first;
+    }
+    return kept;
+}
+
+uint32_t search_price_sets(struct search *x, uint32_t n)
+{
+    float before = 0;
+    for (int i = 0; i < PRICE_ROUNDS && n > 0 && x->sets[0].bound >= before * (1 + PRICE_WORTH); i++) {
+        uint64_t set = x->sets[0].nodes;
+        before = x->sets[0].bound;
+        search_better_prices(x, set, x->best - x->paths[set * x->ways + x->s->n_ways], PRICE_STEPS);
+        search_use_prices(x);
+        n = raise_bounds(x, n);
     }
     qsort(x->sets, n, sizeof *x->sets, by_bound);
     return n;

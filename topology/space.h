@@ -86,6 +86,7 @@ struct search_ask {
     double enough_us; /* the first chain found at or below this will do */
     double byte_us;  /* added for every byte to be loaded: for plans that keep what is resident */
     uint64_t effort; /* states */
+    bool quick;      /* what a first look finds will do; nothing else is proved */
 };
 
 struct search_stage {

@@ -128,6 +128,19 @@ is_(last[4], (lambda s: s["layers"][1] - s["layers"][0] + 1)(plan(m8, even, "--o
 r = run("plan", "-m", m8, "--topology", even, "--prompt-share", "-1")
 ok(r.status == 2 and "--prompt-share" in r.err and "10000" in r.err, "a share below nothing", r.err)
 
+# --- how long to look: many odd machines with hardly enough memory ---
+lines = [f"  n{i}: {{ram: {3150 + i * 137 % 900}MiB, profile: {{cpu: {{read: {20 + i * 37 % 60}GB/s, Q4_K: {200 + i * 91 % 500}GOP/s, Q6_K: {150 + i * 53 % 400}GOP/s}}}}}}"
+         for i in range(14)]
+lines += ["links:", "  default: {rtt: 0.3ms, rate: 1Gbit/s}"]
+lines += [f"  n{j}-n{i}: {{rtt: {0.2 + i * j % 7}ms, rate: 2.5Gbit/s}}" for i in range(14) for j in range(i) if (i * 5 + j * 3) % 4 == 0]
+many = write("many.yaml", "nodes:\n" + "\n".join(lines) + "\n")
+m70 = make(os.path.join(folder, "70b-Q4_K_M.gguf"), "70b", "Q4_K_M")
+p = {x: plan(m70, many, "--ctx", 512, "--parallel", 1, "--objective", "latency", "--effort", x, "--no-advice") for x in (0.001, 1, 20)}
+ok(p[0.001]["gap"] > p[20]["gap"] and p[0.001]["value_ms"] >= p[1]["value_ms"] >= p[20]["value_ms"] and p[20]["bound"] * 1.000001 >= p[0.001]["bound"],
+   "with more effort the chain and its bound come nearer to each other", [(x, p[x]["value_ms"], p[x]["bound"], p[x]["gap"]) for x in p])
+r = run("plan", "-m", m8, "--topology", even, "--effort", "1001")
+ok(r.status == 2 and "--effort" in r.err and "1000" in r.err, "a thousand times as long is the most", r.err)
+
 # --- two that dial in; a thin line ---
 nat = write("nat.yaml", "nodes:\n  a: {ram: 4GiB}\n  b: {ram: 4GiB}\nlinks: {default: {rtt: 1ms, rate: 1Mbit/s}}\n")
 p = plan(m8, nat, "--ctx", 512)
