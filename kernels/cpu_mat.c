@@ -26,12 +26,10 @@ static bool by_blas(const struct cpu_run *r, const struct weight *w, uint32_t ro
 
 void cpu_shape_acts(struct cpu_run *r, struct acts *x, const float *f, uint32_t rows, uint32_t k)
 {
-    uint32_t tile = x->low ? r->k->act_tile16 : r->k->act_tile;
     x->f = f;
     x->f_stride = k;
     x->rows = rows;
-    uint32_t tiles = (rows + tile - 1) / tile;
-    x->tile = tiles ? (rows + tiles - 1) / tiles : 1; /* equal shares: a last tile of few rows would unfold the weights for little */
+    x->tile = act_tile_of(r->k, x->low != NULL, rows);
     x->k = k;
 }
 

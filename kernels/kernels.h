@@ -74,6 +74,7 @@ typedef void (*mat_fn)(const struct weight *w, uint32_t mat, uint32_t row0, uint
 struct kernels {
     const char *isa;
     uint32_t act_tile, act_tile16; /* most rows in a tile of 8-bit and of 16-bit activations */
+    uint32_t act_alone;            /* … of 8-bit ones if there is but one; 0: no more */
 
     /* The layout that the matrix kernels of a type want, and how to bring rows of a file to it. packed_bytes: of a matrix of
      * so many rows; NULL and LAYOUT_FILE: as they are. pack: rows [row0, row0 + n) of it, row0 a multiple of PACK_ROWS, from n
@@ -110,6 +111,15 @@ struct kernels {
     float (*exps)(const float *x, uint32_t n, float top, float temperature, float *out);
     float (*dot)(const float *a, const float *b, uint32_t n);
 };
+
+/* Rows in each of as few tiles as can be, in equal shares: a last tile of few rows would unfold the weights for little. */
+static inline uint32_t act_tile_of(const struct kernels *k, bool wide, uint32_t rows)
+{
+    uint32_t most = wide ? k->act_tile16 : k->act_tile, tiles = (rows + most - 1) / most;
+    if (!wide && rows <= k->act_alone)
+        tiles = 1;
+    return tiles ? (rows + tiles - 1) / tiles : 1;
+}
 
 /* 0, or -1 and err naming the known levels. isa_cap NULL: the best there is.
  * A cap that the processor lacks is no error: ret->isa tells what it came to. */

@@ -33,7 +33,7 @@
 #define FEW_ROWS(x) ((x)->rows < ((x)->low ? AMX_ROWS_MIN16 : AMX_ROWS_MIN))
 #endif
 /* A minimum for each 16 weights is two fmas more for each half of the array's work: AVX-512 is as fast there. */
-#define BY_VECTORS(type, x) (FEW_ROWS(x) || (r16_forms[type].group == 16 && r16_forms[type].has_min))
+#define BY_VECTORS(type, x) (FEW_ROWS(x) || (x)->tile > TILE || (r16_forms[type].group == 16 && r16_forms[type].has_min))
 
 enum {
     TILE = 16,  /* rows of activations in a tile */
@@ -476,7 +476,7 @@ void amx_init_mat(struct kernels *k)
     for (int t = 0; t < QUANT_TYPES; t++)
         if (fns[t])
             r16_use(k, (enum quant_type)t, fns[t]);
-    k->act_tile = k->act_tile16 = TILE;
+    k->act_tile = k->act_tile16 = TILE; /* act_alone is AVX-512's */
 }
 
 void x86_init_amx(struct kernels *k)

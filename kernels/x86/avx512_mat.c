@@ -3,10 +3,10 @@
  * One family for 1 to N rows: a panel of 16 weight rows meets a tile of up to TILE rows of activations; lane = weight row.
  * Per unit of 32 along K the weights are unfolded once into 8 registers, then each activation row takes 8 vpdpbusd (its
  * bytes broadcast from memory), a conversion, a product of scales and an fma; minimums one fma more. The accumulators of a
- * tile stay in registers over all of K. With one row this is the mat-vec: it reads memory linearly. Two to eight rows meet two panels at
- * a time.
+ * tile stay in registers over all of K, or in the first cache where up to 26 rows are all there are. With one row this is the mat-vec:
+ * it reads memory linearly. Two to eight rows meet two panels at a time.
  *
- * More rows than a tile has: some units of a panel are unfolded into the first cache, all tiles of a block of rows meet them, and the
+ * More rows: some units of a panel are unfolded into the first cache, all tiles of a block of rows meet them, and the
  * accumulators wait in memory between units, which changes no bit.
  *
  * Unsigned integers are q + offset: the sum starts at -offset * (sum of the activations), so that it ends exact. */
@@ -17,7 +17,7 @@
 #include "kernels/x86/avx512_unfold.h"
 #include "kernels/x86/x86.h"
 
-enum { TILE = 16, TILE16 = 4, ABREAST_MAX = 6, PAIR_ROWS = 8 };
+enum { TILE = 16, ALONE = 26, TILE16 = 4, ABREAST_MAX = 6, PAIR_ROWS = 8 };
 /* Weights are asked for so many bytes before they are read, by rows that meet them. More than one: a processor that meets requests one after
  * another goes on by itself, up to the end of a page; so each line is asked for once, and the first ones of a page earlier, too. One, whose
  * products are soon done: each line twice, from memory to the second cache and from there to the first. */
@@ -182,14 +182,14 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
                        float *out, size_t out_stride, __mmask16 mask)
 {
     const struct r16_form f = r16_forms[type];
-    const int abreast = shared(rows, rows == TILE && f.group == 32 ? 6 : 4);
-    int32_t begin[2 * UNFOLD_UNITS * TILE] __attribute__((aligned(64)));
-    __m512 acc[TILE];
+    const int abreast = shared(rows, rows >= TILE && f.group == 32 ? 6 : 4);
+    int32_t begin[2 * UNFOLD_UNITS * ALONE] __attribute__((aligned(64)));
+    __m512 acc[ALONE];
     struct unfolded u;
     const size_t bytes = r16_unit_bytes(&f);
     const int lines = (int)((bytes + 63) / 64);
 
-#pragma GCC unroll 16
+#pragma GCC unroll 26
     for (int r = 0; r < rows; r++)
         acc[r] = _mm512_setzero_ps();
     for (uint32_t k = 0; k < units; k++) {
@@ -198,13 +198,13 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
             begin_sums(f, x, at0 + (size_t)k * x->tile, units - k < UNFOLD_UNITS ? units - k : UNFOLD_UNITS, rows, begin);
         unfold_scales(type, part.head, part.scales, &u);
         unfold_ints(type, part.ints, u.kg);
-#pragma GCC unroll 16
+#pragma GCC unroll 26
         for (int r = 0; r < rows; r += abreast)
             meet(f, type != QUANT_Q4_1 && type != QUANT_Q5_1, wide, rows - r < abreast ? rows - r : abreast, &u, x,
                  at0 + (size_t)k * x->tile + (size_t)r, begin + 32 / f.group * (int)(k % UNFOLD_UNITS * x->tile + (uint32_t)r),
                  share_of(panel + k * bytes, lines, r, abreast, rows), acc + r);
     }
-#pragma GCC unroll 16
+#pragma GCC unroll 26
     for (int r = 0; r < rows; r++)
         _mm512_mask_storeu_ps(out + (size_t)r * out_stride, mask, acc[r]);
 }
@@ -342,7 +342,8 @@ INLINE void pair_rows(enum quant_type type, uint32_t rows, const uint8_t *panel,
     HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8) HEIGHT(9) HEIGHT(10) HEIGHT(11) HEIGHT(12) \
     HEIGHT(13) HEIGHT(14) HEIGHT(15) HEIGHT(16)
 
-/* Rows of one tile. */
+/* Rows that are one tile: up to ALONE if there are no more. Not all accumulators have registers then, which costs less than a second
+ * tile's looking at every weight. */
 INLINE void panel_rows(enum quant_type type, bool wide, uint32_t rows, const uint8_t *panel, const struct acts *x, size_t at0, uint32_t units,
                        float *out, size_t out_stride, __mmask16 mask)
 {
@@ -353,6 +354,7 @@ INLINE void panel_rows(enum quant_type type, bool wide, uint32_t rows, const uin
             panel_tile(type, wide, n, panel, x, at0, units, out, out_stride, mask);       \
         break;
         HEIGHTS
+        HEIGHT(17) HEIGHT(18) HEIGHT(19) HEIGHT(20) HEIGHT(21) HEIGHT(22) HEIGHT(23) HEIGHT(24) HEIGHT(25) HEIGHT(26)
 #undef HEIGHT
     }
 }
@@ -573,4 +575,5 @@ void avx512_init_mat(struct kernels *k)
         if (avx512_mat((enum quant_type)t))
             r16_use(k, (enum quant_type)t, avx512_mat((enum quant_type)t));
     k->act_tile = k->act_tile16 = TILE;
+    k->act_alone = ALONE;
 }

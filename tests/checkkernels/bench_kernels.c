@@ -101,7 +101,7 @@ static void drop_weights(struct mat_bench *m)
 static struct acts make_acts(const struct kernels *k, uint32_t rows, bool wide)
 {
     struct rng r = {rows};
-    uint32_t most = wide ? k->act_tile16 : k->act_tile, tiles = (rows + most - 1) / most, tile = (rows + tiles - 1) / tiles; /* as cpu_mat.c shares */
+    uint32_t tile = act_tile_of(k, wide, rows);
     struct acts x = wide ? data_acts16(&r, rows, MAT_COLS, 1, tile) : data_acts(&r, rows, MAT_COLS, 1, tile);
     for (uint32_t i = 0; i < rows; i++)
         k->quantize(&x, i);

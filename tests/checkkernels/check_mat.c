@@ -120,9 +120,10 @@ static void check_heights(struct check *c, enum quant_type type, bool wide)
     enum { HEIGHTS = 36, MANY = 277, ROWS = 139 };
     uint32_t cols = quant_traits(type)->block == 32 ? 544 : 512, wrong = 0;
     struct weight w = data_weight(&c->rng, type, ROWS, cols, 1, 0.1f), packed = data_weight_packed(&c->rng, c->k, &w);
-    for (uint32_t rows = 1; rows <= HEIGHTS + 1; rows++) {
-        uint32_t n = rows > HEIGHTS ? MANY : rows;
-        struct acts x = wide ? data_acts16(&c->rng, n, cols, 1, c->k->act_tile16) : data_acts(&c->rng, n, cols, 1, c->k->act_tile);
+    for (uint32_t rows = 1; rows <= HEIGHTS + 1 + c->k->act_alone; rows++) {
+        uint32_t n = rows <= HEIGHTS ? rows : rows == HEIGHTS + 1 ? MANY : rows - HEIGHTS - 1;
+        uint32_t tile = rows > HEIGHTS + 1 ? act_tile_of(c->k, wide, n) : wide ? c->k->act_tile16 : c->k->act_tile; /* not shared: the last is low */
+        struct acts x = wide ? data_acts16(&c->rng, n, cols, 1, tile) : data_acts(&c->rng, n, cols, 1, tile);
         struct acts y = wide ? data_acts16(&c->rng, n, cols, 1, c->want->act_tile16) : data_acts(&c->rng, n, cols, 1, c->want->act_tile);
         memcpy((float *)(uintptr_t)y.f, x.f, (size_t)n * cols * sizeof *x.f);
         if (quantize_both(c, &x, &y) != 0 || !same_product(c, &w, &packed, &x, &y, ROWS / PACK_ROWS + 1)) {
