@@ -48,8 +48,7 @@ static void lay_out(struct cpu_run *r, struct carver *c)
     const struct run_shape *s = &r->shape;
     size_t rows = s->max_rows, used = max_u32(s->n_experts_used, 1), spread = rows * used;
     size_t widest = max_u32(max_u32(s->embd, s->q_dim), max_u32(s->ff_dim, s->v_dim));
-    /* Each tile is whole: one place too many for each tile but one of an operand, and there are as many operands as experts. */
-    size_t places = spread + spread / r->k->act_tile + r->k->act_tile + s->n_experts;
+    size_t places = act_places(r->k, spread, max_u32(s->n_experts, 1));
     size_t groups = (widest + ACT_GROUP - 1) / ACT_GROUP * places;
 
     r->seq = carve(c, rows, sizeof *r->seq);

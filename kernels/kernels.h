@@ -75,6 +75,7 @@ struct kernels {
     const char *isa;
     uint32_t act_tile, act_tile16; /* most rows in a tile of 8-bit and of 16-bit activations */
     uint32_t act_alone;            /* … of 8-bit ones if there is but one; 0: no more */
+    uint32_t act_whole;            /* of 8-bit ones: tiles are whole, but for the last, where they would share so many rows each; 0: they share */
 
     /* The layout that the matrix kernels of a type want, and how to bring rows of a file to it. packed_bytes: of a matrix of
      * so many rows; NULL and LAYOUT_FILE: as they are. pack: rows [row0, row0 + n) of it, row0 a multiple of PACK_ROWS, from n
@@ -112,12 +113,22 @@ struct kernels {
     float (*dot)(const float *a, const float *b, uint32_t n);
 };
 
+/* Places for the rows of so many operands, at most, of 8-bit activations. Each tile has all its places: where rows are shared, one too many
+ * for each tile but one of an operand; else those that act_whole lets the last tile lack. */
+static inline size_t act_places(const struct kernels *k, size_t rows, size_t operands)
+{
+    size_t shared = rows / k->act_tile + operands, lacking = k->act_whole ? rows / k->act_whole * (k->act_tile - k->act_whole) : 0;
+    return rows + k->act_tile + (operands > 1 && lacking + operands > shared ? lacking + operands : shared);
+}
+
 /* Rows in each of as few tiles as can be, in equal shares: a last tile of few rows would unfold the weights for little. */
 static inline uint32_t act_tile_of(const struct kernels *k, bool wide, uint32_t rows)
 {
     uint32_t most = wide ? k->act_tile16 : k->act_tile, tiles = (rows + most - 1) / most;
-    if (!wide && rows <= k->act_alone)
-        tiles = 1;
+    if (!wide && rows > 0 && rows <= k->act_alone)
+        return rows;
+    if (!wide && k->act_whole && rows >= tiles * k->act_whole)
+        return most;
     return tiles ? (rows + tiles - 1) / tiles : 1;
 }
 

@@ -33,10 +33,11 @@
 #define FEW_ROWS(x) ((x)->rows < ((x)->low ? AMX_ROWS_MIN16 : AMX_ROWS_MIN))
 #endif
 /* A minimum for each 16 weights is two fmas more for each half of the array's work: AVX-512 is as fast there. */
-#define BY_VECTORS(type, x) (FEW_ROWS(x) || (x)->tile > TILE || (r16_forms[type].group == 16 && r16_forms[type].has_min))
+#define BY_VECTORS(type, x) (FEW_ROWS(x) || (!(x)->low && (x)->tile != TILE) || (r16_forms[type].group == 16 && r16_forms[type].has_min))
 
 enum {
     TILE = 16,  /* rows of activations in a tile */
+    WHOLE = 13, /* tiles that would share fewer rows each take longer than AVX-512 does; whole ones are met faster than shared ones */
     PANELS = 4, /* of 16 weight rows, unfolded together */
     UNITS = UNFOLD_UNITS,
     BLOCK_TILES = 16,    /* of activation rows that meet them */
@@ -477,6 +478,7 @@ void amx_init_mat(struct kernels *k)
         if (fns[t])
             r16_use(k, (enum quant_type)t, fns[t]);
     k->act_tile = k->act_tile16 = TILE; /* act_alone is AVX-512's */
+    k->act_whole = WHOLE;
 }
 
 void x86_init_amx(struct kernels *k)

@@ -27,7 +27,7 @@ void avx512_init_mat(struct kernels *k);
 void avx512_init_attention(struct kernels *k);
 void amx_init_mat(struct kernels *k);
 /* Rows from which on tiles pay, of 8-bit and of 16-bit activations; fewer are AVX-512's. */
-enum { AMX_ROWS_MIN = 48, AMX_ROWS_MIN16 = 12 };
+enum { AMX_ROWS_MIN = 44, AMX_ROWS_MIN16 = 12 };
 /* AVX-512's product for a type, for the few rows where tiles do not pay; NULL: it has none. */
 mat_fn avx512_mat(enum quant_type type);
 
