@@ -437,13 +437,15 @@ static bool look_at_set(struct search *x, uint64_t effort, uint64_t *left, struc
 /* A set that is not done with quickly gets prices of its own, and a beam. False when the effort is spent. */
 static bool look_closely(struct search *x, struct search_set *set, uint64_t *left, struct search_answer *ret)
 {
-    double path = x->paths[(uint64_t)set->nodes * x->ways + x->s->n_ways] * (1 - SEARCH_FLOAT_SLACK);
-    double bound = (path + search_better_prices(x, set->nodes, x->best - path, SET_PRICE_STEPS)) * (1 - SEARCH_FLOAT_SLACK);
-    if (bound > set->bound)
-        set->bound = (float)bound;
-    if (bound >= x->best)
-        return true;
-    search_use_prices(x);
+    if (x->prices) {
+        double path = x->paths[(uint64_t)set->nodes * x->ways + x->s->n_ways] * (1 - SEARCH_FLOAT_SLACK);
+        double bound = (path + search_better_prices(x, set->nodes, x->best - path, SET_PRICE_STEPS)) * (1 - SEARCH_FLOAT_SLACK);
+        if (bound > set->bound)
+            set->bound = (float)bound;
+        if (bound >= x->best)
+            return true;
+        search_use_prices(x);
+    }
     beam(x, ret);
     return look_at_set(x, UINT64_MAX, left, ret);
 }
@@ -460,7 +462,7 @@ static bool set_by_set(struct search *x, uint32_t n, uint64_t effort, struct sea
             continue;
         x->outside = x->full - x->sets[i].nodes;
         done = look_at_set(x, QUICK_LABELS, &effort, ret) || look_closely(x, &x->sets[i], &effort, ret);
-        ret->bound_us = x->sets[i].bound;
+        ret->bound_us = i + 1 < n ? fminf(x->sets[i].bound, x->sets[i + 1].bound) : x->sets[i].bound; /* its own may have risen above the next's */
     }
     return done;
 }
@@ -482,7 +484,7 @@ static bool list_sets(struct search *x, uint32_t *ret_n)
 static uint32_t price_sets(struct search *x, uint32_t n)
 {
     search_make_prices(x);
-    return x->failed ? 0 : search_price_sets(x, n);
+    return x->failed ? 0 : x->prices ? search_price_sets(x, n) : n;
 }
 
 /* From what costs least to what costs most: most questions are answered early. */

@@ -151,7 +151,7 @@ uint32_t search_price_sets(struct search *x, uint32_t n);
 
 /* --- search_prices.c ------------------------------------------------------------------------------------------------------ */
 
-/* x->prices. */
+/* x->prices, unless there are too many ranges. */
 void search_make_prices(struct search *x);
 /* Better prices for chains that use all of the set. Returns the bound of their stages, without the head's least and copies; not below
  * target_us is good enough. */

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { PATIENCE = 6 }; /* steps without a better bound before they are halved */
+enum { PATIENCE = 6, RANGES_MAX = 1 << 22 }; /* patience: steps without a better bound before they are halved */
 enum { HALF = 8, HALF_MASK = (1 << HALF) - 1 };
 static const double SUMS_SLACK = 1e-10;
 
@@ -26,6 +26,7 @@ struct search_prices {
     double slack;
 };
 
+/* False: no memory, or too many ranges for it to be worth it. */
 static bool allocate(struct search *x, struct search_prices *p)
 {
     size_t n = x->n, devices = x->s->n_devices, ranges = 0;
@@ -36,6 +37,8 @@ static bool allocate(struct search *x, struct search_prices *p)
         p->upto[i] = (uint16_t)(x->covers ? x->forward[i / n][i % n] : search_furthest(x, (uint32_t)(i / n), (uint32_t)(i % n)));
         ranges += p->upto[i] - i % n;
     }
+    if (ranges > RANGES_MAX)
+        return false;
     p->us = search_take(x, ranges, sizeof *p->us);
     p->price = search_take(x, n, sizeof *p->price);
     p->kept = search_take(x, n, sizeof *p->kept);
