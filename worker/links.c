@@ -51,6 +51,40 @@ void links_coordinator_address(const struct node *n, const char *said, char ret[
         snprintf(ret, MSG_MAX_ADDRESS + 1, "%s", said);
 }
 
+static void say_refused(const char *address, const char *text)
+{
+    log_line(LOG_WARN, "%s was refused: %s", address, text);
+}
+
+void links_refused(struct node *n, const struct wire_event *e)
+{
+    if (n->n_refused == NODE_REFUSED) {
+        say_refused(e->address, e->text);
+        return;
+    }
+    snprintf(n->refused[n->n_refused].text, sizeof n->refused[0].text, "%s", e->text);
+    snprintf(n->refused[n->n_refused].address, sizeof n->refused[0].address, "%s", e->address);
+    n->refused[n->n_refused++].since_ms = n->now_ms;
+}
+
+/* Those that are due; with a key: its own are forgotten instead. */
+static void settle_refused(struct node *n, const uint8_t *key)
+{
+    char digits[KEY_TEXT] = "";
+    unsigned kept = 0;
+    if (key)
+        key_format(key, digits);
+    for (unsigned i = 0; i < n->n_refused; i++) {
+        if (key ? strstr(n->refused[i].text, digits) != NULL : n->now_ms - n->refused[i].since_ms >= NODE_REFUSED_MS) {
+            if (!key)
+                say_refused(n->refused[i].address, n->refused[i].text);
+            continue;
+        }
+        n->refused[kept++] = n->refused[i];
+    }
+    n->n_refused = kept;
+}
+
 /* Neighbours and those who load the same model need not be ones that our owner has named: the coordinator vouches for them,
  * for as long as this configuration lasts. */
 static void admit(struct node *n, const char *name, const uint8_t *key, unsigned purposes)
@@ -66,6 +100,7 @@ static void admit(struct node *n, const char *name, const uint8_t *key, unsigned
         return;
     }
     snprintf(n->admitted[n->n_admitted++], sizeof n->admitted[0], "%s", name);
+    settle_refused(n, key);
 }
 
 static bool is_source(const struct msg_configure *c, const char *name)
@@ -503,6 +538,7 @@ static void tick_seat(struct seat *s)
 
 void links_tick(struct node *n)
 {
+    settle_refused(n, NULL);
     for (unsigned i = 0; i < n->n_seats; i++)
         tick_seat(&n->seats[i]);
     for (int i = 0; i < NODE_UNCLAIMED_LINKS; i++)

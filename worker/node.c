@@ -83,7 +83,7 @@ static void take_event(struct node *n, const struct wire_event *e)
             bulk_writable(n->bulk, e->link);
         links_writable(n, e->link);
         return;
-    case WIRE_REFUSED: log_line(LOG_WARN, "%s was refused: %s", e->address, e->text); return;
+    case WIRE_REFUSED: links_refused(n, e); return;
     case WIRE_REGISTERED:
     case WIRE_NONE: return;
     }

@@ -19,6 +19,7 @@ enum { NODE_RATES = 5 };
 
 /* Nodes whose keys are known for as long as a configuration lasts. */
 enum { NODE_ADMITTED = MSG_MAX_SOURCES + 2 * DEVICE_MAX };
+enum { NODE_REFUSED = 8, NODE_REFUSED_MS = 1500 }; /* refusals that are told so much later */
 
 /* One of a stage's two data links. */
 struct neighbour {
@@ -115,6 +116,11 @@ struct node {
 
     char admitted[NODE_ADMITTED][MSG_MAX_NAME + 1];
     unsigned n_admitted;
+    struct {
+        char text[512], address[64];
+        uint64_t since_ms;
+    } refused[NODE_REFUSED];
+    unsigned n_refused;
 
     bool draining, stopping, ended;
     uint64_t stop_at_ms;
@@ -140,6 +146,8 @@ void control_stop(struct node *n); /* SIGTERM */
 void links_configure(struct seat *s, const struct msg_configure *c);
 /* Whose keys are known from now on, besides our own list's. anew: nobody else's; c NULL: nobody's at all. */
 void links_admit(struct node *n, const struct msg_configure *c, bool anew);
+/* Somebody was turned away. Told a moment later: a neighbour may dial before the word that admits it is here; it dials again then. */
+void links_refused(struct node *n, const struct wire_event *e);
 void links_coordinator_address(const struct node *n, const char *said, char ret[MSG_MAX_ADDRESS + 1]);
 void links_ready(struct seat *s); /* the stage is: from now on links must come up soon */
 void links_close(struct seat *s, const char *why);
