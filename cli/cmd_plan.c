@@ -27,6 +27,7 @@ struct values {
 
 static const char *const objectives[] = {"latency", "throughput", "balanced", NULL};
 static const char *const kv_names[] = {"f16", "f32", "q8_0", NULL};
+static const double LEAST_EFFORT = 1e-6;
 static const enum kv_type kv_types[] = {KV_F16, KV_F32, KV_Q8_0};
 static const char *const wire_names[] = {"f32", "f16", "q8_0", "auto", NULL};
 
@@ -80,7 +81,7 @@ static struct plan_settings settings_of(const struct values *v, const struct top
     return (struct plan_settings){.objective = (enum plan_objective)index_of(objectives, v->objective), .kv = kv_types[index_of(kv_names, kv)],
                                   .wire = (enum plan_wire)index_of(wire_names, wire), .ctx = (uint32_t)v->ctx, .parallel = (uint32_t)v->parallel,
                                   .kv_total = (uint32_t)v->kv_total, .depth = (uint32_t)v->depth,
-                                  .prompt_share = v->prompt_share > 0 ? v->prompt_share : PLAN_ANSWERS_ALONE, .effort = v->effort};
+                                  .prompt_share = v->prompt_share > 0 ? v->prompt_share : PLAN_ANSWERS_ALONE, .effort = v->effort > 0 ? v->effort : LEAST_EFFORT};
 }
 
 struct planned {

@@ -1,5 +1,5 @@
-/* Quantized products for AMX-int8, on LAYOUT_R16: prompts and taller batches. Below AMX_ROWS_MIN rows the AVX-512 kernels, which
- * wait for memory there anyway.
+/* Quantized products for AMX-int8, on LAYOUT_R16: prompts and taller batches. Below AMX_ROWS_MIN rows, and where
+ * tiles would be low, the AVX-512 kernels, which wait for memory there anyway.
  *
  * One tile product: up to 16 rows of activations × 16 rows of weights × one scale group of K (32 or 16), which fills an int32
  * tile with the exact sums that the contract scales: TDPBSSD, with activations as they are packed (a tile of them is 16 rows

@@ -138,6 +138,24 @@ static void check_heights(struct check *c, enum quant_type type, bool wide)
     data_weight_free(&w);
 }
 
+/* However rows are spread over operands, none of none included, their tiles have the places that are counted on. */
+static void check_places(struct check *c)
+{
+    uint32_t wrong = 0;
+    for (int i = 0; i < 20000; i++) {
+        uint32_t operands = rng_between(&c->rng, 1, 64), most = i % 2 ? 30 : 150, step = i % 3 ? 1 : 13;
+        size_t rows = 0, places = 0;
+        for (uint32_t o = 0; o < operands; o++) {
+            uint32_t n = rng_below(&c->rng, most / step) * step, tile = act_tile_of(c->k, false, n);
+            wrong += tile == 0;
+            rows += n;
+            places += tile ? (n + tile - 1) / tile * tile : 0;
+        }
+        wrong += places > act_places(c->k, rows, operands);
+    }
+    is_int(wrong, 0, "%s: tiles of rows in any number of operands have places", c->name);
+}
+
 /* What a vector version may round or compare otherwise: halves of integers, tiny, huge and equal values. */
 static void check_quantize_edges(struct check *c, bool wide)
 {
@@ -172,6 +190,7 @@ void check_mat(struct check *c)
         check_heights(c, forms[i], false);
         check_heights(c, forms[i], true);
     }
+    check_places(c);
     check_quantize_edges(c, false);
     check_quantize_edges(c, true);
 
