@@ -10,9 +10,9 @@
 
 #include "sched/cost.h"
 
-/* Kernels take rows by tiles of so many: one row more costs as much as some (docs/performance.md: 61 ms for 16 rows, 79 for 17). The cost
+/* Kernels take rows by tiles of so many, or up to POLICY_ALONE as one: a row beyond costs as much as some (docs/performance.md). The cost
  * model, which knows powers of two, does not see that. */
-enum { POLICY_TILE = 16 };
+enum { POLICY_TILE = 16, POLICY_ALONE = 26 };
 
 /* What the stretch limit is divided by, so that few steps in a hundred pass it, in 1 / COST_ONE. */
 enum { HAND_LEAST = COST_ONE + COST_ONE / 32, HAND_MOST = COST_ONE * 5 / 4 };

@@ -649,7 +649,7 @@ static uint32_t prompt_rows_now(struct sched *s, const struct policy_view *v)
 static uint32_t whole_tiles(uint32_t decodes, uint32_t n, uint64_t waiting)
 {
     uint32_t over = (decodes + n) % POLICY_TILE;
-    return decodes > 0 && n < waiting && decodes + n > POLICY_TILE && over <= POLICY_TILE / 4 && over < n ? n - over : n;
+    return decodes > 0 && n < waiting && decodes + n > POLICY_ALONE && over <= POLICY_TILE / 4 && over < n ? n - over : n;
 }
 
 /* As many steps are under way as the plan wants: there may still be one for decode rows, if those under way are prompts, as they

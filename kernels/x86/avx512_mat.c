@@ -4,7 +4,7 @@
  * Per unit of 32 along K the weights are unfolded once into 8 registers, then each activation row takes 8 vpdpbusd (its
  * bytes broadcast from memory), a conversion, a product of scales and an fma; minimums one fma more. The accumulators of a
  * tile stay in registers over all of K, or in the first cache where up to 26 rows are all there are. With one row this is the mat-vec:
- * it reads memory linearly. Two to eight rows meet two panels at a time.
+ * it reads memory linearly. Two to ten rows meet two panels at a time.
  *
  * More rows: some units of a panel are unfolded into the first cache, all tiles of a block of rows meet them, and the
  * accumulators wait in memory between units, which changes no bit.
@@ -17,7 +17,7 @@
 #include "kernels/x86/avx512_unfold.h"
 #include "kernels/x86/x86.h"
 
-enum { TILE = 16, ALONE = 26, TILE16 = 4, ABREAST_MAX = 6, PAIR_ROWS = 8 };
+enum { TILE = 16, ALONE = 26, TILE16 = 4, ABREAST_MAX = 6, PAIR_PART = 10 };
 /* Weights are asked for so many bytes before they are read, by rows that meet them. More than one: a processor that meets requests one after
  * another goes on by itself, up to the end of a page; so each line is asked for once, and the first ones of a page earlier, too. One, whose
  * products are soon done: each line twice, from memory to the second cache and from there to the first. */
@@ -27,6 +27,11 @@ enum { AHEAD = 2048, PAGE_AHEAD = 4096, PAGE = 4096, PAGE_LINES = 6, ONE_AHEAD =
 struct four_bytes {
     int8_t byte[4];
 };
+
+/* Has a local array wait in memory where it stands, once for each unit: where a tile needs more registers than there are, GCC, left to itself,
+ * has sums of products wait in the middle of their chains (8 rows of Q4_0 by two panels: 1.35 times as long; 26 by one: 1.9). Where there are
+ * minimums it does better by itself. */
+#define KEEP_IN_MEMORY(array) __asm volatile("" : "+m"(array))
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -132,17 +137,18 @@ INLINE void meet(const struct r16_form f, bool subtracts, bool wide, const int n
 #pragma GCC unroll 2
     for (int h = 0; h < halves; h++) {
         const size_t byte = 32 * at + 16 * (size_t)h;
+        const __m512i *kg = u->kg + (h > 0 ? 4 : 0); /* GCC sees bounds passed in kgs * h, where there is no second half */
 #pragma GCC unroll 6
         for (int r = 0; r < n; r++) {
             const int8_t *a = x->q + byte + 32 * (size_t)r;
-            sum[r] = f.offset && !wide ? add_four(_mm512_set1_epi32(begin[halves * r + h]), u->kg[kgs * h], a) : first_four(u->kg[kgs * h], a);
+            sum[r] = f.offset && !wide ? add_four(_mm512_set1_epi32(begin[halves * r + h]), kg[0], a) : first_four(kg[0], a);
         }
 #pragma GCC unroll 8
         for (int g = 1; g < kgs; g++) {
             ask_some(ask, (kgs - 1) * h + g - 1, 8 - halves);
 #pragma GCC unroll 6
             for (int r = 0; r < n; r++)
-                sum[r] = add_four(sum[r], u->kg[kgs * h + g], x->q + byte + 32 * (size_t)r + 4 * (size_t)g);
+                sum[r] = add_four(sum[r], kg[g], x->q + byte + 32 * (size_t)r + 4 * (size_t)g);
         }
         if (wide) {
 #pragma GCC unroll 6
@@ -155,7 +161,7 @@ INLINE void meet(const struct r16_form f, bool subtracts, bool wide, const int n
             for (int g = 0; g < kgs; g++)
 #pragma GCC unroll 4
                 for (int r = 0; r < n; r++)
-                    sum[r] = add_four(sum[r], u->kg[kgs * h + g], x->low + byte + 32 * (size_t)r + 4 * (size_t)g);
+                    sum[r] = add_four(sum[r], kg[g], x->low + byte + 32 * (size_t)r + 4 * (size_t)g);
         }
 #pragma GCC unroll 6
         for (int r = 0; r < n; r++) {
@@ -184,29 +190,39 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
     const struct r16_form f = r16_forms[type];
     const int abreast = shared(rows, rows >= TILE && f.group == 32 ? 6 : 4);
     int32_t begin[2 * UNFOLD_UNITS * ALONE] __attribute__((aligned(64)));
-    __m512 acc[ALONE];
+    const bool waits = f.offset && rows > (f.group == 16 ? 19 : 21);
+    const int in_registers = !waits ? rows : f.group == 16 ? 12 : 16;
+    __m512 acc[ALONE], waiting[ALONE];
     struct unfolded u;
     const size_t bytes = r16_unit_bytes(&f);
     const int lines = (int)((bytes + 63) / 64);
 
 #pragma GCC unroll 26
     for (int r = 0; r < rows; r++)
-        acc[r] = _mm512_setzero_ps();
+        acc[r] = waiting[r] = _mm512_setzero_ps();
     for (uint32_t k = 0; k < units; k++) {
         const struct unit_parts part = parts_of(f, panel, k);
+        if (waits)
+            KEEP_IN_MEMORY(waiting);
         if (f.offset && k % UNFOLD_UNITS == 0)
             begin_sums(f, x, at0 + (size_t)k * x->tile, units - k < UNFOLD_UNITS ? units - k : UNFOLD_UNITS, rows, begin);
         unfold_scales(type, part.head, part.scales, &u);
         unfold_ints(type, part.ints, u.kg);
 #pragma GCC unroll 26
-        for (int r = 0; r < rows; r += abreast)
-            meet(f, type != QUANT_Q4_1 && type != QUANT_Q5_1, wide, rows - r < abreast ? rows - r : abreast, &u, x,
-                 at0 + (size_t)k * x->tile + (size_t)r, begin + 32 / f.group * (int)(k % UNFOLD_UNITS * x->tile + (uint32_t)r),
-                 share_of(panel + k * bytes, lines, r, abreast, rows), acc + r);
+        for (int r = 0; r < rows; r += abreast) {
+            const int n = rows - r < abreast ? rows - r : abreast;
+            meet(f, type != QUANT_Q4_1 && type != QUANT_Q5_1, wide, n, &u, x, at0 + (size_t)k * x->tile + (size_t)r,
+                 begin + 32 / f.group * (int)(k % UNFOLD_UNITS * x->tile + (uint32_t)r), share_of(panel + k * bytes, lines, r, abreast, rows),
+                 (r + n <= in_registers ? acc : waiting) + r);
+        }
     }
 #pragma GCC unroll 26
-    for (int r = 0; r < rows; r++)
-        _mm512_mask_storeu_ps(out + (size_t)r * out_stride, mask, acc[r]);
+    for (int r = 0; r < rows; r += abreast) {
+        const int n = rows - r < abreast ? rows - r : abreast;
+#pragma GCC unroll 6
+        for (int i = r; i < r + n; i++)
+            _mm512_mask_storeu_ps(out + (size_t)i * out_stride, mask, (r + n <= in_registers ? acc : waiting)[i]);
+    }
 }
 
 /* --- two panels ---------------------------------------------------------------------------------------------------------- */
@@ -246,77 +262,91 @@ INLINE __m512i add_product(__m512i sum, __m512i w, __m512i a)
 #endif
 }
 
-/* Two panels against the same rows: a row's bytes are broadcast once for both, and loads hold products up less. */
-INLINE void pair_tile(enum quant_type type, const int rows, const uint8_t *panel, size_t panel_bytes, const struct acts *x, size_t at0,
-                      uint32_t units, float *out, size_t out_stride, __mmask16 mask)
+/* Two panels' unit against one group each of n rows' activations: a row's bytes are broadcast once for both, and loads hold products up less.
+ * `step` of `steps` parts that a unit's rows are in. */
+INLINE void meet_two(enum quant_type type, const int n, const uint8_t *const ints[2], const struct unfolded u[2], const struct acts *x, size_t at,
+                     const int32_t *begin, const struct ask ask[2], int step, int steps, __m512 *acc0, __m512 *acc1)
 {
     const struct r16_form f = r16_forms[type];
     const bool subtracts = type != QUANT_Q4_1 && type != QUANT_Q5_1;
     const int halves = 32 / f.group, kgs = 8 / halves;
+    const int8_t *a = x->q + 32 * at;
+#pragma GCC unroll 2
+    for (int h = 0; h < halves; h++) {
+        __m512i sum[2][PAIR_PART];
+#pragma GCC unroll 8
+        for (int i = 0; i < kgs; i++) {
+            const int g = halves == 2 ? 4 * h + i : i / 2 + i % 2 * 4; /* two of a line of nibbles one after the other */
+            const __m512i w0 = unfold_group(type, ints[0], g), w1 = unfold_group(type, ints[1], g);
+            ask_some(ask[0], 8 * step + kgs * h + i, 8 * steps);
+#pragma GCC unroll 10
+            for (int r = 0; r < n; r++) {
+                const __m512i v = four_of(a + 32 * r + 4 * g);
+                if (i > 0) {
+                    sum[0][r] = add_product(sum[0][r], w0, v);
+                    sum[1][r] = add_product(sum[1][r], w1, v);
+                } else if (f.offset) {
+                    const __m512i begins = _mm512_set1_epi32(begin[halves * r + h]);
+                    sum[0][r] = add_product(begins, w0, v);
+                    sum[1][r] = add_product(begins, w1, v);
+                } else {
+                    sum[0][r] = first_product(w0, v);
+                    sum[1][r] = first_product(w1, v);
+                }
+            }
+            ask_some(ask[1], 8 * step + kgs * h + i, 8 * steps);
+        }
+#pragma GCC unroll 10
+        for (int r = 0; r < n; r++) {
+            const float a_scale = x->scale[at + (size_t)r];
+            const float a_sum = f.has_min ? f.group == 16 ? x->sum16[2 * (at + (size_t)r) + (size_t)h] : x->sum[at + (size_t)r] : 0;
+            acc0[r] = add_group(sum[0][r], u[0].scale[h], a_scale, acc0[r]);
+            if (f.has_min)
+                acc0[r] = add_min(subtracts, u[0].min[h], a_sum, acc0[r]);
+            acc1[r] = add_group(sum[1][r], u[1].scale[h], a_scale, acc1[r]);
+            if (f.has_min)
+                acc1[r] = add_min(subtracts, u[1].min[h], a_sum, acc1[r]);
+        }
+    }
+}
+
+INLINE void pair_tile(enum quant_type type, const int rows, const uint8_t *panel, size_t panel_bytes, const struct acts *x, size_t at0,
+                      uint32_t units, float *out, size_t out_stride, __mmask16 mask)
+{
+    const struct r16_form f = r16_forms[type];
+    const int abreast = shared(rows, rows > PAIR_PART ? 6 : PAIR_PART), steps = (rows + abreast - 1) / abreast;
+    const bool waits = rows > 8 || ((f.offset || f.group == 16) && rows > 6);
     int32_t begin[2 * UNFOLD_UNITS * TILE] __attribute__((aligned(64)));
-    __m512 acc[2][PAIR_ROWS];
+    __m512 acc[2][TILE];
     const size_t bytes = r16_unit_bytes(&f);
     const int lines = (int)((bytes + 63) / 64);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
         acc[0][r] = acc[1][r] = _mm512_setzero_ps();
     for (uint32_t k = 0; k < units; k++) {
+        if (waits)
+            KEEP_IN_MEMORY(acc);
         struct unfolded u[2];
-        struct unit_parts part[2];
+        const uint8_t *ints[2];
         struct ask ask[2];
         if (f.offset && k % UNFOLD_UNITS == 0)
             begin_sums(f, x, at0 + (size_t)k * x->tile, units - k < UNFOLD_UNITS ? units - k : UNFOLD_UNITS, rows, begin);
 #pragma GCC unroll 2
         for (int p = 0; p < 2; p++) {
             const uint8_t *at = panel + (size_t)p * panel_bytes;
-            part[p] = parts_of(f, at, k);
-            unfold_scales(type, part[p].head, part[p].scales, &u[p]);
+            const struct unit_parts part = parts_of(f, at, k);
+            unfold_scales(type, part.head, part.scales, &u[p]);
+            ints[p] = part.ints;
             ask[p] = share_of(at + k * bytes, lines, 0, rows, rows);
             if (p == 0) { /* what follows the first panel is the second one; next to be read are the two behind it */
                 ask[p].near += k * bytes + AHEAD < panel_bytes ? 0 : 2 * panel_bytes;
                 ask[p].far += k * bytes + PAGE_AHEAD < panel_bytes ? 0 : 2 * panel_bytes;
             }
         }
-        const size_t row = at0 + (size_t)k * x->tile;
-        const int8_t *a = x->q + 32 * row;
-        const int32_t *b = begin + 32 / f.group * (int)(k % UNFOLD_UNITS * x->tile);
-#pragma GCC unroll 2
-        for (int h = 0; h < halves; h++) {
-            __m512i sum[2][PAIR_ROWS];
-#pragma GCC unroll 8
-            for (int i = 0; i < kgs; i++) {
-                const int g = halves == 2 ? 4 * h + i : i / 2 + i % 2 * 4; /* two of a line of nibbles one after the other */
-                const __m512i w0 = unfold_group(type, part[0].ints, g), w1 = unfold_group(type, part[1].ints, g);
-                ask_some(ask[0], kgs * h + i, 8);
-#pragma GCC unroll 16
-                for (int r = 0; r < rows; r++) {
-                    const __m512i v = four_of(a + 32 * r + 4 * g);
-                    if (i > 0) {
-                        sum[0][r] = add_product(sum[0][r], w0, v);
-                        sum[1][r] = add_product(sum[1][r], w1, v);
-                    } else if (f.offset) {
-                        const __m512i begins = _mm512_set1_epi32(b[halves * r + h]);
-                        sum[0][r] = add_product(begins, w0, v);
-                        sum[1][r] = add_product(begins, w1, v);
-                    } else {
-                        sum[0][r] = first_product(w0, v);
-                        sum[1][r] = first_product(w1, v);
-                    }
-                }
-                ask_some(ask[1], kgs * h + i, 8);
-            }
-#pragma GCC unroll 16
-            for (int r = 0; r < rows; r++) {
-                const float a_scale = x->scale[row + (size_t)r];
-                const float a_sum = f.has_min ? f.group == 16 ? x->sum16[2 * (row + (size_t)r) + (size_t)h] : x->sum[row + (size_t)r] : 0;
-#pragma GCC unroll 2
-                for (int p = 0; p < 2; p++) {
-                    acc[p][r] = add_group(sum[p][r], u[p].scale[h], a_scale, acc[p][r]);
-                    if (f.has_min)
-                        acc[p][r] = add_min(subtracts, u[p].min[h], a_sum, acc[p][r]);
-                }
-            }
-        }
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r += abreast)
+            meet_two(type, rows - r < abreast ? rows - r : abreast, ints, u, x, at0 + (size_t)k * x->tile + (size_t)r,
+                     begin + 32 / f.group * (int)(k % UNFOLD_UNITS * x->tile + (uint32_t)r), ask, r / abreast, steps, acc[0] + r, acc[1] + r);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
@@ -325,13 +355,23 @@ INLINE void pair_tile(enum quant_type type, const int rows, const uint8_t *panel
     }
 }
 
+/* Rows that meet two panels at a time. More gain nothing by it where weights must be unfolded for each part of them. */
+INLINE uint32_t pair_most(enum quant_type type)
+{
+    return type == QUANT_Q8_0 ? TILE : PAIR_PART;
+}
+
 INLINE void pair_rows(enum quant_type type, uint32_t rows, const uint8_t *panel, size_t panel_bytes, const struct acts *x, size_t at0, uint32_t units,
                       float *out, size_t out_stride, __mmask16 mask)
 {
     switch (rows) {
-#define HEIGHT(n) \
-    case n: pair_tile(type, n, panel, panel_bytes, x, at0, units, out, out_stride, mask); break;
-        HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8)
+#define HEIGHT(n)                                                                           \
+    case n:                                                                                 \
+        if (n <= pair_most(type))                                                           \
+            pair_tile(type, n, panel, panel_bytes, x, at0, units, out, out_stride, mask);   \
+        break;
+        HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8) HEIGHT(9) HEIGHT(10) HEIGHT(11) HEIGHT(12)
+        HEIGHT(13) HEIGHT(14) HEIGHT(15) HEIGHT(16)
 #undef HEIGHT
     }
 }
@@ -522,7 +562,7 @@ INLINE void mat_type(enum quant_type type, const struct weight *w, uint32_t mat,
             const uint8_t *panel = base + j / 16 * panel_bytes;
             float *o = out + r * out_stride + j;
             step = 16;
-            if (!many && !x->low && rows > 1 && rows <= PAIR_ROWS && row1 - j > 16) {
+            if (!many && !x->low && rows > 1 && rows <= pair_most(type) && row1 - j > 16) {
                 __mmask16 second = (__mmask16)(row1 - j < 32 ? (1u << (row1 - j - 16)) - 1 : 0xFFFF);
                 pair_rows(type, rows, panel, panel_bytes, x, at, units, o, out_stride, second);
                 step = 32;
