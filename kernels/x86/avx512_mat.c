@@ -190,7 +190,7 @@ INLINE void panel_tile(enum quant_type type, bool wide, const int rows, const ui
     const struct r16_form f = r16_forms[type];
     const int abreast = shared(rows, rows >= TILE && f.group == 32 ? 6 : 4);
     int32_t begin[2 * UNFOLD_UNITS * ALONE] __attribute__((aligned(64)));
-    const bool waits = f.offset && rows > (f.group == 16 ? 19 : 21);
+    const bool waits = f.offset && rows > (f.group == 16 ? 20 : 21);
     const int in_registers = !waits ? rows : f.group == 16 ? 12 : 16;
     __m512 acc[ALONE], waiting[ALONE];
     struct unfolded u;
