@@ -38,7 +38,7 @@ static const struct opt options[] = {
      .help = "The cluster, as a topology file"},
     {"objective", 0, OPT_CHOICE, .arg = "WHAT", .offset = offsetof(struct values, objective), .choices = objectives, .def = "balanced",
      .help = "latency: one sequence as fast as can be; throughput: --parallel sequences; balanced: both"},
-    {"prompt-share", 0, OPT_FLOAT, .arg = "X", .offset = offsetof(struct values, prompt_share), .max = PLAN_MAX_PROMPT_SHARE, .def = "4",
+    {"prompt-share", 0, OPT_FLOAT, .arg = "X", .offset = offsetof(struct values, prompt_share), .max = PLAN_MAX_PROMPT_SHARE, .def = "2",
      .help = "Prompt tokens that are read for each token of an answer: what throughput and balanced reckon with (0: answers alone)"},
     {"ctx", 'c', OPT_INT, .arg = "N", .offset = offsetof(struct values, ctx), .min = 1, .max = MODEL_MAX_CTX,
      .help = "Positions a sequence may have (default: the topology's, else the model's, at most 8192, lowered to fit)"},

@@ -43,7 +43,7 @@ const struct opt model_option_table[] = {
      .help = "How activations travel between stages; auto: f16 where a link is the bottleneck"},
     {"objective", 0, OPT_CHOICE, .arg = "WHAT", .offset = offsetof(struct model_options, objective), .choices = objective_names, .def = "balanced",
      .help = "What the layers are split for: one answer's latency, the throughput of many, or both"},
-    {"prompt-share", 0, OPT_FLOAT, .arg = "X", .offset = offsetof(struct model_options, prompt_share), .max = PLAN_MAX_PROMPT_SHARE, .def = "4",
+    {"prompt-share", 0, OPT_FLOAT, .arg = "X", .offset = offsetof(struct model_options, prompt_share), .max = PLAN_MAX_PROMPT_SHARE, .def = "2",
      .help = "Prompt tokens that are read for each token of an answer: what throughput and balanced reckon with (0: answers alone)"},
     {"keys", 0, OPT_STRING, .arg = "DIR", .offset = offsetof(struct model_options, keys),
      .help = "This node's keys (default: ~/.config/stagecoach)"},

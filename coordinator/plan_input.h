@@ -21,7 +21,7 @@ enum {
     PLAN_DEFAULT_DEPTH = 1024,
     PLAN_CTX_STEP = 256,     /* a lowered context is a multiple of this */
     PLAN_WIRE_BATCHES = 4,   /* in and out of a stage, at most */
-    PLAN_PROMPT_SHARE = 4,   /* prompt rows read for every token chosen, as in conversations (docs/planning.md) */
+    PLAN_PROMPT_SHARE = 2,   /* prompt rows read for every token chosen, as in conversations (docs/planning.md) */
     PLAN_ANSWERS_ALONE = -1, /* none */
     PLAN_MAX_PROMPT_SHARE = 10000,
     PLAN_MAX_EFFORT = 1000,

@@ -14,7 +14,7 @@
 
 #include "sched/sched.h"
 
-enum { COST_BUCKETS = 14, COST_ONE = 1 << 12, COST_DRIFT = COST_ONE / 8 };
+enum { COST_BUCKETS = 14, COST_ONE = 1 << 12, COST_DRIFT = COST_ONE / 32 };
 
 /* What the costs of a step depend on. */
 struct load {

@@ -14,8 +14,9 @@
  * model, which knows powers of two, does not see that. */
 enum { POLICY_TILE = 16, POLICY_ALONE = 26 };
 
-/* What the stretch limit is divided by, so that few steps in a hundred pass it, in 1 / COST_ONE. */
-enum { HAND_LEAST = COST_ONE + COST_ONE / 32, HAND_MOST = COST_ONE * 5 / 4 };
+/* What the stretch limit is divided by, so that few steps in a hundred pass it, in 1 / COST_ONE. Steps take a tenth more now and then
+ * on any machine that has something else to do. */
+enum { HAND_LEAST = COST_ONE + COST_ONE / 10, HAND_MOST = COST_ONE * 4 / 3 };
 
 struct policy_view {
     const struct costs *costs;

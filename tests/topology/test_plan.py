@@ -121,10 +121,10 @@ is_(run("plan", "-m", m8, "--topology", example("homelab")).out, r.out, "the sam
 # --- what a load is like: the head is for answers alone ---
 even = "{ram: 16GiB, profile: {cpu: {read: 200GB/s, Q4_K: 60GOP/s, Q6_K: 60GOP/s}}}"
 even = write("even.yaml", f"nodes:\n  a: {even}\n  b: {even}\n")
-p = {x: plan(m8, even, "--objective", "throughput", "--parallel", 16, "--prompt-share", x, "--ctx", 512) for x in (0, 4, 100)}
+p = {x: plan(m8, even, "--objective", "throughput", "--parallel", 16, "--prompt-share", x, "--ctx", 512) for x in (0, 2, 100)}
 last = {x: p[x]["stages"][1]["layers"][1] - p[x]["stages"][1]["layers"][0] + 1 for x in p}
-ok(last[0] < last[4] <= last[100] <= 16, "the last stage has fewer layers for answers alone, more for prompts", last)
-is_(last[4], (lambda s: s["layers"][1] - s["layers"][0] + 1)(plan(m8, even, "--objective", "throughput", "--parallel", 16, "--ctx", 512)["stages"][1]), "four prompt rows unless told")
+ok(last[0] < last[2] <= last[100] <= 16, "the last stage has fewer layers for answers alone, more for prompts", last)
+is_(last[2], (lambda s: s["layers"][1] - s["layers"][0] + 1)(plan(m8, even, "--objective", "throughput", "--parallel", 16, "--ctx", 512)["stages"][1]), "two prompt rows unless told")
 r = run("plan", "-m", m8, "--topology", even, "--prompt-share", "-1")
 ok(r.status == 2 and "--prompt-share" in r.err and "10000" in r.err, "a share below nothing", r.err)
 
