@@ -309,7 +309,7 @@ static int init(struct plan_source *s, const struct gguf *g, const struct model_
                                 .groups = s->groups, .n_pins = t->n_pins, .pins = s->pins, .objective = set->objective, .parallel = s->parallel,
                                 .context = depth_of(s, set), .prompt_share = prompt_share_of(set), .max_rows = o.max_rows, .price_per_kwh = t->price_per_kwh};
     if (set->effort > 0)
-        s->in.effort = (uint64_t)ceil(set->effort * PLAN_EFFORT);
+        s->in.effort = (uint64_t)ceil(set->effort * (double)plan_usual_effort(set->objective));
     rc = 0;
 done:
     model_costs_fini(&costs);

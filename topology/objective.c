@@ -90,7 +90,7 @@ static int ask_so(struct planning *pl, bool quick, const struct form *f, double 
                       struct search_answer *ret)
 {
     struct search_ask q = {.batch = f->batch, .cap_us = cap, .below_us = below, .enough_us = enough, .byte_us = pl->byte_us,
-                           .effort = pl->effort_left, .quick = quick};
+                           .effort = pl->effort_left, .by_end = pl->s->in->by_end, .quick = quick};
     if (search_chain(pl->s, &q, ret, pl->err) != 0)
         return -1;
     pl->states += ret->states;

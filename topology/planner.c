@@ -158,13 +158,18 @@ static bool any_standby(const struct plan_input *in)
     return false;
 }
 
+uint64_t plan_usual_effort(enum plan_objective o)
+{
+    return o == PLAN_LATENCY ? PLAN_EFFORT_LATENCY : PLAN_EFFORT;
+}
+
 static int try_plan(const struct plan_input *in, bool standby, struct plan *ret, bool *ret_found, struct err *err)
 {
     struct space s;
     struct candidate best;
     struct form form;
     int rc = space_init(&s, in, standby, err);
-    struct planning pl = {.s = &s, .effort_left = in->effort ? in->effort : PLAN_EFFORT, .err = err};
+    struct planning pl = {.s = &s, .effort_left = in->effort ? in->effort : plan_usual_effort(in->objective), .err = err};
     *ret_found = false;
     if (rc == 0 && s.n_kinds > 0)
         rc = objective_best_chain(&pl, &best, &form);

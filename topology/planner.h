@@ -112,8 +112,10 @@ struct plan_pin {
 
 enum plan_objective { PLAN_LATENCY, PLAN_THROUGHPUT, PLAN_BALANCED, PLAN_OBJECTIVES };
 
-/* Some half a second of one core. Exact but where many nodes have hardly more memory than the model takes, or share links. */
-enum { PLAN_EFFORT = 250000 };
+/* Some half a second of one core, and a tenth for latency, which is one question and not dozens. Exact but where many nodes have hardly
+ * more memory than the model takes, or share links. */
+enum { PLAN_EFFORT = 250000, PLAN_EFFORT_LATENCY = 30000 };
+uint64_t plan_usual_effort(enum plan_objective o);
 
 struct plan_input {
     const struct plan_model *model;
@@ -133,7 +135,8 @@ struct plan_input {
     bool use_resident;  /* among plans within resident_tolerance of the best prefer the one that loads the fewest bytes */
     double resident_tolerance; /* 0: 5% */
     double price_per_kwh; /* 0: not known */
-    uint64_t effort;      /* states to look at before it settles for a bound; 0: PLAN_EFFORT */
+    uint64_t effort;      /* states to look at before it settles for a bound; 0: plan_usual_effort() */
+    bool by_end;          /* for tests: goes through the last nodes one by one at once, not only when all else was not enough */
 };
 
 /* --- the plan ----------------------------------------------------------------------------------------------------------- */

@@ -16,7 +16,8 @@
  * is exact (Held and Karp). A set whose bound is above the best chain so far is not looked at, nor any after it; within a set the
  * same two parts bound what is still to come.
  *
- * A narrow beam runs first and gives a good chain, against which all else is cut. */
+ * A narrow beam runs first and gives a good chain, against which all else is cut. Where that does not settle it, one node after another
+ * is taken to be the last, who has the head, and bounds are for him and for whole numbers of layers (search_joint.c). */
 #include "topology/search.h"
 
 #include <math.h>
@@ -28,6 +29,8 @@ enum {
     QUICK_LABELS = 500, /* of a set */
     SET_PRICE_STEPS = 60,
     EFFORT_LABELS = 600000,
+    FIRST_LABELS = 6000, FIRST_CAPPED_LABELS = 24000, /* before ends are looked at one by one */
+    SETS_PER_LABEL = 64, TABLE_SETS_PER_LABEL = 8, JOINT_LABELS = 500, /* what else takes as long as a label */
     WORK_MAX_BYTES = 1 << 28,
 };
 
@@ -57,7 +60,7 @@ static void finish(struct search *x, const struct step *st, double sum)
     double busy[COST_MAX_GROUPS], wire = home->row_us * x->ask->batch.rows;
     memcpy(busy, st->busy, sizeof busy);
     sum += x->home_us[kind];
-    if ((x->whole && st->used != x->full) || sum >= x->best || wire > x->ask->cap_us * (1 + SEARCH_SLACK) || !add_busy(x, busy, home->group[0], wire * home->group_factor[0]))
+    if ((x->ends_in != SEARCH_NONE && kind != x->ends_in) || (x->whole && st->used != x->full) || sum >= x->best || wire > x->ask->cap_us * (1 + SEARCH_SLACK) || !add_busy(x, busy, home->group[0], wire * home->group_factor[0]))
         return;
     x->best = sum;
     x->best_parent = st->parent;
@@ -159,6 +162,8 @@ static double rest_us(const struct search *x, const struct step *st, uint32_t q,
     double priced = 0;
     if (o->priced && q < x->n) {
         priced = search_priced_us(x, st->used, q) + search_priced_own_us(x, d->kind, st->mask, q);
+        if (x->joint_rests)
+            priced = fmax(priced, search_joint_rest_us(x, st->used, d->kind, st->mask, q));
         if (st->sum + search_priced_stage_us(x, st->device, st->begin, q) + priced + o->after >= x->best)
             return INFINITY;
     }
@@ -438,8 +443,8 @@ static bool look_at_set(struct search *x, uint64_t effort, uint64_t *left, struc
 static bool look_closely(struct search *x, struct search_set *set, uint64_t *left, struct search_answer *ret)
 {
     if (x->prices) {
-        double path = x->paths[(uint64_t)set->nodes * x->ways + x->s->n_ways] * (1 - SEARCH_FLOAT_SLACK);
-        double bound = (path + search_better_prices(x, set->nodes, x->best - path, SET_PRICE_STEPS)) * (1 - SEARCH_FLOAT_SLACK);
+        double path = search_path_us(x, set->nodes) * (1 - SEARCH_FLOAT_SLACK);
+        double bound = (path + search_better_prices(x, set->nodes, x->best - path, SET_PRICE_STEPS, false)) * (1 - SEARCH_FLOAT_SLACK);
         if (bound > set->bound)
             set->bound = (float)bound;
         if (bound >= x->best)
@@ -459,6 +464,8 @@ static bool set_by_set(struct search *x, uint32_t n, uint64_t effort, struct sea
         if (x->best < x->ask->below_us && x->best <= x->ask->enough_us)
             break;
         if (x->covers && x->covers[x->sets[i].nodes] > 0)
+            continue;
+        if (i >= SEARCH_JOINT_SETS && x->joint_rests && search_joint_bound(x, x->sets[i].nodes) >= x->best)
             continue;
         x->outside = x->full - x->sets[i].nodes;
         done = look_at_set(x, QUICK_LABELS, &effort, ret) || look_closely(x, &x->sets[i], &effort, ret);
@@ -487,6 +494,85 @@ static uint32_t price_sets(struct search *x, uint32_t n)
     return x->failed ? 0 : x->prices ? search_price_sets(x, n) : n;
 }
 
+static void spend(uint64_t *effort, uint64_t labels, struct search_answer *ret)
+{
+    *effort -= labels < *effort ? labels : *effort;
+    ret->states += labels;
+}
+
+/* Sets whose chains may end in this kind and be better than the best. */
+static uint32_t sets_by_end(struct search *x, uint32_t kind, uint64_t *effort, struct search_answer *ret)
+{
+    uint32_t n;
+    x->ends_in = kind;
+    x->whole = x->joint_rests = false;
+    x->outside = 0;
+    search_make_items(x);
+    spend(effort, x->full / SETS_PER_LABEL, ret);
+    if (x->end_us[kind] == INFINITY || (n = search_list_sets(x)) == 0)
+        return 0;
+    if (!x->prices)
+        return n;
+    search_price_ends(x);
+    n = search_price_sets(x, n);
+    if (x->joint && n > 0) {
+        spend(effort, JOINT_LABELS, ret);
+        n = search_join_sets(x, n);
+    }
+    return n;
+}
+
+/* False when the effort is spent. */
+static bool look_at_end(struct search *x, uint32_t kind, uint64_t *effort, struct search_answer *ret)
+{
+    uint64_t within = 0, before;
+    uint32_t n = sets_by_end(x, kind, effort, ret);
+    for (uint32_t i = 0; i < n; i++)
+        within |= x->sets[i].nodes;
+    if (n == 0)
+        return true;
+    search_find_joint_rests(x, within);
+    spend(effort, (x->singles ? (uint64_t)1 << __builtin_popcountll(within) : x->full) / TABLE_SETS_PER_LABEL, ret);
+    before = ret->states;
+    bool done = !x->failed && search_find_paths(x) && *effort > 0 && set_by_set(x, n, *effort, ret);
+    before = ret->states - before;
+    *effort -= before < *effort ? before : *effort;
+    return done;
+}
+
+struct end {
+    uint32_t kind;
+    double bound;
+};
+
+static int by_end_bound(const void *a, const void *b)
+{
+    const struct end *x = a, *y = b;
+    return x->bound < y->bound ? -1 : x->bound > y->bound;
+}
+
+/* Where memory is scarce it matters who is the last, as he holds the head as well and adds its time: what costs least at the end may be
+ * what has no room for it. So one after another is the last one, and bounds are for him. */
+static bool by_end(struct search *x, uint64_t effort, struct search_answer *ret)
+{
+    struct end ends[PLAN_MAX_NODES];
+    uint32_t n = 0;
+    double open = INFINITY, at_least = ret->bound_us;
+    if (x->prices)
+        search_make_joint(x);
+    for (uint32_t k = 0; k < x->s->n_kinds && !x->failed; k++)
+        if (effort == 0 || sets_by_end(x, k, &effort, ret) > 0)
+            ends[n++] = (struct end){k, effort == 0 ? at_least : x->sets[0].bound};
+    qsort(ends, n, sizeof *ends, by_end_bound);
+    for (uint32_t i = 0; i < n && ends[i].bound < x->best * (1 - SEARCH_SLACK) && !x->failed && !answered(ret, x->ask); i++) {
+        ret->bound_us = ends[i].bound;
+        if (effort == 0 || !look_at_end(x, ends[i].kind, &effort, ret))
+            open = fmin(open, ret->bound_us);
+    }
+    ret->bound_us = fmax(open, at_least);
+    return open == INFINITY;
+}
+
 /* From what costs least to what costs most: most questions are answered early. */
 static int look(struct search *x, uint64_t effort, struct search_answer *ret)
 {
@@ -511,7 +597,8 @@ static int look(struct search *x, uint64_t effort, struct search_answer *ret)
         return 0;
     if (sets && (n = price_sets(x, n)) == 0)
         return x->failed ? -1 : 0;
-    beam(x, ret);
+    if (!ask->by_end)
+        beam(x, ret);
     if (answered(ret, ask))
         return 0;
     if (!sets && (sets = list_sets(x, &n)))
@@ -519,8 +606,12 @@ static int look(struct search *x, uint64_t effort, struct search_answer *ret)
     if (x->failed)
         return -1;
     if (sets) {
-        ret->proved = set_by_set(x, n, effort, ret);
-        return 0;
+        uint64_t first = ask->by_end ? 1 : ask->cap_us < INFINITY ? FIRST_CAPPED_LABELS : FIRST_LABELS;
+        bool ends = effort > first && x->s->n_kinds > 1 && (x->n_groups == 0 || ask->cap_us == INFINITY); /* no bound knows of groups */
+        ret->proved = set_by_set(x, n, ends ? first : effort, ret);
+        if (ends && !ret->proved && !answered(ret, ask) && search_find_arrivals(x))
+            ret->proved = by_end(x, effort - first, ret);
+        return x->failed ? -1 : 0;
     }
     ret->proved = best_first(x, effort, &ret->bound_us);
     ret->states += x->n_labels;
@@ -530,7 +621,7 @@ static int look(struct search *x, uint64_t effort, struct search_answer *ret)
 
 int search_chain(const struct space *s, const struct search_ask *ask, struct search_answer *ret, struct err *err)
 {
-    struct search x = {.s = s, .ask = ask, .n = s->n_layers, .n_groups = s->in->n_groups, .best = ask->below_us, .err = err};
+    struct search x = {.s = s, .ask = ask, .n = s->n_layers, .n_groups = s->in->n_groups, .best = ask->below_us, .ends_in = SEARCH_NONE, .err = err};
     uint64_t effort = ask->effort ? ask->effort : EFFORT_LABELS;
     int rc = -1;
     *ret = (struct search_answer){.proved = true, .bound_us = ask->below_us};

@@ -3,13 +3,14 @@
 
 /* Inside search*.c only: what one question (space.h) is answered with. search.c walks from partial chains to longer ones;
  * search_limits.c says what anything costs at least and what is impossible, search_labels.c keeps partial chains, search_sets.c
- * looks at sets of nodes, search_prices.c bounds what they cost from below by what layers are worth. */
+ * looks at sets of nodes, search_prices.c bounds what they cost from below by what layers are worth, search_joint.c more sharply. */
 
 #include "topology/space.h"
 
 enum {
     SEARCH_SETS_MAX = 1 << 17,
     SEARCH_LABELS_MAX = 1 << 22,
+    SEARCH_JOINT_SETS = 64, /* the first ones get joint bounds at once */
 };
 #define SEARCH_NONE UINT32_MAX
 #define SEARCH_SLACK 1e-9       /* relative; sums of the same numbers in another order differ by less */
@@ -64,6 +65,7 @@ struct search {
     double *in_us, *out_us; /* of a kind: the least that copies cost when rows come from another node, and go to one */
     double least_us;       /* what any chain costs at least */
     double *end_us, least_end_us; /* the same, with the head on the least of its devices; the least of all kinds */
+    uint32_t ends_in; /* a kind, to which the last stage belongs; SEARCH_NONE: any */
     /* the table: layers [covers[set], n) can be covered by the set; NULL: there is none */
     uint16_t *covers;
     uint16_t *forward[SPACE_MAX_DEVICES]; /* device → furthest end from a beginning */
@@ -72,11 +74,14 @@ struct search {
     /* set by set: NULL where there are too many sets */
     const float *paths;
     uint32_t ways; /* of a set in paths */
+    float *arrivals; /* [set][kind]: the least from the coordinator through all of the set to one of the kind, which comes last; NULL: none */
     struct search_set *sets;
     uint64_t outside;  /* nodes that are not in the present set count as used */
     bool whole;        /* a chain must use all of the present set */
     double *fixed_us;  /* of a kind: the least that a batch costs on one of its devices */
     struct search_prices *prices; /* NULL: none */
+    struct search_joint *joint;   /* NULL: none */
+    bool joint_rests; /* search_joint_rest_us() may be asked */
 
     struct search_label *labels;
     double *busy; /* n_groups a label */
@@ -91,6 +96,21 @@ struct search {
     bool full_up; /* SEARCH_LABELS_MAX or memory */
     struct err *err;
     bool failed;
+};
+
+/* Of search_prices.c; search_joint.c reads times and prices, and moves the prices. */
+struct search_prices {
+    /* Of every device and first layer p: the times of ranges [p, p + 1) to [p, upto). */
+    size_t *at;
+    uint16_t *upto;
+    double *us;
+    double *price, *kept;   /* of layers */
+    double *before;         /* the price of layers [0, l) */
+    double *surplus;        /* of a layer: how much oftener it is wanted than it should be, negated */
+    double *loss;           /* [layer p][kind]: the least of a node that has nothing before p */
+    double *losses;         /* [layer p][half][set]: sums of them, where every kind has one member */
+    double *device_loss;    /* [layer p][device] */
+    double scale;           /* what sums of prices and losses are made of */
 };
 
 /* The bound as a function of the share that is left: pieces of rising price. */
@@ -144,18 +164,27 @@ uint32_t search_pop(struct search *x);
 
 /* x->paths; false where there are too many sets. */
 bool search_find_paths(struct search *x);
+/* x->arrivals; the same. */
+bool search_find_arrivals(struct search *x);
+/* The shortest way from the coordinator through all of the set and back, with the head's least; where chains end in a kind, by it. */
+double search_path_us(const struct search *x, uint64_t set);
 /* Into x->sets, in ascending order: those whose bound is below the best so far. Returns how many. */
 uint32_t search_list_sets(struct search *x);
-/* Their bounds raised by prices; the same again. */
+/* Their bounds raised by prices, then by joint ones; the same again. */
 uint32_t search_price_sets(struct search *x, uint32_t n);
+uint32_t search_join_sets(struct search *x, uint32_t n);
+/* What chains of all the set's nodes take at least, by joint prices. */
+double search_joint_bound(struct search *x, uint64_t set);
 
 /* --- search_prices.c ------------------------------------------------------------------------------------------------------ */
 
 /* x->prices, unless there are too many ranges. */
 void search_make_prices(struct search *x);
+/* Chains end in other kinds now; prices stay. */
+void search_price_ends(struct search *x);
 /* Better prices for chains that use all of the set. Returns the bound of their stages, without the head's least and copies; not below
- * target_us is good enough. */
-double search_better_prices(struct search *x, uint64_t set, double target_us, int steps);
+ * target_us is good enough. joint: for search_joint_us(). */
+double search_better_prices(struct search *x, uint64_t set, double target_us, int steps, bool joint);
 /* What the following use are tables that this makes of the present prices. */
 void search_use_prices(struct search *x);
 /* A stage's least, as the following reckon it. */
@@ -164,5 +193,20 @@ double search_priced_stage_us(const struct search *x, uint32_t d, uint32_t p, ui
 double search_priced_us(const struct search *x, uint64_t used, uint32_t from);
 /* How much less that may be with other devices of the node that the chain is in; zero or negative. */
 double search_priced_own_us(const struct search *x, uint32_t kind, uint32_t mask, uint32_t from);
+
+/* --- search_joint.c ------------------------------------------------------------------------------------------------------- */
+
+/* x->joint, where there are prices and nodes do not have too many devices. */
+void search_make_joint(struct search *x);
+/* The following use tables that this makes of the present prices. */
+void search_use_joint(struct search *x);
+/* What stages on all nodes of the set take at least, without the head's least and copies. */
+double search_joint_us(struct search *x, uint64_t set);
+/* The same of search_better_prices(), which has summed prices up: stages that together make up that bound are taken from surplus. */
+double search_want_joint(struct search *x, uint64_t set);
+/* For subsets of `within`: x->joint_rests, unless there are too many. */
+void search_find_joint_rests(struct search *x, uint64_t within);
+/* Stages for layers [from, n) on all nodes that are not used and on some, or none, of the devices left of the node that the chain is in. */
+double search_joint_rest_us(const struct search *x, uint64_t used, uint32_t kind, uint32_t mask, uint32_t from);
 
 #endif

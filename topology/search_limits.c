@@ -166,7 +166,7 @@ void search_make_items(struct search *x)
             end = fmin(end, x->costs[kind->first_device + i].end_us);
         }
         x->fixed_us[k] = fixed;
-        x->end_us[k] = x->home_us[k] + end;
+        x->end_us[k] = x->ends_in == SEARCH_NONE || x->ends_in == k ? x->home_us[k] + end : INFINITY;
         x->least_end_us = fmin(x->least_end_us, x->end_us[k]);
         for (uint32_t i = 0; i < kind->n_devices && capacity > 0; i++) {
             const struct search_device *c = &x->costs[kind->first_device + i];

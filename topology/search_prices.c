@@ -12,20 +12,6 @@ enum { PATIENCE = 6, RANGES_MAX = 1 << 22 }; /* patience: steps without a better
 enum { HALF = 8, HALF_MASK = (1 << HALF) - 1 };
 static const double SUMS_SLACK = 1e-10;
 
-struct search_prices {
-    /* Of every device and first layer p: the times of ranges [p, p + 1) to [p, upto). */
-    size_t *at;
-    uint16_t *upto;
-    double *us;
-    double *price, *kept;   /* of layers */
-    double *before;         /* the price of layers [0, l) */
-    double *surplus;        /* of a layer: how much oftener it is wanted than it should be, negated */
-    double *loss;           /* [layer p][kind]: the least of a node that has nothing before p */
-    double *losses;         /* [layer p][half][set]: sums of them, where every kind has one member */
-    double *device_loss;    /* [layer p][device] */
-    double slack;
-};
-
 /* False: no memory, or too many ranges for it to be worth it. */
 static bool allocate(struct search *x, struct search_prices *p)
 {
@@ -63,20 +49,35 @@ static void first_prices(struct search *x)
         x->prices->price[l] = price * (x->share[l + 1] - x->share[l]);
 }
 
+/* With the head, without the least that it takes where the stage is: that is counted by itself. */
+static double last_us(const struct search *x, uint32_t d, uint32_t first)
+{
+    uint32_t k = x->s->devices[d].kind;
+    return x->end_us[k] < INFINITY ? search_least_stage_us(x, d, first, x->n) - (x->end_us[k] - x->home_us[k]) : INFINITY;
+}
+
+void search_price_ends(struct search *x)
+{
+    struct search_prices *p = x->prices;
+    for (uint32_t d = 0; d < x->s->n_devices; d++)
+        for (uint32_t first = 0; first < x->n; first++)
+            if (p->upto[d * x->n + first] == x->n)
+                p->us[p->at[d * x->n + first] + x->n - first - 1] = last_us(x, d, first);
+}
+
 void search_make_prices(struct search *x)
 {
     struct search_prices *p = search_take(x, 1, sizeof *p);
     if (x->failed || !allocate(x, p))
         return;
-    for (uint32_t d = 0; d < x->s->n_devices; d++) {
-        uint32_t k = x->s->devices[d].kind;
+    for (uint32_t d = 0; d < x->s->n_devices; d++)
         for (uint32_t first = 0; first < x->n; first++) {
             double *us = p->us + p->at[d * x->n + first];
-            for (uint32_t last = first + 1; last <= p->upto[d * x->n + first]; last++)
-                us[last - first - 1] = search_least_stage_us(x, d, first, last) - (last == x->n && x->end_us[k] < INFINITY ? x->end_us[k] - x->home_us[k] : 0);
+            for (uint32_t last = first + 1; last <= p->upto[d * x->n + first] && last < x->n; last++)
+                us[last - first - 1] = search_least_stage_us(x, d, first, last);
         }
-    }
     x->prices = p;
+    search_price_ends(x);
     first_prices(x);
 }
 
@@ -139,6 +140,16 @@ static double kind_loss(struct search *x, uint32_t k, uint32_t times)
     return times * least.loss;
 }
 
+static double want_all(struct search *x, uint64_t set)
+{
+    double bound = x->prices->before[x->n];
+    for (uint32_t k = 0; k < x->s->n_kinds; k++) {
+        uint32_t times = search_count(x, set, k);
+        bound += times ? kind_loss(x, k, times) : 0;
+    }
+    return bound;
+}
+
 static void sum_prices(const struct search *x)
 {
     struct search_prices *p = x->prices;
@@ -147,20 +158,18 @@ static void sum_prices(const struct search *x)
 }
 
 /* Steps along the surplus, as far as a bound of target_us would be if it were a straight way there. */
-double search_better_prices(struct search *x, uint64_t set, double target_us, int steps)
+double search_better_prices(struct search *x, uint64_t set, double target_us, int steps, bool joint)
 {
     struct search_prices *p = x->prices;
     double best = -INFINITY, stride = 1;
     for (int i = 0, idle = 0; i < steps && best < target_us; i++) {
         double bound, square = 0;
         sum_prices(x);
-        bound = p->before[x->n];
         for (uint32_t l = 0; l < x->n; l++)
             p->surplus[l] = 1;
-        for (uint32_t k = 0; k < x->s->n_kinds; k++) {
-            uint32_t times = search_count(x, set, k);
-            bound += times ? kind_loss(x, k, times) : 0;
-        }
+        bound = joint ? search_want_joint(x, set) : want_all(x, set);
+        if (bound == INFINITY)
+            return bound;
         if (bound > best) {
             best = bound;
             idle = 0;
@@ -223,7 +232,7 @@ void search_use_prices(struct search *x)
         }
     for (uint32_t l = 0; l < x->n; l++)
         all += fabs(p->price[l]);
-    p->slack = all * SUMS_SLACK;
+    p->scale = all;
     if (p->losses)
         sum_losses(x);
 }
@@ -238,7 +247,7 @@ double search_priced_us(const struct search *x, uint64_t used, uint32_t from)
 {
     const struct search_prices *p = x->prices;
     const double *loss = p->loss + (size_t)from * x->s->n_kinds;
-    double us = p->before[x->n] - p->before[from] - p->slack;
+    double us = p->before[x->n] - p->before[from] - p->scale * SUMS_SLACK;
     if (p->losses) {
         const double *sums = p->losses + ((size_t)from << (HALF + 1));
         uint64_t left = x->full - used;

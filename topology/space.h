@@ -54,6 +54,7 @@ struct space {
 
 struct space_paths {
     double rows, wanted; /* rows < 0: not computed yet */
+    uint32_t ends_in;    /* search.h's */
     bool by_time;        /* which shares the head's costs go with */
     float *us;           /* [set left][way]: the least Σ hop from a node of the way through all of the set and home, with the head */
 };
@@ -86,6 +87,7 @@ struct search_ask {
     double enough_us; /* the first chain found at or below this will do */
     double byte_us;  /* added for every byte to be loaded: for plans that keep what is resident */
     uint64_t effort; /* states */
+    bool by_end;     /* as in plan_input */
     bool quick;      /* what a first look finds will do; nothing else is proved */
 };
 

@@ -324,6 +324,28 @@ static void test_time(void)
     }
 }
 
+/* Scarce memory, and one last node after another: the same plans. */
+static void test_by_end(void)
+{
+    static struct random_input odd;
+    static struct plan usual, by_end;
+    uint32_t wrong = 0, fits = 0;
+    for (uint32_t i = 0; i < 60; i++) {
+        struct random_shape shape = {.nodes = 5 + i % 4, .devices = 1 + i % 3, .layers = 20, .uneven = i % 2, .room = 1.1 + 0.1 * (i % 5)};
+        random_input(&odd, 4100 + i, &shape, i % 3 ? PLAN_LATENCY : i % 2 ? PLAN_BALANCED : PLAN_THROUGHPUT);
+        odd.in.effort = 20000000;
+        if (plan_make(&odd.in, &usual, &err) != 0)
+            continue;
+        odd.in.by_end = true;
+        bool same = plan_make(&odd.in, &by_end, &err) == 0 && fabs(by_end.value_us - usual.value_us) <= 1e-6 * usual.value_us && by_end.gap == usual.gap;
+        wrong += !same;
+        fits++;
+        if (!same)
+            tap_note("seed %u: %.3f us (gap %g), by ends %.3f us (gap %g)", 4100 + i, usual.value_us, usual.gap, by_end.value_us, by_end.gap);
+    }
+    ok(wrong == 0 && fits > 30, "of %u plans where memory is scarce %u differ when last nodes are gone through one by one", fits, wrong);
+}
+
 /* Where the effort is spent before the proof, the plan is no better than the best, the bound no higher, and the gap says so. */
 static void test_little_effort(void)
 {
@@ -347,6 +369,7 @@ static void test_little_effort(void)
 
 int main(void)
 {
+    test_by_end();
     test_little_effort();
     test_formulas();
     test_standby();
