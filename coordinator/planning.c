@@ -79,7 +79,7 @@ static uint32_t type_index(const struct plan_model *m, const char *name)
 
 /* Workers of our own measure nothing when they start. What one thread makes of our kernels is known well enough by its instruction
  * set (checkkernels --bench), with one row, with few and with many, and so is what it reads; the schedule corrects itself by what steps take. */
-static const double THREAD_READ_BPS = 18e9;
+static const double THREAD_READ_BPS = 16e9;
 
 static const double *usual_gops(const char *isa)
 {
