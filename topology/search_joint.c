@@ -127,14 +127,14 @@ static void find_device(const struct search *x, uint32_t d)
     for (uint32_t first = 0; first < x->n; first++) {
         const double *us = p->us + p->at[d * x->n + first];
         uint32_t upto = p->upto[d * x->n + first], ends = first == 0 ? HAS_FIRST : 0;
-        float *least = of_device(x, d, ends) - first;
+        float *least = of_device(x, d, ends);
         for (uint32_t last = first + 1; last <= upto; last++) {
             if (last == x->n)
-                least = of_device(x, d, ends | HAS_LAST) - first;
+                least = of_device(x, d, ends | HAS_LAST);
             float loss = (float)(us[last - first - 1] - p->before[last] + p->before[first]);
-            if (loss < least[last]) {
-                least[last] = loss;
-                x->joint->begin[least + last - x->joint->device] = (uint16_t)first;
+            if (loss < least[last - first]) {
+                least[last - first] = loss;
+                x->joint->begin[least + last - first - x->joint->device] = (uint16_t)first;
             }
         }
     }
