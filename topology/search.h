@@ -5,6 +5,8 @@
  * search_limits.c says what anything costs at least and what is impossible, search_labels.c keeps partial chains, search_sets.c
  * looks at sets of nodes, search_prices.c bounds what they cost from below by what layers are worth, search_joint.c more sharply. */
 
+#include <string.h>
+
 #include "topology/space.h"
 
 enum {
@@ -118,6 +120,25 @@ struct search_bound {
     uint32_t n;
     double upto[2 * SPACE_MAX_DEVICES + 1], cost[2 * SPACE_MAX_DEVICES + 1]; /* at the end of a piece */
 };
+
+/* to = min(to, from + by). Compilers make jumps of the plain loop, which are guessed wrong half of the time. */
+static inline void search_lower(float *to, const float *from, float by, uint32_t n)
+{
+    typedef float lanes __attribute__((vector_size(4 * sizeof(float))));
+    typedef int32_t masks __attribute__((vector_size(4 * sizeof(float))));
+    uint32_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        lanes sum, old;
+        memcpy(&sum, from + i, sizeof sum);
+        memcpy(&old, to + i, sizeof old);
+        sum += by;
+        masks less = sum < old;
+        sum = (lanes)(((masks)sum & less) | ((masks)old & ~less));
+        memcpy(to + i, &sum, sizeof sum);
+    }
+    for (; i < n; i++)
+        to[i] = from[i] + by < to[i] ? from[i] + by : to[i];
+}
 
 /* Cleared memory of the question's arena; NULL: x->failed. */
 void *search_take(struct search *x, size_t count, size_t size);

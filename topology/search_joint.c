@@ -80,30 +80,11 @@ void search_make_joint(struct search *x)
 
 /* --- by number of layers --------------------------------------------------------------------------------------------------- */
 
-/* to = min(to, from + by). Compilers make jumps of the plain loop, or leave it as it is. */
-static void lower(float *to, const float *from, float by, uint32_t n)
-{
-    typedef float lanes __attribute__((vector_size(4 * sizeof(float))));
-    typedef int32_t masks __attribute__((vector_size(4 * sizeof(float))));
-    uint32_t l = 0;
-    for (; l + 4 <= n; l += 4) {
-        lanes sum, old;
-        memcpy(&sum, from + l, sizeof sum);
-        memcpy(&old, to + l, sizeof old);
-        sum += by;
-        masks less = sum < old;
-        sum = (lanes)(((masks)sum & less) | ((masks)old & ~less));
-        memcpy(to + l, &sum, sizeof sum);
-    }
-    for (; l < n; l++)
-        to[l] = from[l] + by < to[l] ? from[l] + by : to[l];
-}
-
 /* to[l + i] = min(to[l + i], from[l] + loss[i]) for 1 <= i <= most, l <= upto */
 static void add(float *to, const float *from, uint32_t upto, const float *loss, uint32_t most, uint32_t n)
 {
     for (uint32_t i = 1; i <= most; i++)
-        lower(to + i, from, loss[i], (i + upto < n ? upto : n - i) + 1);
+        search_lower(to + i, from, loss[i], (i + upto < n ? upto : n - i) + 1);
 }
 
 static void clear(float *to, size_t n, float first)

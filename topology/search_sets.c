@@ -23,18 +23,6 @@ static double least_hop(const struct search *x, uint32_t way, uint32_t to)
     return least;
 }
 
-/* to = min(to, hop + rest). Compilers make jumps of the plain loop, which are guessed wrong half of the time. */
-static void lower(float *to, const float *hop, float rest)
-{
-    float with __attribute__((vector_size(LANES * sizeof(float)))), old __attribute__((vector_size(LANES * sizeof(float))));
-    memcpy(&with, hop, sizeof with);
-    memcpy(&old, to, sizeof old);
-    with += rest;
-    __typeof__(with < old) less = with < old;
-    with = (__typeof__(with))(((__typeof__(less))with & less) | ((__typeof__(less))old & ~less));
-    memcpy(to, &with, sizeof with);
-}
-
 bool search_find_paths(struct search *x)
 {
     const struct space *s = x->s;
@@ -69,8 +57,7 @@ bool search_find_paths(struct search *x)
             uint64_t left = set - x->strides[k];
             float rest = left ? p->us[left * ways + s->kinds[k].way] + (float)x->out_us[k] : (float)x->end_us[k];
             const float *hop = hops + k * ways;
-            for (uint32_t w = 0; w < ways; w += LANES)
-                lower(to + w, hop + w, rest);
+            search_lower(to, hop, rest, ways);
         }
     }
     return true;
