@@ -53,7 +53,7 @@ static const struct opt options[] = {
     {"depth", 0, OPT_INT, .arg = "N", .offset = offsetof(struct values, depth), .min = 1, .max = MODEL_MAX_CTX,
      .help = "Positions that a sequence has on average, for predictions (default: half of --ctx, at most 1024)"},
     {"effort", 0, OPT_FLOAT, .arg = "X", .offset = offsetof(struct values, effort), .max = PLAN_MAX_EFFORT, .def = "1",
-     .help = "How long to look for the best chain before settling for a good one: a multiple of some half a second, or a tenth for latency"},
+     .help = "How long to look for the best chain before settling for a good one: a multiple of some half a second, for latency of some tenth of one"},
     {"advice", 0, OPT_FLAG, .offset = offsetof(struct values, advice), .def = "yes", .help = "Do not plan without each node to compare"},
     {"json", 0, OPT_FLAG, .offset = offsetof(struct values, json), .help = "One JSON object"},
     {0},

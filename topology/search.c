@@ -525,7 +525,7 @@ static uint32_t sets_by_end(struct search *x, uint32_t kind, uint64_t *effort, s
 /* False when the effort is spent. */
 static bool look_at_end(struct search *x, uint32_t kind, uint64_t *effort, struct search_answer *ret)
 {
-    uint64_t within = 0, before;
+    uint64_t within = 0;
     uint32_t n = sets_by_end(x, kind, effort, ret);
     for (uint32_t i = 0; i < n; i++)
         within |= x->sets[i].nodes;
@@ -533,10 +533,10 @@ static bool look_at_end(struct search *x, uint32_t kind, uint64_t *effort, struc
         return true;
     search_find_joint_rests(x, within);
     spend(effort, (x->singles ? (uint64_t)1 << __builtin_popcountll(within) : x->full) / TABLE_SETS_PER_LABEL, ret);
-    before = ret->states;
+    uint64_t before = ret->states;
     bool done = !x->failed && search_find_paths(x) && *effort > 0 && set_by_set(x, n, *effort, ret);
-    before = ret->states - before;
-    *effort -= before < *effort ? before : *effort;
+    uint64_t looked = ret->states - before;
+    *effort -= looked < *effort ? looked : *effort;
     return done;
 }
 
